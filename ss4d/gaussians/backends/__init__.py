@@ -1,0 +1,1 @@
+"""Compositors behind `ss4d.gaussians.rasterize`, one file each."""

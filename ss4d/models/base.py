@@ -1,0 +1,105 @@
+"""What the models share: the torso's precision, activation checkpointing, the posterior of a VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ss4d.sparse import SparseTensor
+from ss4d.sparse.conv import Kernel
+
+
+class TorsoModel(nn.Module):
+    """A model whose torso may run in half precision while its ends and all norms stay float32.
+
+    Subclasses list in `torso()` the modules whose matrices and convolutions follow `dtype`.
+    """
+
+    dtype: torch.dtype = torch.float32
+    use_checkpoint: bool = False
+
+    def torso(self) -> Iterable[nn.Module]:
+        raise NotImplementedError
+
+    def set_dtype(self, dtype: torch.dtype) -> None:
+        """Cast the torso's matrices and convolutions; norms, gains, first and last layers keep float32."""
+        self.dtype = dtype
+        for part in self.torso():
+            for layer in part.modules():
+                if isinstance(layer, nn.Linear | nn.Conv3d | Kernel):
+                    layer.to(dtype)
+
+    def run_block(self, block: nn.Module, *args: Any) -> Any:
+        """Call a block, recomputing its activations in the backward pass when `use_checkpoint` is set."""
+        if self.use_checkpoint and torch.is_grad_enabled():
+            return checkpoint(block, *args, use_reentrant=False)
+        return block(*args)
+
+
+@dataclass
+class Posterior:
+    """Diagonal normal distribution over dense latents [B, T, C, R, R, R]."""
+
+    mean: Tensor
+    logvar: Tensor
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        return _sample(self.mean, self.logvar, generator)
+
+    def kl(self) -> Tensor:
+        """KL divergence to the standard normal, averaged over all elements (a scalar)."""
+        return _kl(self.mean, self.logvar)
+
+
+@dataclass
+class SparsePosterior:
+    """Diagonal normal distribution over voxel latents; `mean` and `logvar` live on one geometry."""
+
+    mean: SparseTensor
+    logvar: SparseTensor
+
+    def sample(self, generator: torch.Generator | None = None) -> SparseTensor:
+        return self.mean.replace(_sample(self.mean.feats, self.logvar.feats, generator))
+
+    def kl(self) -> Tensor:
+        """KL divergence to the standard normal, averaged over all elements (a scalar)."""
+        return _kl(self.mean.feats, self.logvar.feats)
+
+
+def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator | None) -> Tensor:
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    return mean + noise * torch.exp(0.5 * logvar)
+
+
+def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def num_heads_of(channels: int, num_heads: int | None, num_head_channels: int) -> int:
+    """The number of heads, given outright or by the width of one.
+
+    Raises:
+        ValueError: if the channels do not divide into that many heads.
+    """
+    heads = num_heads or channels // num_head_channels
+    if heads < 1 or channels % heads:
+        raise ValueError(f"model_channels = {channels} do not divide into {heads} heads")
+    return heads
+
+
+def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Raise a ValueError naming the allowed values unless `value` is one of them."""
+    if value not in allowed:
+        raise ValueError(f"{name} = '{value}' is not supported: choose one of {', '.join(allowed)}")
+
+
+def zero(layer: Any) -> Any:
+    """Zero a layer's parameters in place (so that a residual branch starts as nothing) and return it."""
+    for parameter in layer.parameters():
+        nn.init.zeros_(parameter)
+    return layer

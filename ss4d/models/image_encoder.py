@@ -1,0 +1,99 @@
+"""Image tokens that condition both flow models: DINOv2 for the full size, a small trained one for ss4d-tiny."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import layer_norm
+
+from ss4d.nn import LayerNorm32, SelfAttentionPlan, SelfBlock
+from ss4d.segments import Segments
+
+# Released (torch.hub) names of DINOv2 with registers and their homes on the Hub.
+DINO_HUB_IDS = {
+    "dinov2_vits14_reg": "facebook/dinov2-with-registers-small",
+    "dinov2_vitb14_reg": "facebook/dinov2-with-registers-base",
+    "dinov2_vitl14_reg": "facebook/dinov2-with-registers-large",
+    "dinov2_vitg14_reg": "facebook/dinov2-with-registers-giant",
+}
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class PatchImageEncoder(nn.Module):
+    """A small vision transformer: non-overlapping patches, a learned position each, a few self-attention blocks.
+
+    Args:
+        image_size: height and width of the input in pixels.
+        patch_size: height and width of a patch; one token each.
+    """
+
+    def __init__(
+        self,
+        image_size: int,
+        patch_size: int,
+        channels: int,
+        num_blocks: int,
+        num_heads: int,
+        mlp_ratio: float = 4,
+    ):
+        super().__init__()
+        if image_size % patch_size:
+            raise ValueError(f"image_size = {image_size} does not divide into patches of {patch_size}")
+        self.image_size = image_size
+        self.patch = nn.Conv2d(3, channels, patch_size, stride=patch_size)
+        self.position = nn.Parameter(0.02 * torch.randn((image_size // patch_size) ** 2, channels))
+        self.blocks = nn.ModuleList(SelfBlock(channels, num_heads, mlp_ratio) for _ in range(num_blocks))
+        self.norm = LayerNorm32(channels, elementwise_affine=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """sRGB images [N, 3, S, S] in [0, 1], black outside the object -> tokens [N, L, D]."""
+        if images.shape[1:] != (3, self.image_size, self.image_size):
+            raise ValueError(f"images must be [N, 3, {self.image_size}, {self.image_size}], got {list(images.shape)}")
+        tokens = self.patch(2 * images - 1).flatten(2).transpose(1, 2) + self.position
+        count, length = tokens.shape[:2]
+        plan = SelfAttentionPlan(Segments([length] * count))
+        h = tokens.flatten(0, 1)
+        for block in self.blocks:
+            h = block(h, plan)
+        return self.norm(h).unflatten(0, (count, length))
+
+
+class DinoImageEncoder(nn.Module):
+    """DINOv2 with registers, frozen: all tokens before the last norm, then a norm without parameters.
+
+    ViT-L/14 at 518 px gives 1374 x 1024 tokens: class, 4 registers, 37 x 37 patches.
+
+    Args:
+        name: a released name ("dinov2_vitl14_reg"), a Hub id or a local folder.
+        config: build from this configuration with random weights instead of loading (tests, memory estimates).
+    """
+
+    image_size = 518
+
+    def __init__(self, name: str = "dinov2_vitl14_reg", config: dict[str, Any] | None = None):
+        super().__init__()
+        try:
+            from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
+        except ImportError as error:
+            raise ValueError(
+                "the DINOv2 image encoder needs the transformers package: pip install 'ss4d[cuda]'"
+            ) from error
+        if config is None:
+            self.model = Dinov2WithRegistersModel.from_pretrained(DINO_HUB_IDS.get(name, name))
+        else:
+            self.model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**config))
+            self.image_size = self.model.config.image_size
+        self.model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        """sRGB images [N, 3, S, S] in [0, 1], S a multiple of the patch size -> tokens [N, L, D]."""
+        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        pixels = ((images - mean) / std).to(self.model.dtype)
+        tokens = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
+        return layer_norm(tokens.float(), tokens.shape[-1:])
+
+

@@ -1,0 +1,153 @@
+"""4D Structure VAE: the occupancy of every frame to a small dense latent and back (paper §5).
+
+It works on each frame alone; the paper keeps TRELLIS' weights, whose parameter names these modules carry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import silu
+
+from ss4d.models.base import Posterior, TorsoModel, check_choice, zero
+from ss4d.nn import LayerNorm32
+
+
+class ChannelNorm(LayerNorm32):
+    """Layer norm over the channels of each voxel of [B, C, X, Y, Z]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1).contiguous()
+
+
+class ResBlock3d(nn.Module):
+    """Two normalised convolutions beside a skip (1x1x1 where the channels change)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.norm1 = ChannelNorm(in_channels)
+        self.norm2 = ChannelNorm(out_channels)
+        self.conv1 = nn.Conv3d(in_channels, out_channels, 3, padding=1)
+        self.conv2 = zero(nn.Conv3d(out_channels, out_channels, 3, padding=1))
+        same = in_channels == out_channels
+        self.skip_connection = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv1(silu(self.norm1(x)))
+        h = self.conv2(silu(self.norm2(h)))
+        return h + self.skip_connection(x)
+
+
+class Downsample3d(nn.Module):
+    """Halve the grid by a strided 2x2x2 convolution."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, out_channels, 2, stride=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+class Upsample3d(nn.Module):
+    """Double the grid by a convolution and a 3-D pixel shuffle (channel = c * 8 + dx * 4 + dy * 2 + dz)."""
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv = nn.Conv3d(in_channels, 8 * out_channels, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv(x).unflatten(1, (-1, 2, 2, 2))  # [B, C, dx, dy, dz, X, Y, Z]
+        h = h.permute(0, 1, 5, 2, 6, 3, 7, 4)
+        return h.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+
+class StructureEncoder(TorsoModel):
+    """Occupancy [B, T, 1, R, R, R] -> posterior over latents [B, T, latent, R/2^k, ...], k = len(channels) - 1."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        latent_channels: int,
+        num_res_blocks: int,
+        channels: Sequence[int],
+        num_res_blocks_middle: int = 2,
+        norm_type: str = "layer",
+        use_fp16: bool = False,
+    ):
+        super().__init__()
+        check_choice("norm_type", norm_type, ("layer",))
+        self.input_layer = nn.Conv3d(in_channels, channels[0], 3, padding=1)
+        blocks: list[nn.Module] = []
+        for level, width in enumerate(channels):
+            blocks += [ResBlock3d(width, width) for _ in range(num_res_blocks)]
+            if level + 1 < len(channels):
+                blocks.append(Downsample3d(width, channels[level + 1]))
+        self.blocks = nn.ModuleList(blocks)
+        self.middle_block = _middle(channels[-1], num_res_blocks_middle)
+        self.out_layer = _head(channels[-1], 2 * latent_channels)
+        if use_fp16:
+            self.set_dtype(torch.float16)
+
+    def torso(self) -> Iterable[nn.Module]:
+        return [self.blocks, self.middle_block]
+
+    def forward(self, x: Tensor) -> Posterior:
+        h = self.input_layer(_frames(x)).to(self.dtype)
+        for block in [*self.blocks, *self.middle_block]:
+            h = self.run_block(block, h)
+        mean, logvar = self.out_layer(h.to(x.dtype)).unflatten(0, x.shape[:2]).chunk(2, dim=2)
+        return Posterior(mean, logvar)
+
+
+class StructureDecoder(TorsoModel):
+    """Latents [B, T, latent, R, R, R] -> occupancy logits [B, T, 1, R * 2^k, ...]; a voxel is occupied above 0."""
+
+    def __init__(
+        self,
+        out_channels: int,
+        latent_channels: int,
+        num_res_blocks: int,
+        channels: Sequence[int],
+        num_res_blocks_middle: int = 2,
+        norm_type: str = "layer",
+        use_fp16: bool = False,
+    ):
+        super().__init__()
+        check_choice("norm_type", norm_type, ("layer",))
+        self.input_layer = nn.Conv3d(latent_channels, channels[0], 3, padding=1)
+        self.middle_block = _middle(channels[0], num_res_blocks_middle)
+        blocks: list[nn.Module] = []
+        for level, width in enumerate(channels):
+            blocks += [ResBlock3d(width, width) for _ in range(num_res_blocks)]
+            if level + 1 < len(channels):
+                blocks.append(Upsample3d(width, channels[level + 1]))
+        self.blocks = nn.ModuleList(blocks)
+        self.out_layer = _head(channels[-1], out_channels)
+        if use_fp16:
+            self.set_dtype(torch.float16)
+
+    def torso(self) -> Iterable[nn.Module]:
+        return [self.blocks, self.middle_block]
+
+    def forward(self, z: Tensor) -> Tensor:
+        h = self.input_layer(_frames(z)).to(self.dtype)
+        for block in [*self.middle_block, *self.blocks]:
+            h = self.run_block(block, h)
+        return self.out_layer(h.to(z.dtype)).unflatten(0, z.shape[:2])
+
+
+def _frames(x: Tensor) -> Tensor:
+    if x.ndim != 6:
+        raise ValueError(f"a dense clip must be [B, T, C, R, R, R], got shape {list(x.shape)}")
+    return x.flatten(0, 1)
+
+
+def _middle(channels: int, count: int) -> nn.Sequential:
+    return nn.Sequential(*(ResBlock3d(channels, channels) for _ in range(count)))
+
+
+def _head(channels: int, out_channels: int) -> nn.Sequential:
+    return nn.Sequential(ChannelNorm(channels), nn.SiLU(), nn.Conv3d(channels, out_channels, 3, padding=1))

@@ -1,0 +1,131 @@
+"""Attention over packed segments: the one door that every model, dense or sparse, goes through.
+
+A segment of the query attends to the segment of the key with the same number; nothing crosses segments and no
+mask is needed. Backends are picked once per call from device and dtype, or named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention as sdpa
+
+from ss4d.segments import Segments
+
+AttentionKernel = Callable[[Tensor, Tensor, Tensor, Segments, Segments], Tensor]
+
+
+def packed_attention(
+    q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments, backend: str | None = None
+) -> Tensor:
+    """softmax(q k^T / sqrt(D)) v inside every segment.
+
+    Args:
+        q: [N, H, D]; k, v: [M, H, D], packed segment after segment.
+        q_segments, k_segments: run lengths that add up to N and to M; equally many. A query segment whose key
+            segment is empty gets zeros.
+        backend: "torch" (explicit softmax, the reference), "sdpa" (fused, any device), "varlen" (torch's
+            variable-length kernel, CUDA half precision), "flash" (flash-attn), "xformers"; None picks one.
+
+    Returns:
+        [N, H, D].
+
+    Raises:
+        ValueError: shapes or segments that do not fit, or an unknown backend.
+    """
+    if len(q_segments) != len(k_segments) or q_segments.total != q.shape[0] or k_segments.total != k.shape[0]:
+        raise ValueError(f"segments do not fit the tokens: {q_segments} for {len(q)}, {k_segments} for {len(k)}")
+    if k.shape != v.shape or q.shape[1:] != k.shape[1:]:
+        raise ValueError(f"q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} must agree in heads and width")
+    name = backend or _default_backend(q)
+    if name not in _KERNELS:
+        raise ValueError(f"unknown attention backend '{name}': choose one of {', '.join(_KERNELS)}")
+    return _KERNELS[name](q, k, v, q_segments, k_segments)
+
+
+def _default_backend(q: Tensor) -> str:
+    half = q.dtype in (torch.float16, torch.bfloat16)
+    if q.device.type == "cuda" and half and _varlen_available():
+        return "varlen"
+    return "sdpa"
+
+
+def _varlen_available() -> bool:
+    try:
+        import torch.nn.attention.varlen  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _reference(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
+    out = []
+    for q_run, k_run, v_run in _runs(q, k, v, q_segments, k_segments):
+        score = torch.einsum("qhd,khd->hqk", q_run, k_run) / math.sqrt(q.shape[-1])
+        out.append(torch.einsum("hqk,khd->qhd", score.softmax(-1), v_run))
+    return torch.cat(out) if out else torch.zeros_like(q)
+
+
+def _fused(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
+    if q_segments.uniform and k_segments.uniform and len(q_segments):
+        count = len(q_segments)
+        batched = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in (q, k, v))
+        return sdpa(*batched).transpose(1, 2).flatten(0, 1)
+    out = []
+    for q_run, k_run, v_run in _runs(q, k, v, q_segments, k_segments):
+        batched = (tensor.transpose(0, 1)[None] for tensor in (q_run, k_run, v_run))
+        out.append(sdpa(*batched)[0].transpose(0, 1))
+    return torch.cat(out) if out else torch.zeros_like(q)
+
+
+def _runs(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments):
+    """The tokens of each segment that has any query."""
+    q_runs, k_runs, v_runs = q.split(q_segments.lengths), k.split(k_segments.lengths), v.split(k_segments.lengths)
+    return [runs for runs in zip(q_runs, k_runs, v_runs, strict=True) if len(runs[0])]
+
+
+def _varlen(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(
+        q.contiguous(),
+        k.contiguous(),
+        v.contiguous(),
+        q_segments.cumulative(q.device),
+        k_segments.cumulative(q.device),
+        q_segments.longest,
+        k_segments.longest,
+    )
+
+
+def _flash(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func(
+        q,
+        k,
+        v,
+        q_segments.cumulative(q.device),
+        k_segments.cumulative(q.device),
+        q_segments.longest,
+        k_segments.longest,
+    )
+
+
+def _xformers(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
+    from xformers.ops import fmha, memory_efficient_attention
+
+    mask = fmha.BlockDiagonalMask.from_seqlens(q_segments.lengths, k_segments.lengths)
+    return memory_efficient_attention(q[None], k[None], v[None], attn_bias=mask)[0]
+
+
+_KERNELS: dict[str, AttentionKernel] = {
+    "torch": _reference,
+    "sdpa": _fused,
+    "varlen": _varlen,
+    "flash": _flash,
+    "xformers": _xformers,
+}

@@ -1,0 +1,236 @@
+"""The transformer blocks of all four models, on packed tokens [N, C] (paper Fig. 2 right).
+
+Dense latents and sparse voxels differ only in their `TokenLayout`: which tokens belong to which frame row, which
+segments attend to themselves, and in what order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ss4d.nn.attention import packed_attention
+from ss4d.nn.embeddings import FrameRotation
+from ss4d.segments import Segments
+
+
+class LayerNorm32(nn.LayerNorm):
+    """Layer norm evaluated in float32 and cast back to the input's type."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight = None if self.weight is None else self.weight.float()
+        bias = None if self.bias is None else self.bias.float()
+        return nn.functional.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
+class HeadRMSNorm(nn.Module):
+    """x / |x| * gamma * sqrt(D) over the channels of each head, in float32."""
+
+    def __init__(self, heads: int, head_channels: int):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(heads, head_channels))
+
+    def forward(self, x: Tensor) -> Tensor:
+        unit = nn.functional.normalize(x.float(), dim=-1)
+        return (unit * self.gamma.float() * x.shape[-1] ** 0.5).to(x.dtype)
+
+
+class FeedForward(nn.Module):
+    """Linear, GELU (tanh), Linear with `ratio` times the width in between."""
+
+    def __init__(self, channels: int, ratio: float):
+        super().__init__()
+        hidden = int(channels * ratio)
+        self.mlp = nn.Sequential(
+            nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mlp(x)
+
+
+@dataclass
+class SelfAttentionPlan:
+    """Who attends to whom in a self-attention.
+
+    `segments` split the tokens in window order; `order` / `inverse` [N] bring rows there and back (None: rows
+    are in that order already). `rotation` turns queries and keys by their frame (None: no temporal embedding).
+    """
+
+    segments: Segments
+    order: Tensor | None = None
+    inverse: Tensor | None = None
+    rotation: FrameRotation | None = None
+
+
+class SelfAttention(nn.Module):
+    """Multi-head self-attention; rotary embedding first, then the query/key norm."""
+
+    def __init__(self, channels: int, heads: int, qk_rms_norm: bool):
+        super().__init__()
+        self.heads = heads
+        self.to_qkv = nn.Linear(channels, 3 * channels)
+        self.to_out = nn.Linear(channels, channels)
+        self.q_rms_norm = HeadRMSNorm(heads, channels // heads) if qk_rms_norm else None
+        self.k_rms_norm = HeadRMSNorm(heads, channels // heads) if qk_rms_norm else None
+
+    def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
+        """x [N, C] -> [N, C]."""
+        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        if plan.rotation is not None:
+            q, k = plan.rotation(q), plan.rotation(k)
+        if self.q_rms_norm is not None and self.k_rms_norm is not None:
+            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+        if plan.order is not None and plan.inverse is not None:
+            q, k, v = (tensor.index_select(0, plan.order) for tensor in (q, k, v))
+        out = packed_attention(q, k, v, plan.segments, plan.segments)
+        if plan.inverse is not None:
+            out = out.index_select(0, plan.inverse)
+        return self.to_out(out.flatten(1))
+
+
+@dataclass
+class Condition:
+    """Image tokens of every frame row, packed: `tokens` [sum of lengths, D], one segment a row.
+
+    `tokens` is None for the unconditional branch, whose condition is all zeros: keys and values are then the
+    bias alone, all alike, and attention returns that value whatever the query.
+    """
+
+    tokens: Tensor | None
+    segments: Segments | None = None
+
+
+class CrossAttention(nn.Module):
+    """Tokens of a frame attend to that frame's image tokens."""
+
+    def __init__(self, channels: int, cond_channels: int, heads: int, qk_rms_norm: bool):
+        super().__init__()
+        self.heads = heads
+        self.to_q = nn.Linear(channels, channels)
+        self.to_kv = nn.Linear(cond_channels, 2 * channels)
+        self.to_out = nn.Linear(channels, channels)
+        self.q_rms_norm = HeadRMSNorm(heads, channels // heads) if qk_rms_norm else None
+        self.k_rms_norm = HeadRMSNorm(heads, channels // heads) if qk_rms_norm else None
+
+    def forward(self, x: Tensor, condition: Condition, segments: Segments) -> Tensor:
+        """x [N, C], its tokens split by `segments` into frame rows -> [N, C]."""
+        if condition.tokens is None or condition.segments is None:
+            constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
+            return constant.expand(x.shape[0], -1)
+        q = self.to_q(x).unflatten(-1, (self.heads, -1))
+        k, v = self.to_kv(condition.tokens.to(x.dtype)).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        if self.q_rms_norm is not None and self.k_rms_norm is not None:
+            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+        return self.to_out(packed_attention(q, k, v, segments, condition.segments).flatten(1))
+
+
+class SelfBlock(nn.Module):
+    """x + attention(norm x), then x + feed-forward(norm x): the block of the Sparse VAE."""
+
+    def __init__(self, channels: int, heads: int, mlp_ratio: float, qk_rms_norm: bool = False):
+        super().__init__()
+        self.norm1 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
+        self.norm2 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
+        self.attn = SelfAttention(channels, heads, qk_rms_norm)
+        self.mlp = FeedForward(channels, mlp_ratio)
+
+    def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
+        x = x + self.attn(self.norm1(x), plan)
+        return x + self.mlp(self.norm2(x))
+
+
+@dataclass
+class TokenLayout:
+    """Which frame row each token belongs to; rows are consecutive.
+
+    `segments`: tokens of each row. `row_of_token`: int64 [N], or None where every row has equally many tokens.
+    """
+
+    segments: Segments
+    row_of_token: Tensor | None = None
+
+    def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+        """x * (1 + scale) + shift with x [N, C] and one shift and scale a row, [R, C]."""
+        if self.row_of_token is None:
+            rows = x.unflatten(0, (len(self.segments), -1))
+            return torch.addcmul(shift[:, None], rows, 1 + scale[:, None]).flatten(0, 1)
+        shift, scale = (table.index_select(0, self.row_of_token) for table in (shift, 1 + scale))
+        return torch.addcmul(shift, x, scale)
+
+    def gate(self, x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
+        """x + gate * update with one gate a row, [R, C]."""
+        if self.row_of_token is None:
+            rows = (tensor.unflatten(0, (len(self.segments), -1)) for tensor in (x, update))
+            return torch.addcmul(next(rows), gate[:, None], next(rows)).flatten(0, 1)
+        return torch.addcmul(x, gate.index_select(0, self.row_of_token), update)
+
+
+class ModulatedCrossBlock(nn.Module):
+    """Self-attention, cross-attention to the image, feed-forward, modulated by diffusion time (AdaLN).
+
+    Args:
+        share_mod: modulation comes from the model (6C a row) instead of from this block.
+        insert_temporal: a separate attention over all frames before the cross-attention, where the released
+            variant has one; the affine `norm2` then feeds it and cross-attention takes a plain norm.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        cond_channels: int,
+        heads: int,
+        mlp_ratio: float,
+        qk_rms_norm: bool,
+        qk_rms_norm_cross: bool,
+        share_mod: bool,
+        insert_temporal: bool = False,
+    ):
+        super().__init__()
+        self.norm1 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
+        self.norm2 = LayerNorm32(channels, elementwise_affine=True, eps=1e-6)
+        self.norm3 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
+        self.self_attn = SelfAttention(channels, heads, qk_rms_norm)
+        self.cross_attn = CrossAttention(channels, cond_channels, heads, qk_rms_norm_cross)
+        self.mlp = FeedForward(channels, mlp_ratio)
+        self.adaLN_modulation = None if share_mod else modulation(channels, 6)
+        self.temp_attn = SelfAttention(channels, heads, qk_rms_norm) if insert_temporal else None
+        self.norm4 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6) if insert_temporal else None
+        self.adaLN_modulation_temporal = modulation(channels, 3) if insert_temporal else None
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        condition: Condition,
+        layout: TokenLayout,
+        plan: SelfAttentionPlan,
+        temporal_plan: SelfAttentionPlan | None = None,
+    ) -> Tensor:
+        """x [N, C]; time [R, C], or [R, 6C] where the model shares its modulation -> [N, C]."""
+        table = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
+        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = table.to(x.dtype).chunk(6, dim=1)
+        h = layout.modulate(self.norm1(x), shift_attn, scale_attn)
+        x = layout.gate(x, self.self_attn(h, plan), gate_attn)
+        if self.temp_attn is not None and temporal_plan is not None:
+            x = self._temporal(x, time, layout, temporal_plan)
+        h = self.norm2(x) if self.norm4 is None else self.norm4(x)
+        x = x + self.cross_attn(h, condition, layout.segments)
+        h = layout.modulate(self.norm3(x), shift_mlp, scale_mlp)
+        return layout.gate(x, self.mlp(h), gate_mlp)
+
+    def _temporal(self, x: Tensor, time: Tensor, layout: TokenLayout, plan: SelfAttentionPlan) -> Tensor:
+        assert self.temp_attn is not None and self.adaLN_modulation_temporal is not None
+        shift, scale, gate = self.adaLN_modulation_temporal(time).to(x.dtype).chunk(3, dim=1)
+        h = layout.modulate(self.norm2(x), shift, scale)
+        return layout.gate(x, self.temp_attn(h, plan), gate)
+
+
+def modulation(channels: int, chunks: int) -> nn.Sequential:
+    """SiLU, Linear to `chunks` vectors of `channels`; zero at first, so that a new block starts as its residual."""
+    linear = nn.Linear(channels, chunks * channels)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return nn.Sequential(nn.SiLU(), linear)

@@ -1,0 +1,59 @@
+"""Where and when a token is: absolute xyz embedding, rotary frame embedding, diffusion time embedding."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+
+class TimestepEmbedder(nn.Module):
+    """Diffusion time to a vector: 256 cosines and sines (cosines first), then a two-layer perceptron."""
+
+    num_frequencies = 128
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.mlp = nn.Sequential(
+            nn.Linear(2 * self.num_frequencies, channels), nn.SiLU(), nn.Linear(channels, channels)
+        )
+
+    def forward(self, t: Tensor) -> Tensor:
+        """t [...] = 1000 x time -> [..., C]."""
+        steps = torch.arange(self.num_frequencies, device=t.device, dtype=torch.float32)
+        frequencies = torch.exp(-math.log(10000) * steps / self.num_frequencies)
+        phase = t[..., None].float() * frequencies
+        embedding = torch.cat([phase.cos(), phase.sin()], dim=-1)
+        return self.mlp(embedding.to(self.mlp[0].weight.dtype))
+
+
+def absolute_position_embedding(positions: Tensor, channels: int) -> Tensor:
+    """Sine and cosine of integer grid positions [N, 3] -> float32 [N, channels].
+
+    Each axis gets channels // 6 frequencies, sines first; channels left over are zero.
+    """
+    count = channels // 3 // 2
+    steps = torch.arange(count, device=positions.device, dtype=torch.float32)
+    phase = positions.float()[..., None] / 10000 ** (steps / count)  # [N, 3, count]
+    embedding = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(1)
+    return nn.functional.pad(embedding, (0, channels - embedding.shape[1]))
+
+
+class FrameRotation:
+    """Rotary embedding along frames (paper §4.1): channel pairs (2i, 2i+1) turn by frame * base^(-2i/D).
+
+    Holds the cosines and sines of N tokens, [N, 1, D/2] float32, so that a model computes them once a forward.
+    """
+
+    def __init__(self, frames: Tensor, head_channels: int, base: float = 10000.0):
+        count = head_channels // 2
+        steps = torch.arange(count, device=frames.device, dtype=torch.float32)
+        phase = frames.float()[:, None] * base ** (-steps / count)
+        self.cos, self.sin = phase.cos()[:, None], phase.sin()[:, None]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [N, H, D] -> the rotated x, computed in float32."""
+        even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        turned = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
+        return turned.flatten(-2).to(x.dtype)

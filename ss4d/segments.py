@@ -1,0 +1,45 @@
+"""Runs of consecutive tokens that belong together (a frame, a video, an attention window)."""
+
+from __future__ import annotations
+
+from functools import cached_property, lru_cache
+from itertools import accumulate
+
+import torch
+from torch import Tensor
+
+
+class Segments:
+    """Lengths of consecutive token runs in a packed [N, ...] tensor; a run may be empty."""
+
+    def __init__(self, lengths: list[int]):
+        self.lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __repr__(self) -> str:
+        return f"Segments({len(self)} runs, {self.total} tokens, longest {self.longest})"
+
+    @cached_property
+    def total(self) -> int:
+        return sum(self.lengths)
+
+    @cached_property
+    def longest(self) -> int:
+        return max(self.lengths, default=0)
+
+    @cached_property
+    def offsets(self) -> list[int]:
+        """[S + 1]: where each run starts, then the total."""
+        return [0, *accumulate(self.lengths)]
+
+    @cached_property
+    def uniform(self) -> bool:
+        """Whether all runs have one length."""
+        return len(set(self.lengths)) <= 1
+
+    @lru_cache(maxsize=4)  # noqa: B019 - bounded, and segments live as long as their geometry
+    def cumulative(self, device: torch.device) -> Tensor:
+        """`offsets` as int32 [S + 1] on a device, the form variable-length attention kernels take."""
+        return torch.tensor(self.offsets, dtype=torch.int32, device=device)

@@ -1,0 +1,22 @@
+"""Sparse voxel tensors over (video, frame, x, y, z) and their operators."""
+
+from ss4d.sparse.conv import SubmanifoldConv, neighbour_map, submanifold_convolution
+from ss4d.sparse.packing import pack, packing_plan, unpack
+from ss4d.segments import Segments
+from ss4d.sparse.tensor import Geometry, SparseTensor, cat_features
+from ss4d.sparse.windows import WindowPartition, window_partition
+
+__all__ = [
+    "Geometry",
+    "Segments",
+    "SparseTensor",
+    "SubmanifoldConv",
+    "WindowPartition",
+    "cat_features",
+    "neighbour_map",
+    "pack",
+    "packing_plan",
+    "submanifold_convolution",
+    "unpack",
+    "window_partition",
+]

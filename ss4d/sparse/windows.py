@@ -1,0 +1,46 @@
+"""(Shifted) window partition of voxels over space, or over space and time (paper §4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ss4d.segments import Segments
+from ss4d.sparse.tensor import Geometry
+
+
+@dataclass
+class WindowPartition:
+    """`order` [N] brings rows into window order, `inverse` [N] back; `segments` are the windows' sizes."""
+
+    order: Tensor
+    inverse: Tensor
+    segments: Segments
+
+
+def window_partition(geometry: Geometry, window_size: int, shift: int, over_time: bool) -> WindowPartition:
+    """Group voxels into windows of `window_size` along x, y, z and, if `over_time`, along frames as well.
+
+    A voxel falls in window (coordinate + shift) // window_size on every axis; frames count from the start of
+    their own video, so that a video's windows do not depend on its neighbours in the batch. Windows do not
+    wrap around: those at the border are smaller. Without `over_time` each frame is partitioned alone (TRELLIS).
+    The result is cached in the geometry.
+    """
+
+    def build() -> WindowPartition:
+        windows = geometry.coords.long().clone()
+        first_axis = 1 if over_time else 2
+        windows[:, first_axis:] = (windows[:, first_axis:] + shift) // window_size
+        spans = (windows.amax(0) + 1).tolist() if len(windows) else [1] * 5
+        key = windows[:, 0]
+        for axis in range(1, 5):
+            key = key * spans[axis] + windows[:, axis]
+        ordered, order = torch.sort(key, stable=True)
+        inverse = torch.empty_like(order)
+        inverse[order] = torch.arange(len(order), device=order.device)
+        lengths = torch.unique_consecutive(ordered, return_counts=True)[1].tolist()
+        return WindowPartition(order, inverse, Segments(lengths))
+
+    return geometry.cached(("windows", window_size, shift, over_time), build)
