@@ -32,8 +32,8 @@ def _parser() -> argparse.ArgumentParser:
     prepare.add_argument("--resolution", type=int, default=defaults.resolution, help="voxels along each axis")
     prepare.add_argument("--views", type=int, default=defaults.views, help="cameras all around")
     prepare.add_argument("--size", type=int, default=defaults.size, help="pixels of these views")
-    prepare.add_argument("--cond-views", type=int, default=defaults.cond_views, help="input videos from the front")
-    prepare.add_argument("--cond-size", type=int, default=defaults.cond_size, help="pixels of the input videos")
+    prepare.add_argument("--cond-views", type=int, default=defaults.cond_views, help="videos from the front")
+    prepare.add_argument("--cond-size", type=int, default=defaults.cond_size, help="pixels of these videos")
     prepare.add_argument("--workers", type=int, default=2, help="processes")
     return parser
 

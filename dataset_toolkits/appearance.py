@@ -109,7 +109,7 @@ def read_texture(document: GltfDocument, index: int) -> Texture:
     """Decode texture `index` of the document."""
     entry = document.items("textures")[index]
     sampler = document.items("samplers")[entry["sampler"]] if "sampler" in entry else {}
-    pixels = document.image(entry["source"]).astype(np.float32) / 255
+    pixels = (document.image(entry["source"]) / 255).astype(np.float32)
     pixels[..., :3] = srgb_to_linear(pixels[..., :3])
     return Texture(pixels, sampler.get("wrapS", _REPEAT), sampler.get("wrapT", _REPEAT))
 
@@ -117,7 +117,8 @@ def read_texture(document: GltfDocument, index: int) -> Texture:
 def linear_to_srgb(linear: NDArray[np.float32]) -> NDArray[np.float32]:
     """IEC 61966-2-1 encoding, values clipped to [0, 1]."""
     linear = np.clip(linear, 0.0, 1.0)
-    return np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055).astype(np.float32)
+    curve = 1.055 * linear ** (1 / 2.4) - 0.055
+    return np.where(linear <= 0.0031308, 12.92 * linear, curve).astype(np.float32)
 
 
 def srgb_to_linear(encoded: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -84,7 +84,8 @@ def voxelize_frames(
     frames: list[PosedMesh], resolution: int
 ) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
     """`coords` [N, 4] (frame, x, y, z), sorted, and `feats` [N, F] of the surface voxels of every frame."""
-    points = sample_surface(np.mean([frame.areas for frame in frames], axis=0), resolution)
+    mean_areas = np.mean([frame.areas for frame in frames], axis=0)
+    points = sample_surface(mean_areas, frames[0].appearance, resolution)
     coords, feats = [], []
     for index, frame in enumerate(frames):
         described = extract_features(frame, voxelize(frame.corners, resolution), points, resolution)

@@ -1,6 +1,6 @@
 """A small deterministic description of the surface inside each voxel.
 
-It stands where a learned extractor (DINOv2 features of rendered views) can stand: one row of channels for each
+A learned extractor (DINOv2 features of rendered views) can take its place: one row of channels for each
 voxel of a frame.
 """
 
@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_toolkits.appearance import Appearance, SurfaceColour
 from dataset_toolkits.mesh import PosedMesh
 from dataset_toolkits.voxelize import SurfaceVoxels
 
@@ -32,6 +33,7 @@ class SurfacePoints(NamedTuple):
     faces: NDArray[np.int64]
     barycentric: NDArray[np.float32]
     area: NDArray[np.float32]
+    colour: SurfaceColour
 
 
 class VoxelFeatures(NamedTuple):
@@ -41,12 +43,12 @@ class VoxelFeatures(NamedTuple):
     feats: NDArray[np.float32]
 
 
-def sample_surface(areas: NDArray[np.float32], resolution: int, seed: int = 0) -> SurfacePoints:
+def sample_surface(areas: NDArray[np.float32], appearance: Appearance, resolution: int) -> SurfacePoints:
     """Draw points by area: `POINTS_PER_VOXEL_FACE` for each area of a voxel's face.
 
     `areas` [F] are those of the triangles, averaged over the frames of the clip.
     """
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     cumulative = np.cumsum(areas, dtype=np.float64)
     count = int(np.ceil(cumulative[-1] * resolution**2 * POINTS_PER_VOXEL_FACE))
     # One point in each of `count` equal slices of the area: evenly spread, no clumps.
@@ -54,10 +56,13 @@ def sample_surface(areas: NDArray[np.float32], resolution: int, seed: int = 0) -
     faces = np.minimum(np.searchsorted(cumulative, position, side="right"), len(areas) - 1)
     root, along = np.sqrt(generator.random(count)), generator.random(count)
     barycentric = np.stack([1 - root, root * (1 - along), root * along], axis=1)
-    return SurfacePoints(faces, barycentric.astype(np.float32), areas[faces])
+    barycentric = barycentric.astype(np.float32)
+    return SurfacePoints(faces, barycentric, areas[faces], appearance.lookup(faces, barycentric))
 
 
-def extract_features(mesh: PosedMesh, voxels: SurfaceVoxels, points: SurfacePoints, resolution: int) -> VoxelFeatures:
+def extract_features(
+    mesh: PosedMesh, voxels: SurfaceVoxels, points: SurfacePoints, resolution: int
+) -> VoxelFeatures:
     """Describe the surface of `mesh` inside each of `voxels`; channels as in `FEATURE_CHANNELS`.
 
     A voxel no sample fell into is described by the point nearest to its centre of a triangle overlapping it.
@@ -67,10 +72,8 @@ def extract_features(mesh: PosedMesh, voxels: SurfaceVoxels, points: SurfacePoin
     # The points were drawn for the mean pose: a triangle that has grown since counts for more.
     weights = mesh.areas[points.faces] / np.maximum(points.area, 1e-20)
     rows = _rows_of_points(positions, voxels.coords, resolution)
-    colour = mesh.appearance.lookup(points.faces, points.barycentric)
-    keep = (rows >= 0) & colour.visible & (weights > 0)
     sums = _Sums(len(voxels.coords))
-    sums.add(rows[keep], weights[keep], positions[keep], mesh.face_normals[points.faces[keep]], colour.rgb[keep])
+    sums.add(rows, weights, positions, mesh.face_normals[points.faces], points.colour)
 
     empty = np.flatnonzero(sums.weight == 0)
     faces = voxels.triangles[empty].astype(np.int64)
@@ -78,8 +81,7 @@ def extract_features(mesh: PosedMesh, voxels: SurfaceVoxels, points: SurfacePoin
     barycentric = closest_barycentric(centres, mesh.corners[faces])
     nearest = np.einsum("nc,ncd->nd", barycentric, mesh.corners[faces])
     colour = mesh.appearance.lookup(faces, barycentric)
-    keep = colour.visible
-    sums.add(empty[keep], np.ones(keep.sum()), nearest[keep], mesh.face_normals[faces[keep]], colour.rgb[keep])
+    sums.add(empty, np.ones(len(empty)), nearest, mesh.face_normals[faces], colour)
 
     shown = sums.weight > 0
     return VoxelFeatures(voxels.coords[shown], sums.features(voxels.coords, resolution)[shown])
@@ -99,9 +101,12 @@ class _Sums:
         weights: NDArray[np.floating],
         positions: NDArray[np.floating],
         normals: NDArray[np.floating],
-        rgb: NDArray[np.floating],
+        colour: SurfaceColour,
     ) -> None:
-        values = np.concatenate([rgb, normals, positions, rgb**2], axis=1, dtype=np.float64)
+        """Add points to the voxels `rows`, -1 for none; cut-out ones are passed over."""
+        keep = (rows >= 0) & colour.visible & (weights > 0)
+        rows, weights, rgb = rows[keep], weights[keep], colour.rgb[keep]
+        values = np.concatenate([rgb, normals[keep], positions[keep], rgb**2], axis=1, dtype=np.float64)
         self.weight += np.bincount(rows, weights, self.count)
         for channel in range(values.shape[1]):
             self._values[:, channel] += np.bincount(rows, weights * values[:, channel], self.count)
@@ -125,9 +130,7 @@ def _rows_of_points(
     return np.where(inside, rows[tuple(np.clip(cells, 0, resolution - 1).T)], -1)
 
 
-def closest_barycentric(
-    points: NDArray[np.floating], corners: NDArray[np.floating]
-) -> NDArray[np.float32]:
+def closest_barycentric(points: NDArray[np.floating], corners: NDArray[np.floating]) -> NDArray[np.float32]:
     """Weights [N, 3] of the point of each triangle `corners` [N, 3, 3] nearest to `points` [N, 3]."""
     best = np.full(len(points), np.inf)
     weights = np.zeros((len(points), 3))

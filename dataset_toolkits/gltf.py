@@ -117,7 +117,7 @@ class GltfDocument:
         start = view.get("byteOffset", 0) + offset
         data = np.frombuffer(self.buffers[view["buffer"]], np.uint8)
         if count and start + stride * (count - 1) + item_size > len(data):
-            raise GltfError(f"bufferView {view_index} reaches past the end of its buffer; the file is damaged")
+            raise GltfError(f"bufferView {view_index} is longer than its buffer; the file is damaged")
         strides = (stride, *np.empty(shape, dtype).strides)
         return np.ndarray((count, *shape), dtype, data.data, start, strides)
 
@@ -151,5 +151,5 @@ def read_glb(path: Path) -> GltfDocument:
 
 def _decode_data_uri(uri: str) -> bytes:
     if not uri.startswith("data:"):
-        raise GltfError(f"the file refers to {uri[:60]!r} outside itself; export it as one self-contained .glb")
+        raise GltfError(f"the file needs {uri[:60]!r} beside it; export it as one self-contained .glb")
     return b64decode(uri.partition(",")[2])

@@ -34,7 +34,7 @@ def read_index(directory: Path) -> list[AssetEntry]:
     try:
         return [_entry(directory, item) for item in json.loads(path.read_text())["objects"]]
     except KeyError as missing:
-        raise ValueError(f"{path} has no field {missing}; see `AssetEntry` for what an object lists") from missing
+        raise ValueError(f"{path} lacks the field {missing}, which every object needs") from missing
 
 
 def _entry(directory: Path, item: dict) -> AssetEntry:

@@ -28,7 +28,7 @@ class PosedMesh:
     def area_vectors(self) -> NDArray[np.float32]:
         """[F, 3] normals of the triangles, as long as their area."""
         first, second, third = self.corners[:, 0], self.corners[:, 1], self.corners[:, 2]
-        return 0.5 * np.cross(second - first, third - first)
+        return (0.5 * np.cross(second - first, third - first)).astype(np.float32)
 
     @cached_property
     def areas(self) -> NDArray[np.float32]:

@@ -45,7 +45,7 @@ def fit_clip(vertices: NDArray[np.float32]) -> Placement:
     clip_low, clip_high = low.min(axis=0), high.max(axis=0)
     side = float((clip_high - clip_low).max())
     if not np.isfinite(side) or side <= 0:
-        raise ValueError(f"the object spans {side} units, it cannot be scaled to the unit cube; drop the clip")
+        raise ValueError(f"an object spanning {side} units cannot be scaled to the unit cube; drop the clip")
     centre = (clip_low + clip_high) / 2
     return Placement(
         scale=(1 - MARGIN) / side,

@@ -39,7 +39,7 @@ class ObjectResult:
 def prepare_objects(
     entries: Sequence[AssetEntry], root: Path, parameters: Parameters, num_clips: int, workers: int
 ) -> Iterator[ObjectResult]:
-    """Prepare many objects in `workers` processes, yielding each result and keeping the manifest up to date."""
+    """Prepare many objects in `workers` processes, yield each result and keep the manifest up to date."""
     manifest = Manifest.read(root)
     manifest.forget_problems({entry.object_id for entry in entries})
     # Fresh processes: forking after torch has started its threads can hang.

@@ -89,8 +89,8 @@ def _render_view(
     rows = _sample_positions(box.top, box.bottom, size, supersampling)
     v, u = np.meshgrid(rows, columns, indexing="ij")
     # Directions with depth 1, so that the distance Embree returns is the depth.
-    directions = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T
-    directions = (directions @ extrinsics[:3, :3]).astype(np.float32)
+    in_camera = np.stack([u, v, np.ones_like(u)], axis=-1).reshape(-1, 3) @ np.linalg.inv(intrinsics).T
+    directions = (in_camera @ extrinsics[:3, :3]).astype(np.float32)
     origin = (-extrinsics[:3, :3].T @ extrinsics[:3, 3]).astype(np.float32)
     hits = _trace(scene, mesh, origin, directions)
 

@@ -1,21 +1,21 @@
-"""Where the cameras of a clip stand: all around for supervision, in front for the input video."""
+"""Where the cameras of a clip stand: all around for supervision, in front for the input videos."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from dataset_toolkits.render import PixelBox, covered_box, project
-from ss4d.cameras import crop_intrinsics, orbit_camera, perspective_intrinsics
+from dataset_toolkits.render import covered_box, project
+from ss4d.cameras import crop_intrinsics, hammersley_sphere, orbit_camera
+from ss4d.video.foreground import clip_crop_box
 
-RADIUS = 2.0
-FIELD_OF_VIEW = 40.0  # degrees
 FRONT_AZIMUTH = 15.0  # degrees to either side
 FRONT_ELEVATION = 15.0  # degrees upwards
-UNCROPPED_SIZE = 512  # pixels of the video the crop of the input views is found on
-CROP_MARGIN = 1.2
+UNCROPPED_SIZE = 512  # pixels of the video on which the crop of the input views is found
 
 
 class Rig(NamedTuple):
@@ -26,10 +26,8 @@ class Rig(NamedTuple):
 
 
 def sphere_rig(count: int) -> Rig:
-    """`count` cameras evenly over the sphere (Hammersley points), looking at the centre."""
-    elevations = np.degrees(np.arcsin(1 - 2 * (np.arange(count) + 0.5) / count))
-    azimuths = [360 * _radical_inverse(index) for index in range(count)]
-    return _orbit_rig(azimuths, elevations)
+    """`count` cameras evenly over the sphere, looking at the centre."""
+    return _orbit_rig(hammersley_sphere(count))
 
 
 def front_rig(count: int, seed: int) -> Rig:
@@ -39,41 +37,29 @@ def front_rig(count: int, seed: int) -> Rig:
     azimuths = generator.uniform(-FRONT_AZIMUTH, FRONT_AZIMUTH, count)
     elevations = generator.uniform(0, FRONT_ELEVATION, count)
     azimuths[0] = elevations[0] = 0.0
-    return _orbit_rig(azimuths, elevations)
+    return _orbit_rig(zip(azimuths, elevations, strict=True))
 
 
 def crop_to_clip(rig: Rig, vertices: NDArray[np.float32]) -> Rig:
-    """Same cameras, their intrinsics cropped to the object as the input videos of the pipeline are.
+    """The same cameras, their intrinsics cropped to the object as the pipeline crops its input video.
 
-    The crop is the one square for the whole clip that the pipeline finds on an uncropped video of
-    `UNCROPPED_SIZE` pixels; that of the projected `vertices` [T, V, 3] (those that triangles use) is the same to
-    a pixel, without rendering it.
+    That is one square for the whole clip, found on an uncropped video of `UNCROPPED_SIZE` pixels. The box of
+    the projected `vertices` [T, V, 3] (only those that triangles use) stands for that of its alpha, which is
+    at most a pixel smaller, where a sharp tip misses the samples of its last pixel.
     """
     cropped = []
     for extrinsics, intrinsics in zip(*rig, strict=True):
-        box = covered_box(project(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
-        cropped.append(crop_to_box(intrinsics, box))
+        covered = covered_box(project(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
+        corners = np.zeros((1, UNCROPPED_SIZE, UNCROPPED_SIZE), np.uint8)
+        corners[0, [covered.top, covered.bottom], [covered.left, covered.right]] = 255
+        box = [side / UNCROPPED_SIZE for side in clip_crop_box(corners)]
+        cropped.append(crop_intrinsics(torch.from_numpy(intrinsics), box).numpy())
     return Rig(rig.extrinsics, np.stack(cropped))
 
 
-def crop_to_box(intrinsics: NDArray[np.float32], box: PixelBox) -> NDArray[np.float32]:
-    raise NotImplementedError
-
-
-def _orbit_rig(azimuths: NDArray[np.float64] | list[float], elevations: NDArray[np.float64]) -> Rig:
-    extrinsics = [orbit_camera(float(a), float(e), RADIUS) for a, e in zip(azimuths, elevations, strict=True)]
-    intrinsics = perspective_intrinsics(FIELD_OF_VIEW).numpy()
+def _orbit_rig(directions: Iterable[tuple[float, float]]) -> Rig:
+    cameras = [orbit_camera(azimuth, elevation) for azimuth, elevation in directions]
     return Rig(
-        np.stack([matrix.numpy() for matrix in extrinsics]).astype(np.float32),
-        np.repeat(intrinsics[None], len(extrinsics), axis=0).astype(np.float32),
+        torch.stack([camera.extrinsics for camera in cameras]).numpy(),
+        torch.stack([camera.intrinsics for camera in cameras]).numpy(),
     )
-
-
-def _radical_inverse(index: int) -> float:
-    """Binary digits of `index` mirrored at the point (van der Corput)."""
-    result, digit = 0.0, 0.5
-    while index:
-        result += digit * (index & 1)
-        index >>= 1
-        digit /= 2
-    return result

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 
 class SurfaceVoxels(NamedTuple):
-    """`coords` [N, 3] int16 voxel indices (x, y, z), sorted; `triangles` [N], one that overlaps each voxel."""
+    """`coords` [N, 3] int16 voxels (x, y, z), sorted; `triangles` [N], one that overlaps each of them."""
 
     coords: NDArray[np.int16]
     triangles: NDArray[np.int32]

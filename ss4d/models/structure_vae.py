@@ -19,7 +19,7 @@ class ChannelNorm(LayerNorm32):
     """Layer norm over the channels of each voxel of [B, C, X, Y, Z]."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x.movedim(1, -1)).movedim(-1, 1).contiguous()
+        return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class ResBlock3d(nn.Module):
@@ -142,7 +142,8 @@ class StructureDecoder(TorsoModel):
 def _frames(x: Tensor) -> Tensor:
     if x.ndim != 6:
         raise ValueError(f"a dense clip must be [B, T, C, R, R, R], got shape {list(x.shape)}")
-    return x.flatten(0, 1)
+    # Channels last: the norms read whole voxels, and convolutions run up to twice as fast on a CPU.
+    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
 
 
 def _middle(channels: int, count: int) -> nn.Sequential:

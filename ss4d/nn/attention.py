@@ -73,12 +73,27 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Se
     if q_segments.uniform and k_segments.uniform and len(q_segments):
         count = len(q_segments)
         batched = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in (q, k, v))
-        return sdpa(*batched).transpose(1, 2).flatten(0, 1)
+        return _heads(*batched).transpose(1, 2).flatten(0, 1)
     out = []
     for q_run, k_run, v_run in _runs(q, k, v, q_segments, k_segments):
         batched = (tensor.transpose(0, 1)[None] for tensor in (q_run, k_run, v_run))
-        out.append(sdpa(*batched)[0].transpose(0, 1))
+        out.append(_heads(*batched)[0].transpose(0, 1))
     return torch.cat(out) if out else torch.zeros_like(q)
+
+
+# On a CPU torch's fused bfloat16 kernel is slow, its backward most of all (docs/benchmarks.md): below this length
+# plain matrix products win, above it the float32 kernel.
+_SHORT_ON_CPU = 512
+
+
+def _heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attention of equally long segments, [B, H, L, D]."""
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+        return sdpa(q, k, v)
+    if k.shape[2] <= _SHORT_ON_CPU:
+        return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v
+    with torch.autocast("cpu", enabled=False):
+        return sdpa(q.float(), k.float(), v.float()).to(q.dtype)
 
 
 def _runs(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments):

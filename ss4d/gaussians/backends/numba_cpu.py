@@ -1,11 +1,9 @@
-"""CPU compositor: 16 x 16 pixel tiles, compiled with numba, forward and backward.
+"""CPU rasteriser: projection and compositing compiled with numba, joined into one autograd function.
 
-Each tile walks its Gaussians front to back and, for each, the rows of its bounding box; the sixteen pixels of a row
-are one vector operation. The backward pass walks the same list in the same order: with d_i the derivative of the
-loss along Gaussian i's features and R_i the part of the loss' linearisation that lies behind it,
-dL/dalpha_i = T_i d_i - R_i / (1 - alpha_i). Every sum has a fixed order, so results do not depend on the number of
-threads. Numba runs the tiles in its own thread pool; two Python threads must not render at the same time unless
-numba's threading layer is thread-safe ("omp" or "tbb").
+Bitwise reproducible on any number of threads (`numba.set_num_threads`). The kernels run in numba's own
+thread pool: with its "workqueue" layer two Python threads must not render at the same time, and with "omp"
+(GNU OpenMP) a forked process must not render after its parent did. The first call compiles for some fifteen
+seconds; the result is cached on disk beside this file, or where NUMBA_CACHE_DIR says.
 """
 
 from __future__ import annotations
@@ -14,311 +12,60 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit, prange
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
+from ss4d.gaussians.backends.numba_compositing import TILE, backward, bin_tiles, forward
+from ss4d.gaussians.backends.numba_projection import pack_camera, project, project_backward
 from ss4d.gaussians.gaussians import Gaussians
-from ss4d.gaussians.projection import ALPHA_MAX, TRANSMITTANCE_MIN, Splats, project
 from ss4d.gaussians.rasterize import Rendering
 
 Array = NDArray[Any]
-TILE = 16  # pixels; one row is one AVX-512 register of float32
-CHECK = 8  # a tile looks every so many Gaussians whether all of its pixels are finished
-# Row state, sixteen lanes each: transmittance, alive, then the running sums.
-FORWARD_ROWS = 6  # ... red, green, blue, depth
-BACKWARD_ROWS = 7  # ... remaining loss, and the four derivatives of the loss by the features
-ATTRIBUTES = 13  # mean 2, conic 3, opacity, cutoff, extent 2, feature 4
-GRADIENTS = 10  # mean 2, conic 3, opacity, feature 4
-
-# Multiply-adds may be fused and sums reordered into lanes; NaN and infinity keep their meaning.
-FAST = {"contract", "reassoc", "nsz", "arcp"}
-ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
-MAX, STOP = np.float32(ALPHA_MAX), np.float32(TRANSMITTANCE_MIN)
-
-
-@njit(inline="always", fastmath=FAST)
-def exp_negative(x: float) -> float:
-    """exp(-x) for 0 <= x < 80 in float32, relative error 2e-7, written so that LLVM can vectorise it."""
-    n = np.int32(x * np.float32(1.4426950408889634) + HALF)  # exp(-x) = 2^-n exp(n ln 2 - x)
-    r = np.float32(n) * np.float32(0.693359375) - x - np.float32(n) * np.float32(2.12194440e-4)
-    p = np.float32(1.0 / 720.0)
-    p = p * r + np.float32(1.0 / 120.0)
-    p = p * r + np.float32(1.0 / 24.0)
-    p = p * r + np.float32(1.0 / 6.0)
-    p = p * r + HALF
-    p = p * r + ONE
-    p = p * r + ONE
-    return p * np.int32((np.int32(127) - n) << np.int32(23)).view(np.float32)
-
-
-@njit(inline="always")
-def tile_range(centre: float, extent: float, tiles: int) -> tuple[int, int]:
-    """First and one past the last tile that an interval of the screen touches; empty where extent < 0."""
-    if extent < 0:
-        return 0, 0
-    first = np.int64(min(max((centre - extent) / TILE, ZERO), np.float32(tiles)))
-    last = np.int64(min(max((centre + extent) / TILE + 1, ZERO), np.float32(tiles)))
-    return first, max(first, last)
-
-
-@njit(cache=True, nogil=True)
-def bin_tiles(splats: Array, tiles_y: int, tiles_x: int) -> tuple[Array, Array, Array, Array]:
-    """List, for each tile, the splats (sorted by depth) that may touch it.
-
-    Returns tile_start [tiles + 1], splat_start [M + 1], and for each entry of a tile's list the splat and the slot
-    of its gradient; a splat's slots are consecutive, in the order of its tiles.
-    """
-    count = splats.shape[0]
-    splat_start = np.zeros(count + 1, np.int64)
-    tile_start = np.zeros(tiles_y * tiles_x + 1, np.int64)
-    for m in range(count):
-        x0, x1 = tile_range(splats[m, 0], splats[m, 7], tiles_x)
-        y0, y1 = tile_range(splats[m, 1], splats[m, 8], tiles_y)
-        splat_start[m + 1] = splat_start[m] + (x1 - x0) * (y1 - y0)
-        for y in range(y0, y1):
-            for x in range(x0, x1):
-                tile_start[y * tiles_x + x + 1] += 1
-    for t in range(tiles_y * tiles_x):
-        tile_start[t + 1] += tile_start[t]
-    cursor = tile_start[:-1].copy()
-    entry_splat = np.empty(tile_start[-1], np.int32)
-    entry_slot = np.empty(tile_start[-1], np.int64)
-    for m in range(count):
-        x0, x1 = tile_range(splats[m, 0], splats[m, 7], tiles_x)
-        y0, y1 = tile_range(splats[m, 1], splats[m, 8], tiles_y)
-        slot = splat_start[m]
-        for y in range(y0, y1):
-            for x in range(x0, x1):
-                t = y * tiles_x + x
-                entry_splat[cursor[t]] = m
-                entry_slot[cursor[t]] = slot
-                cursor[t] += 1
-                slot += 1
-    return tile_start, splat_start, entry_splat, entry_slot
-
-
-@njit(inline="always")
-def row_range(centre: float, extent: float, top: int) -> tuple[int, int]:
-    """First and one past the last row of a tile, relative to its top, whose pixel centres an interval may touch."""
-    first = np.int64(max(centre - extent - HALF - top, ZERO))
-    last = np.int64(min(max(centre + extent + HALF - top, ZERO), np.float32(TILE)))
-    return first, last
-
-
-@njit(inline="always")
-def open_lanes(state: Array, rows: int, top: int, left: int, height: int, width: int) -> None:
-    """Clear the tile and mark its pixels inside the image alive, with transmittance one."""
-    state[:] = ZERO
-    for y in range(min(TILE, height - top)):
-        for i in range(min(TILE, width - left)):
-            state[y * rows * TILE + i] = ONE
-            state[(y * rows + 1) * TILE + i] = ONE
-
-
-@njit(inline="always", fastmath=FAST)
-def count_alive(state: Array, rows: int) -> float:
-    """The number of unfinished pixels of a tile."""
-    alive = ZERO
-    for y in range(TILE):
-        base = np.uint64((y * rows + 1) * TILE)
-        for i in range(TILE):
-            alive += state[base + np.uint64(i)]
-    return alive
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def forward_tile(
-    splats: Array, entries: Array, top: int, left: int, feature: Array, transmittance: Array, state: Array
-) -> None:
-    """Composite one tile into feature [4, H, W] and transmittance [H, W]."""
-    height, width = transmittance.shape
-    open_lanes(state, FORWARD_ROWS, top, left, height, width)
-    for k in range(entries.shape[0]):
-        if k % CHECK == 0 and count_alive(state, FORWARD_ROWS) == ZERO:
-            break
-        m = entries[k]
-        a, b, c, opacity, cutoff = splats[m, 2], splats[m, 3], splats[m, 4], splats[m, 5], splats[m, 6]
-        red, green, blue, depth = splats[m, 9], splats[m, 10], splats[m, 11], splats[m, 12]
-        first, last = row_range(splats[m, 1], splats[m, 8], top)
-        dx0 = np.float32(left) + HALF - splats[m, 0]
-        for y in range(first, last):
-            dy = np.float32(top + y) + HALF - splats[m, 1]
-            base = np.uint64(y * (FORWARD_ROWS * TILE))
-            for lane in range(TILE):
-                i = base + np.uint64(lane)
-                dx = dx0 + np.float32(lane)
-                sigma = HALF * (a * dx * dx + c * dy * dy) + b * dx * dy
-                alpha = min(MAX, opacity * exp_negative(min(max(sigma, ZERO), np.float32(8))))
-                alpha = alpha * state[i + np.uint64(TILE)] if sigma <= cutoff else ZERO
-                left_over = state[i] * (ONE - alpha)
-                alive = alpha == ZERO or left_over >= STOP
-                alpha = alpha if alive else ZERO
-                state[i + np.uint64(TILE)] = state[i + np.uint64(TILE)] if alive else ZERO
-                weight = state[i] * alpha
-                state[i] = left_over if alive else state[i]
-                state[i + np.uint64(2 * TILE)] += weight * red
-                state[i + np.uint64(3 * TILE)] += weight * green
-                state[i + np.uint64(4 * TILE)] += weight * blue
-                state[i + np.uint64(5 * TILE)] += weight * depth
-    for y in range(min(TILE, height - top)):
-        for i in range(min(TILE, width - left)):
-            transmittance[top + y, left + i] = state[y * FORWARD_ROWS * TILE + i]
-            for f in range(4):
-                feature[f, top + y, left + i] = state[(y * FORWARD_ROWS + 2 + f) * TILE + i]
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def forward(splats: Array, tile_start: Array, entry_splat: Array, height: int, width: int) -> tuple[Array, Array]:
-    """Composite all tiles: feature [4, H, W] without background, transmittance [H, W]."""
-    feature = np.empty((4, height, width), np.float32)
-    transmittance = np.empty((height, width), np.float32)
-    tiles_x = (width + TILE - 1) // TILE
-    for t in prange(tile_start.shape[0] - 1):
-        state = np.empty(TILE * FORWARD_ROWS * TILE, np.float32)
-        entries = entry_splat[tile_start[t] : tile_start[t + 1]]
-        forward_tile(splats, entries, t // tiles_x * TILE, t % tiles_x * TILE, feature, transmittance, state)
-    return feature, transmittance
-
-
-@njit(cache=True, nogil=True, fastmath=FAST)
-def backward_tile(
-    splats: Array, entries: Array, slots: Array, top: int, left: int, height: int, width: int,
-    grad_feature: Array, remaining: Array, state: Array, gradient: Array,
-) -> None:  # fmt: skip
-    """Write gradient[slot] for each entry of one tile; remaining [H, W] is the loss' linearisation per pixel."""
-    open_lanes(state, BACKWARD_ROWS, top, left, height, width)
-    for y in range(min(TILE, height - top)):
-        for i in range(min(TILE, width - left)):
-            state[(y * BACKWARD_ROWS + 2) * TILE + i] = remaining[top + y, left + i]
-            for f in range(4):
-                state[(y * BACKWARD_ROWS + 3 + f) * TILE + i] = grad_feature[f, top + y, left + i]
-    for k in range(entries.shape[0]):
-        if k % CHECK == 0 and count_alive(state, BACKWARD_ROWS) == ZERO:
-            for rest in range(k, entries.shape[0]):
-                gradient[slots[rest]] = ZERO
-            break
-        m = entries[k]
-        a, b, c, opacity, cutoff = splats[m, 2], splats[m, 3], splats[m, 4], splats[m, 5], splats[m, 6]
-        red, green, blue, depth = splats[m, 9], splats[m, 10], splats[m, 11], splats[m, 12]
-        first, last = row_range(splats[m, 1], splats[m, 8], top)
-        dx0 = np.float32(left) + HALF - splats[m, 0]
-        # Sums over pixels of dL/dsigma times 1, dx, dy, dx^2, dx dy, dy^2, and of weight times dL/dfeature.
-        u0, ux, uy, uxx, uxy, uyy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
-        g0, g1, g2, g3 = ZERO, ZERO, ZERO, ZERO
-        for y in range(first, last):
-            dy = np.float32(top + y) + HALF - splats[m, 1]
-            base = np.uint64(y * (BACKWARD_ROWS * TILE))
-            v0, vx, vxx = ZERO, ZERO, ZERO
-            for lane in range(TILE):
-                i = base + np.uint64(lane)
-                dx = dx0 + np.float32(lane)
-                sigma = HALF * (a * dx * dx + c * dy * dy) + b * dx * dy
-                full = opacity * exp_negative(min(max(sigma, ZERO), np.float32(8)))
-                alpha = min(MAX, full)
-                alpha = alpha * state[i + np.uint64(TILE)] if sigma <= cutoff else ZERO
-                left_over = state[i] * (ONE - alpha)
-                alive = alpha == ZERO or left_over >= STOP
-                alpha = alpha if alive else ZERO
-                state[i + np.uint64(TILE)] = state[i + np.uint64(TILE)] if alive else ZERO
-                weight = state[i] * alpha
-                derivative = (
-                    red * state[i + np.uint64(3 * TILE)] + green * state[i + np.uint64(4 * TILE)]
-                    + blue * state[i + np.uint64(5 * TILE)] + depth * state[i + np.uint64(6 * TILE)]
-                )  # fmt: skip
-                behind = state[i + np.uint64(2 * TILE)] - weight * derivative
-                state[i + np.uint64(2 * TILE)] = behind
-                grad_alpha = state[i] * derivative - behind / (ONE - alpha)
-                state[i] = left_over if alive else state[i]
-                u = -alpha * grad_alpha if full < MAX else ZERO
-                v0 += u
-                vx += u * dx
-                vxx += u * dx * dx
-                g0 += weight * state[i + np.uint64(3 * TILE)]
-                g1 += weight * state[i + np.uint64(4 * TILE)]
-                g2 += weight * state[i + np.uint64(5 * TILE)]
-                g3 += weight * state[i + np.uint64(6 * TILE)]
-            u0 += v0
-            ux += vx
-            uxx += vxx
-            uy += v0 * dy
-            uxy += vx * dy
-            uyy += v0 * dy * dy
-        s = slots[k]
-        gradient[s, 0] = -(a * ux + b * uy)
-        gradient[s, 1] = -(b * ux + c * uy)
-        gradient[s, 2] = HALF * uxx
-        gradient[s, 3] = uxy
-        gradient[s, 4] = HALF * uyy
-        gradient[s, 5] = -u0 / opacity
-        gradient[s, 6], gradient[s, 7], gradient[s, 8], gradient[s, 9] = g0, g1, g2, g3
-
-
-@njit(cache=True, nogil=True, parallel=True)
-def backward(
-    splats: Array, tile_start: Array, splat_start: Array, entry_splat: Array, entry_slot: Array,
-    order: Array, grad_feature: Array, remaining: Array,
-) -> Array:  # fmt: skip
-    """Gradient [M, 10] of the splats in their original order (mean, conic, opacity, feature)."""
-    height, width = remaining.shape
-    tiles_x = (width + TILE - 1) // TILE
-    partial = np.empty((entry_slot.shape[0], GRADIENTS), np.float32)
-    for t in prange(tile_start.shape[0] - 1):
-        state = np.empty(TILE * BACKWARD_ROWS * TILE, np.float32)
-        part = slice(tile_start[t], tile_start[t + 1])
-        backward_tile(
-            splats, entry_splat[part], entry_slot[part], t // tiles_x * TILE, t % tiles_x * TILE, height, width,
-            grad_feature, remaining, state, partial,
-        )  # fmt: skip
-    gradient = np.zeros((order.shape[0], GRADIENTS), np.float32)
-    for m in prange(order.shape[0]):
-        for s in range(splat_start[m], splat_start[m + 1]):
-            for g in range(GRADIENTS):
-                gradient[order[m], g] += partial[s, g]
-    return gradient
-
-
-class Composite(torch.autograd.Function):
-    """Splat tensors to feature [4, H, W] without background and transmittance [H, W]."""
-
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, mean: Tensor, conic: Tensor, opacity: Tensor, feature: Tensor,
-        cutoff: Tensor, extent: Tensor, height: int, width: int,
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        rows = torch.cat([mean, conic, opacity[:, None], cutoff[:, None], extent, feature], 1).numpy()
-        order = depth_order(rows[:, ATTRIBUTES - 1])
-        splats = rows[order]
-        tiles = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
-        tile_start, splat_start, entry_splat, entry_slot = bin_tiles(splats, *tiles)
-        image, transmittance = forward(splats, tile_start, entry_splat, height, width)
-        ctx.bins = splats, tile_start, splat_start, entry_splat, entry_slot, order
-        outputs = torch.from_numpy(image), torch.from_numpy(transmittance)
-        ctx.save_for_backward(*outputs)
-        return outputs
-
-    @staticmethod
-    def backward(ctx: Any, grad_image: Tensor, grad_transmittance: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        image, transmittance = ctx.saved_tensors
-        remaining = (image * grad_image).sum(0) + transmittance * grad_transmittance
-        gradient = backward(*ctx.bins, grad_image.contiguous().numpy(), remaining.numpy())
-        mean, conic, opacity, feature = torch.from_numpy(gradient).split([2, 3, 1, 4], 1)
-        return mean, conic, opacity[:, 0], feature, None, None, None, None
 
 
 def depth_order(depth: Array) -> Array:
-    """Indices [M] front to back, ties by index: positive floats sort as their bits, the index fills the low half."""
+    """Indices [M] front to back, ties by index.
+
+    Positive floats sort as their bits do; the index fills the lower half of the key.
+    """
     keys = np.ascontiguousarray(depth).view(np.uint32).astype(np.uint64) << np.uint64(32)
     keys |= np.arange(depth.shape[0], dtype=np.uint64)
     keys.sort()
     return (keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
 
 
-def composite(splats: Splats, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Feature [4, height, width] without background and transmittance [height, width] of float32 splats."""
-    return Composite.apply(
-        splats.mean, splats.conic, splats.opacity, splats.feature, splats.cutoff, splats.extent, height, width
-    )
+def spread_tiles(tiles_y: int, tiles_x: int) -> Array:
+    """All tiles, row by row, in an order of which every thread's stretch has rows from all over the image."""
+    rows = np.argsort(np.arange(tiles_y) * 0.6180339887498949 % 1.0)
+    return (rows[:, None] * tiles_x + np.arange(tiles_x)).ravel()
+
+
+class Rasterize(torch.autograd.Function):
+    """Gaussians to image [5, H, W]: red, green, blue and depth without background, and transmittance."""
+
+    @staticmethod
+    def forward(ctx: Any, camera: Array, height: int, width: int, *gaussians: Tensor) -> Tensor:  # type: ignore[override]
+        xyz, scale, rotation, opacity, sh = (tensor.detach().contiguous().numpy() for tensor in gaussians)
+        splats = project(camera, xyz, scale, rotation, opacity, sh)
+        tiles = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
+        tile_order = spread_tiles(*tiles)
+        tile_start, splat_start, entry_splat, entry_slot = bin_tiles(
+            splats, depth_order(splats[:, 12]), *tiles
+        )
+        image = torch.from_numpy(forward(splats, tile_order, tile_start, entry_splat, height, width))
+        ctx.camera, ctx.bins = camera, (splats, tile_order, tile_start, splat_start, entry_splat, entry_slot)
+        ctx.save_for_backward(*gaussians, image)
+        return image
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        *gaussians, image = ctx.saved_tensors
+        gradient = backward(*ctx.bins, image.numpy(), grad_image.contiguous().numpy())
+        xyz, scale, rotation, opacity, _ = (tensor.detach().contiguous().numpy() for tensor in gaussians)
+        gradients = project_backward(ctx.camera, xyz, scale, rotation, opacity, ctx.bins[0], gradient)
+        return None, None, None, *(torch.from_numpy(g) for g in gradients)
 
 
 def render(
@@ -330,13 +77,14 @@ def render(
     background: Tensor,
     kernel_size: float,
 ) -> Rendering:
-    """See `ss4d.gaussians.rasterize.rasterize`; raises ValueError unless the Gaussians are float32 on the CPU."""
-    if gaussians.xyz.device.type != "cpu" or gaussians.xyz.dtype != torch.float32:
+    """See `ss4d.gaussians.rasterize.rasterize`; ValueError unless the Gaussians are float32 on the CPU."""
+    g = gaussians
+    if g.xyz.device.type != "cpu" or g.xyz.dtype != torch.float32:
         raise ValueError(
-            f"The numba rasteriser needs float32 Gaussians on the CPU, but these are {gaussians.xyz.dtype} on "
-            f"{gaussians.xyz.device}; convert them or name another backend."
+            f"The numba rasteriser needs float32 Gaussians on the CPU, but these are {g.xyz.dtype} on "
+            f"{g.xyz.device}; convert them or name another backend."
         )
-    splats = project(gaussians, extrinsics, intrinsics, height, width, kernel_size)
-    feature, transmittance = composite(splats, height, width)
-    colour = feature[:3] + transmittance * background[:, None, None]
-    return Rendering(colour, 1 - transmittance[None], feature[3:])
+    camera = pack_camera(extrinsics, intrinsics, height, width, kernel_size)
+    image = Rasterize.apply(camera, height, width, g.xyz, g.scale, g.rotation, g.opacity, g.sh)
+    colour, depth, transmittance = image.split([3, 1, 1])
+    return Rendering(colour + transmittance * background[:, None, None], 1 - transmittance, depth)

@@ -1,0 +1,113 @@
+#!/usr/bin/env bash
+# Sets up SS4D in .venv, and runs its demo or its tests there. See usage below.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+DEMO_CLIP=assets/demo.mp4
+DEMO_MODEL=checkpoints/ss4d-tiny
+DEMO_OUT=outputs/demo
+VENV=.venv
+STAMP=$VENV/.ss4d-installed # what was installed: a checksum of the files that decide it
+
+usage() {
+    cat <<END
+Usage: ./setup.sh install|demo|test
+  install   create $VENV and install SS4D with pinned requirements; does nothing where that is done
+  demo      install, then turn $DEMO_CLIP into 4D Gaussians in $DEMO_OUT
+  test      install, then lint, check types and run the tests
+Environment:
+  PYTHON            interpreter to create $VENV with, 3.10 to 3.13 (default: the first one found)
+  SS4D_TEST_WORKERS processes that share the tests (default: 2; 0 runs them in one)
+END
+}
+
+say() { echo "setup.sh: $*"; }
+fail() { echo "setup.sh: $*" >&2; exit 1; }
+
+python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
+
+supported() { [[ $1 =~ ^3\.(10|11|12|13)$ ]]; }
+
+# Prints the interpreter to use: $PYTHON, or the first supported one on the PATH.
+find_python() {
+    local candidate version
+    if [[ -n ${PYTHON:-} ]]; then
+        version=$(python_version "$PYTHON") || fail "PYTHON=$PYTHON does not run; name a Python 3.10 to 3.13."
+        supported "$version" || fail "PYTHON=$PYTHON is Python $version; SS4D needs Python 3.10 to 3.13."
+        echo "$PYTHON"
+        return
+    fi
+    for candidate in python3 python3.{11,12,13,10}; do
+        if version=$(python_version "$candidate") && supported "$version"; then
+            echo "$candidate"
+            return
+        fi
+    done
+    version=$(python_version python3) || version="not found"
+    fail "SS4D needs Python 3.10 to 3.13, but python3 is $version; install one (on Debian and Ubuntu:" \
+        "apt-get install python3 python3-venv) or name it: PYTHON=/path/to/python ./setup.sh install"
+}
+
+make_venv() {
+    local python version
+    python=$(find_python)
+    version=$(python_version "$python")
+    "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+        fail "Python $version lacks its venv module; on Debian and Ubuntu: apt-get install python$version-venv"
+    say "creating $VENV with Python $version"
+    "$python" -m venv "$VENV"
+}
+
+install() {
+    local wanted version
+    wanted=$(cat requirements.txt pyproject.toml | cksum)
+    [[ -f $STAMP && $(<"$STAMP") == "$wanted" && -x $VENV/bin/python ]] && return
+    rm -f "$STAMP"
+    "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
+    version=$(python_version "$VENV/bin/python") || version="broken"
+    supported "$version" || fail "$VENV holds Python $version, SS4D needs 3.10 to 3.13; remove $VENV and try again."
+    # torch goes first and by itself, so that a CPU or CUDA build chosen in pip's own settings is the one that stays.
+    say "installing torch (a large download)"
+    pip_install "$(grep '^torch==' requirements.txt)"
+    say "installing the other requirements"
+    pip_install -r requirements.txt
+    pip_install --no-deps --no-build-isolation --editable .
+    echo "$wanted" >"$STAMP"
+    say "installed in $VENV"
+}
+
+pip_install() {
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@" ||
+        fail "pip install $* failed (see above); check the network connection and try again."
+}
+
+demo() {
+    [[ -e $DEMO_CLIP ]] || fail "$DEMO_CLIP is missing; is this a complete checkout?"
+    [[ -d $DEMO_MODEL ]] || fail "$DEMO_MODEL is missing; is this a complete checkout?"
+    "$VENV/bin/python" inference.py "$DEMO_CLIP" --model "$DEMO_MODEL" --out "$DEMO_OUT"
+    say "the result is in $DEMO_OUT"
+}
+
+# Lint comes first and does not stop the tests, so that the last line printed is pytest's summary.
+run_tests() {
+    local status=0 workers=${SS4D_TEST_WORKERS:-2}
+    "$VENV/bin/ruff" check . || status=1
+    "$VENV/bin/ruff" format --check . || status=1
+    "$VENV/bin/mypy" || status=1
+    ((status)) && say "linting failed (see above); running the tests all the same" >&2
+    if ((workers > 0)); then
+        # One thread each: the processes share the cores.
+        export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+    fi
+    "$VENV/bin/python" -m pytest --numprocesses "$workers" || status=$?
+    exit "$status"
+}
+
+[[ $# -eq 1 ]] || { usage >&2; exit 2; }
+case $1 in
+    install) install ;;
+    demo) install && demo ;;
+    test) install && run_tests ;;
+    -h | --help | help) usage ;;
+    *) usage >&2; exit 2 ;;
+esac

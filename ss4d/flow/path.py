@@ -1,0 +1,61 @@
+"""Conditional flow matching: the straight path from data to noise, and where on it to train (paper §3).
+
+Time runs from 0 (data) to 1 (noise). With s = sigma_min, x_t = (1 - t) x_0 + (s + (1 - s) t) eps and the velocity
+to learn is v = dx_t/dt = (1 - s) eps - x_0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+SIGMA_MIN = 1e-5
+
+
+@dataclass(frozen=True)
+class FlowPath:
+    """The straight path with residual noise `sigma_min` at t = 0."""
+
+    sigma_min: float = SIGMA_MIN
+
+    def sample(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
+        """x_t; t broadcasts against x0 from the left ([B], [B, T] or one entry a token)."""
+        t = _expand(t, x0)
+        return (1 - t) * x0 + (self.sigma_min + (1 - self.sigma_min) * t) * noise
+
+    def velocity(self, x0: Tensor, noise: Tensor) -> Tensor:
+        """The target of the model, the same at every t."""
+        return (1 - self.sigma_min) * noise - x0
+
+    def data(self, x_t: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
+        """The x_0 that a velocity at x_t points to."""
+        t = _expand(t, x_t)
+        return (1 - self.sigma_min) * x_t - (self.sigma_min + (1 - self.sigma_min) * t) * velocity
+
+    def noise(self, x_t: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
+        """The eps that a velocity at x_t comes from."""
+        return (1 - _expand(t, x_t)) * velocity + x_t
+
+
+def logit_normal_times(
+    count: int,
+    mean: float = 1.0,
+    std: float = 1.0,
+    share_at_one: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Training times [count]: sigmoid of a normal draw (TRELLIS: mean 1, std 1).
+
+    `share_at_one` of them are set to 1 (pure noise), where almost all information about the image is used.
+    """
+    times = torch.sigmoid(mean + std * torch.randn(count, generator=generator))
+    at_one = torch.rand(count, generator=generator) < share_at_one
+    return torch.where(at_one, torch.ones(()), times)
+
+
+def _expand(t: Tensor | float, x: Tensor) -> Tensor | float:
+    if isinstance(t, Tensor):
+        return t.reshape(*t.shape, *[1] * (x.ndim - t.ndim)).to(x)
+    return t

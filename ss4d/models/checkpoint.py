@@ -1,0 +1,104 @@
+"""Models on disk: `NAME.json` ({"name", "args"}) beside `NAME.safetensors`, as the released checkpoints are laid out."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ss4d.models.registry import create_model
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be used; the message names the file, the fault and the remedy."""
+
+
+def save_model(model: nn.Module, stem: Path, name: str, args: dict[str, Any], dtype: torch.dtype) -> None:
+    """Write `stem`.json and `stem`.safetensors, floating point weights as `dtype`; each file appears whole or not at all."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    weights = {
+        key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
+        for key, value in model.state_dict().items()
+    }
+    temporary = stem.with_name(stem.name + ".safetensors.tmp")
+    save_file(weights, temporary)
+    os.replace(temporary, stem.with_name(stem.name + ".safetensors"))
+    temporary = stem.with_name(stem.name + ".json.tmp")
+    temporary.write_text(json.dumps({"name": name, "args": args}, indent=4) + "\n")
+    os.replace(temporary, stem.with_name(stem.name + ".json"))
+
+
+def load_model(stem: Path) -> nn.Module:
+    """The model described by `stem`.json with the weights of `stem`.safetensors, in evaluation mode.
+
+    Raises:
+        CheckpointError: a missing or damaged file, an unknown model, or weights that do not fit it exactly.
+    """
+    spec = read_json(stem.with_name(stem.name + ".json"))
+    if not isinstance(spec, dict) or "name" not in spec or "args" not in spec:
+        raise CheckpointError(f"{stem}.json must hold a model's 'name' and 'args'")
+    try:
+        model = create_model(spec["name"], **spec["args"])
+    except ValueError as error:
+        raise CheckpointError(f"{stem}.json: {error}") from error
+    load_weights(model, stem.with_name(stem.name + ".safetensors"))
+    return model.eval()
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Load a safetensors file strictly: every name and shape must match.
+
+    Raises:
+        CheckpointError: naming every missing, unexpected or misshapen weight.
+    """
+    weights = read_weights(path)
+    expected = model.state_dict()
+    faults = []
+    if missing := sorted(expected.keys() - weights.keys()):
+        faults.append(f"missing {_listing(missing)}")
+    if unexpected := sorted(weights.keys() - expected.keys()):
+        faults.append(f"unexpected {_listing(unexpected)}")
+    misshapen = [
+        f"{key} {list(weights[key].shape)} instead of {list(value.shape)}"
+        for key, value in expected.items()
+        if key in weights and weights[key].shape != value.shape
+    ]
+    if misshapen:
+        faults.append(f"of another shape {_listing(misshapen)}")
+    if faults:
+        raise CheckpointError(
+            f"the weights in {path} do not fit {type(model).__name__}: {'; '.join(faults)}; "
+            "use the checkpoint that belongs to this model's .json file"
+        )
+    model.load_state_dict(weights, strict=True)
+
+
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a safetensors file."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no weight file {path}: check the model folder, or download it again")
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}): download it again") from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no file {path}: check the model folder, or download it again")
+    try:
+        return json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise CheckpointError(f"{path} is not valid JSON ({error}): download it again") from error
+
+
+def _listing(names: list[str]) -> str:
+    """Every name, the count in front."""
+    return f"{len(names)} weight{'s' * (len(names) > 1)} ({', '.join(names)})"

@@ -1,0 +1,224 @@
+"""What each of the four models is trained for (paper §3, §4): one objective an experiment.
+
+An objective owns the models it trains (`models`), those it needs frozen, and turns a batch into a loss. Frozen
+parts are run once over the data set and remembered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ss4d.data import ClipBatch, ClipSet, Window
+from ss4d.flow import FlowPath, logit_normal_times
+from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.models.checkpoint import load_model
+from ss4d.training.images import structural_similarity
+
+
+@dataclass
+class Loss:
+    """The scalar to minimise and the figures to log."""
+
+    total: Tensor
+    figures: dict[str, float] = field(default_factory=dict)
+
+
+class Objective(nn.Module):
+    """Models to train and the loss of a batch.
+
+    Args:
+        models: the trained models by name.
+        options: the `objective` section of the config.
+    """
+
+    def __init__(self, models: Mapping[str, nn.Module], options: Mapping[str, Any]):
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        self.options = dict(options)
+
+    def prepare(self, clips: ClipSet) -> None:
+        """Run whatever stays fixed over the data set, once, before training."""
+
+    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+        raise NotImplementedError
+
+
+class StructureVAEObjective(Objective):
+    """Reconstruct the occupancy: cross entropy + dice + KL."""
+
+    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+        occupancy = batch.occupancy(self.options["resolution"])
+        posterior = self.models["encoder"](occupancy)
+        logits = self.models["decoder"](posterior.sample()).float()
+        entropy = binary_cross_entropy_with_logits(logits, occupancy)
+        probability, axes = logits.sigmoid(), (-3, -2, -1)
+        overlap = 2 * (probability * occupancy).sum(axes) + 1
+        dice = (1 - overlap / (probability.sum(axes) + occupancy.sum(axes) + 1)).mean()
+        kl = posterior.kl().float()
+        total = entropy + dice + self.options["kl_weight"] * kl
+        with torch.no_grad():
+            found = logits > 0
+            union = (found | (occupancy > 0)).sum(axes).clamp(min=1)
+            iou = ((found & (occupancy > 0)).sum(axes) / union).mean()
+        return Loss(total, {"bce": entropy.item(), "dice": dice.item(), "kl": kl.item(), "iou": iou.item()})
+
+
+class StructureFlowObjective(Objective):
+    """Conditional flow matching on structure latents; the image encoder learns along."""
+
+    path = FlowPath()
+
+    @torch.no_grad()
+    def prepare(self, clips: ClipSet) -> None:
+        encoder = load_model(Path(self.options["structure_vae"]) / "ckpts" / "encoder")
+        self.latents = []
+        for index in range(len(clips)):
+            self.latents.append(encoder(clips.whole(index).occupancy(clips.resolution)).mean[0])
+
+    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+        x0 = torch.stack([self.latents[w.index][w.frames] for w in batch.windows])
+        images = batch.conditioning(draw_views(batch, generator))
+        cond = self.models["image_encoder"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        cond = drop_condition(cond, self.options["drop_condition"], generator)
+        t = draw_times(len(batch.windows), self.options, generator)
+        noise = torch.randn(x0.shape, generator=generator)
+        x_t = self.path.sample(x0, noise, t)
+        times = 1000 * t[:, None].expand(-1, batch.num_frames)
+        velocity = self.models["flow"](x_t, times, cond).float()
+        error = (velocity - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
+        return Loss(error.mean(), error_by_time(error, t))
+
+
+class SparseVAEObjective(Objective):
+    """Reconstruct renderings: L1 + D-SSIM + KL, with regularisers on volume and opacity (TRELLIS' recipe)."""
+
+    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+        posterior = self.models["encoder"](batch.voxels())
+        sequences = self.models["decoder"](posterior.sample())
+        # Projection and SSIM subtract nearly equal numbers: half precision would destroy them.
+        with torch.autocast("cpu", enabled=False):
+            return self._rendering_loss(batch, posterior.kl().float(), sequences, generator)
+
+    def _rendering_loss(
+        self, batch: ClipBatch, kl: Tensor, sequences: list[GaussianSequence], generator: torch.Generator
+    ) -> Loss:
+        options, renders, targets, regulariser = self.options, [], [], torch.zeros(())
+        for window, sequence in zip(batch.windows, sequences, strict=True):
+            for gaussians, frame in zip(sequence, window.frames, strict=True):
+                view, background = draw_target(window, frame, generator), torch.rand(3, generator=generator)
+                target = over(view.rgba, background)
+                render = rasterize(gaussians, view.extrinsics, view.intrinsics, *target.shape[1:], background)
+                renders.append(render.colour)
+                targets.append(target)
+                regulariser = regulariser + options["volume_weight"] * gaussians.scale.prod(1).mean()
+                regulariser = regulariser + options["opacity_weight"] * (1 - gaussians.opacity).square().mean()
+        colour, target = torch.stack(renders), torch.stack(targets)
+        l1 = (colour - target).abs().mean()
+        ssim = structural_similarity(colour, target)
+        total = l1 + options["ssim_weight"] * (1 - ssim) + options["kl_weight"] * kl + regulariser / len(renders)
+        psnr = -10 * torch.log10((colour.detach() - target).square().flatten(1).mean(1)).mean()
+        return Loss(total, {"l1": l1.item(), "ssim": ssim.item(), "kl": kl.item(), "psnr": psnr.item()})
+
+
+class SparseFlowObjective(Objective):
+    """Conditional flow matching on normalised voxel latents."""
+
+    path = FlowPath()
+
+    @torch.no_grad()
+    def prepare(self, clips: ClipSet) -> None:
+        encoder = load_model(Path(self.options["sparse_vae"]) / "ckpts" / "encoder")
+        images = load_model(Path(self.options["structure_flow"]) / "ckpts" / "image_encoder")
+        latents, self.cond = [], []
+        for index in range(len(clips)):
+            clip = clips.clips[index]
+            latents.append(encoder(clips.whole(index).voxels()).mean.feats)
+            views = clips.whole(index)
+            tokens = [images(views.conditioning([view])[0]).half() for view in range(clip.cond.shape[0])]
+            self.cond.append(torch.stack(tokens))  # [K, T, L, D]
+        everything = torch.cat(latents)
+        self.mean, self.std = everything.mean(0), everything.std(0)
+        self.latents = [(latent - self.mean) / self.std for latent in latents]
+
+    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+        x0 = batch.voxels(self.latents)
+        views = draw_views(batch, generator)
+        cond = torch.stack(
+            [self.cond[w.index][view, w.frames] for w, view in zip(batch.windows, views, strict=True)]
+        ).float()
+        cond = drop_condition(cond, self.options["drop_condition"], generator)
+        t = draw_times(len(batch.windows), self.options, generator)
+        noise = torch.randn(x0.feats.shape, generator=generator)
+        x_t = self.path.sample(x0.feats, noise, t[x0.coords[:, 0].long()])
+        times = 1000 * t[:, None].expand(-1, batch.num_frames)
+        velocity = self.models["flow"](x0.replace(x_t), times, cond).feats.float()
+        error = (velocity - self.path.velocity(x0.feats, noise)).square().mean(1)
+        per_video = torch.stack([error[x0.coords[:, 0] == video].mean() for video in range(len(t))])
+        return Loss(per_video.mean(), error_by_time(per_video, t))
+
+
+OBJECTIVES: dict[str, type[Objective]] = {
+    "structure_vae": StructureVAEObjective,
+    "structure_flow": StructureFlowObjective,
+    "sparse_vae": SparseVAEObjective,
+    "sparse_flow": SparseFlowObjective,
+}
+
+
+def draw_views(batch: ClipBatch, generator: torch.Generator) -> list[int]:
+    """One conditioning video for each window."""
+    return [int(torch.randint(w.clip.cond.shape[0], (1,), generator=generator)) for w in batch.windows]
+
+
+@dataclass
+class TargetView:
+    """One rendered view of a frame and its camera."""
+
+    rgba: Tensor  # uint8 [S, S, 4]
+    extrinsics: Tensor  # [4, 4]
+    intrinsics: Tensor  # [3, 3]
+
+
+def draw_target(window: Window, frame: int, generator: torch.Generator) -> TargetView:
+    """A random view of a frame: one from all around, or the conditioning view, which sees the object larger."""
+    clip = window.clip
+    around, front = clip.views.shape[1], clip.cond.shape[0]
+    view = int(torch.randint(around + front, (1,), generator=generator))
+    if view < around:
+        return TargetView(clip.views[frame, view], clip.extrinsics[view], clip.intrinsics[view])
+    view -= around
+    return TargetView(clip.cond[view, frame], clip.cond_extrinsics[view], clip.cond_intrinsics[view])
+
+
+def draw_times(count: int, options: Mapping[str, Any], generator: torch.Generator) -> Tensor:
+    """One time a video: all frames of a clip are denoised together."""
+    return logit_normal_times(count, options["time_mean"], options["time_std"], options["time_share_at_one"], generator)
+
+
+def drop_condition(cond: Tensor, probability: float, generator: torch.Generator) -> Tensor:
+    """Zero the tokens [B, T, L, D] of a share of the videos, for classifier-free guidance."""
+    keep = torch.rand(cond.shape[0], generator=generator) >= probability
+    return cond * keep[:, None, None, None].to(cond.dtype)
+
+
+def error_by_time(error: Tensor, t: Tensor) -> dict[str, float]:
+    """Mean error [B] in three bins of t, where the bin holds any."""
+    figures = {}
+    for low, high in ((0.0, 0.5), (0.5, 0.85), (0.85, 1.01)):
+        inside = (t >= low) & (t < high)
+        if bool(inside.any()):
+            figures[f"error_t{low:g}"] = float(error.detach()[inside].mean())
+    return figures
+
+
+def over(rgba: Tensor, background: Tensor) -> Tensor:
+    """uint8 [H, W, 4] over a background [3] -> float32 [3, H, W]."""
+    image = rgba.float() / 255
+    return (image[..., :3] * image[..., 3:] + background * (1 - image[..., 3:])).movedim(-1, 0)

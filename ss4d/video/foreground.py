@@ -1,0 +1,186 @@
+"""The object of a clip as RGBA, from its alpha, masks or a uniform background; and the crop around it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from ss4d.video.read import Clip, VideoError, read_clip
+
+BACKGROUND_TOLERANCE = 16  # largest channel difference (of 255) that still is background; spans mp4 noise
+BORDER_SHARE = 0.9  # share of the border pixels of a clip that must be background before it is keyed
+MASK_NOISE = 8  # lossy files hold black masks that are not quite 0, and any value above 0 widens the crop
+SPECK_SHARE = 1e-4  # keyed islands smaller than this share of the image are compression artefacts
+EDGE_WIDTH = 2  # pixels beside the background whose colours are mixed with it: anti-aliasing, halved chroma
+ADVICE = "pass masks of the object (--mask DIR) or RGBA images"
+EVERY_NEIGHBOUR = np.ones((3, 3), dtype=bool)
+
+
+class ForegroundError(VideoError):
+    """No foreground can be found; the message says what to pass."""
+
+
+class Box(NamedTuple):
+    """A crop in pixels, right and bottom excluded; it may reach outside the image."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def find_foreground(clip: Clip | np.ndarray, mask: np.ndarray | str | Path | None = None) -> np.ndarray:
+    """Frames with the object's alpha: from `mask`, else their own alpha, else by keying a uniform background.
+
+    Args:
+        clip: a clip or its frames, uint8 [T, H, W, 3 or 4].
+        mask: bool or uint8 [T, H, W], or a folder or video of masks (white or opaque: object); one for each
+            frame, or for each frame of the source the clip was sampled from. It overrides an alpha channel.
+
+    Returns:
+        uint8 [T, H, W, 4], not premultiplied.
+
+    Raises:
+        ForegroundError: masks of another count or size, a background that is not uniform, or no object.
+        VideoError: masks that cannot be read.
+    """
+    frames = clip.frames if isinstance(clip, Clip) else clip
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (3, 4) or 0 in frames.shape:
+        raise ForegroundError(
+            f"Frames must be uint8 [T, H, W, 3 or 4], but they are {frames.dtype} {list(frames.shape)}."
+        )
+    if mask is not None:
+        rgba = np.concatenate([frames[..., :3], _mask_alpha(frames, mask, clip)[..., None]], axis=-1)
+    elif frames.shape[-1] == 4 and frames[..., 3].min() < 255:
+        rgba = frames
+    else:
+        rgba = key_background(frames[..., :3])
+    if not rgba[..., 3].any():
+        raise ForegroundError(f"No frame has a foreground pixel; {ADVICE}.")
+    return rgba
+
+
+def _mask_alpha(frames: np.ndarray, given: np.ndarray | str | Path, source: Clip | np.ndarray) -> np.ndarray:
+    """uint8 [T, H, W] from a mask array or from a folder or video of masks."""
+    mask = given if isinstance(given, np.ndarray) else _read_masks(given)
+    if isinstance(source, Clip) and len(mask) == source.num_source_frames:
+        mask = mask[source.frame_numbers]
+    if mask.shape != frames.shape[:3]:
+        raise ForegroundError(
+            f"The masks must be {list(frames.shape[:3])} (frames, height, width) as the clip is, but they are"
+            f" {list(mask.shape)}."
+        )
+    if mask.dtype not in (bool, np.uint8):
+        raise ForegroundError(f"Masks must be bool or uint8, but they are {mask.dtype}.")
+    if mask.dtype == bool or mask.max() == 1:  # labels rather than coverage
+        return mask.astype(np.uint8) * 255
+    return mask
+
+
+def _read_masks(path: str | Path) -> np.ndarray:
+    """uint8 [T, H, W]: the alpha channel where there is one, else the brightest channel."""
+    masks = read_clip(path).frames
+    transparent = masks.shape[-1] == 4 and masks[..., 3].min() < 255
+    mask = masks[..., 3] if transparent else masks[..., :3].max(axis=-1)
+    return np.where(mask < MASK_NOISE, 0, mask)
+
+
+def key_background(frames: np.ndarray) -> np.ndarray:
+    """Make the uniform background that surrounds the object transparent, and unmix it from the object's edge.
+
+    Only background connected to the image border goes: a white shirt stays on a white background, and so does
+    background seen through a closed hole of the object.
+
+    Args:
+        frames: uint8 [T, H, W, 3].
+
+    Returns:
+        uint8 [T, H, W, 4].
+
+    Raises:
+        ForegroundError: the border of the frames is not one colour.
+    """
+    edges = [frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]]
+    border = np.concatenate([edge.reshape(-1, 3) for edge in edges])
+    colour = np.median(border, axis=0)
+    share = (np.abs(border - colour).max(axis=-1) <= BACKGROUND_TOLERANCE).mean()
+    if share < BORDER_SHARE:
+        raise ForegroundError(
+            f"The background is not one colour (only {share:.0%} of the border is near its median"
+            f" {tuple(int(value) for value in colour)}); {ADVICE}."
+        )
+    return np.stack([_key_frame(frame, colour) for frame in frames])
+
+
+def _key_frame(frame: np.ndarray, colour: np.ndarray) -> np.ndarray:
+    """RGBA [H, W, 4] of one frame [H, W, 3] on a background of one colour [3]."""
+    difference = frame - colour
+    labels, _ = ndimage.label(np.abs(difference).max(axis=-1) <= BACKGROUND_TOLERANCE)
+    outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
+    background = np.isin(labels, outer[outer > 0])
+
+    islands, _ = ndimage.label(~background, EVERY_NEIGHBOUR)
+    sizes = np.bincount(islands.ravel())
+    background |= sizes[islands] < SPECK_SHARE * islands.size
+
+    # At the edge a pixel is a F + (1 - a) B. F is taken from the nearest pixel that is all object.
+    near = ndimage.binary_dilation(background, EVERY_NEIGHBOUR, EDGE_WIDTH)
+    edge = near & ~background
+    if not near.all():
+        rows, columns = ndimage.distance_transform_edt(near, return_distances=False, return_indices=True)
+        object_difference = difference[rows, columns]
+    else:
+        object_difference = difference
+    length = np.maximum((object_difference**2).sum(axis=-1), 1)
+    alpha = np.clip((difference * object_difference).sum(axis=-1) / length, 0, 1)
+    alpha = np.where(edge, alpha, ~background)
+    unmixed = colour + difference / np.maximum(alpha, 1 / 255)[..., None]
+    rgb = np.where(edge[..., None], np.clip(unmixed, 0, 255), frame)
+    return np.concatenate([rgb, 255 * alpha[..., None]], axis=-1).round().astype(np.uint8)
+
+
+def clip_crop_box(alpha: np.ndarray) -> Box:
+    """One square box for a whole clip: 1.2 times the larger side of all pixels with alpha > 0 in any frame.
+
+    As in the released SS4D the corners are truncated towards zero, so the box can be a pixel off square.
+
+    Args:
+        alpha: uint8 [T, H, W].
+
+    Raises:
+        ForegroundError: there is no foreground, or it is a single pixel.
+    """
+    covered = alpha.max(axis=0)
+    rows, columns = (np.flatnonzero(covered.max(axis=axis)) for axis in (1, 0))
+    if not len(rows) or len(rows) == len(columns) == 1:
+        raise ForegroundError(f"The foreground is {len(rows)} pixels high; pass masks that show the object.")
+    centre_x, centre_y = (columns[0] + columns[-1]) / 2, (rows[0] + rows[-1]) / 2
+    half = 0.5 * max(columns[-1] - columns[0], rows[-1] - rows[0]) * 1.2
+    return Box(int(centre_x - half), int(centre_y - half), int(centre_x + half), int(centre_y + half))
+
+
+def crop_clip_rgba(rgba: np.ndarray, size: int) -> np.ndarray:
+    """Crop a clip to `clip_crop_box` and resize it (Lanczos, premultiplied while it resizes).
+
+    Args:
+        rgba: uint8 [T, H, W, 4], not premultiplied.
+        size: side of the result, pixels.
+
+    Returns:
+        uint8 [T, size, size, 4], not premultiplied; transparent black outside the image.
+    """
+    box = clip_crop_box(rgba[..., 3])
+    images = [
+        Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS) for frame in rgba
+    ]
+    return np.stack([np.asarray(image) for image in images])
+
+
+def crop_clip(rgba: np.ndarray, size: int) -> np.ndarray:
+    """`crop_clip_rgba` on black, the image encoder's input: uint8 [T, size, size, 3]."""
+    cropped = crop_clip_rgba(rgba, size).astype(np.float32) / 255
+    return (cropped[..., :3] * cropped[..., 3:] * 255).astype(np.uint8)

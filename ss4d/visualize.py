@@ -1,0 +1,224 @@
+"""Pictures of results: turntables, fixed views, the input beside its novel views, and voxels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ss4d.cameras import orbit_camera
+from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
+from ss4d.video import crop_clip_rgba
+
+MIN_ORBIT_FRAMES = 48
+SUPERSAMPLING = 2  # voxels are drawn this much larger and averaged down
+# Low to high: colours of voxels without their own.
+HEIGHT_COLOURS = np.array([[0.26, 0.35, 0.65], [0.18, 0.60, 0.70], [0.47, 0.78, 0.46], [0.98, 0.82, 0.34]])
+FACE_NORMALS = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])  # outward
+LIGHT = np.array(
+    [-0.38, -0.78, -0.5]
+)  # towards the light, in camera axes: from the upper left, behind the viewer
+AMBIENT = 0.6
+EDGE_SHADE = 0.85  # of a face's own colour
+
+
+def render_views(
+    sequence: GaussianSequence, azimuths: Sequence[float], elevation: float = 15.0, size: int = 256
+) -> np.ndarray:
+    """Every frame from fixed cameras, on white.
+
+    Args:
+        sequence: T frames of Gaussians.
+        azimuths: V camera azimuths, degrees; 0 is the front.
+        elevation: of all cameras, degrees.
+        size: side of the images, pixels.
+
+    Returns:
+        uint8 [V, T, size, size, 3].
+    """
+    views = [[_render(frame, azimuth, elevation, size) for frame in sequence] for azimuth in azimuths]
+    return np.array(views, dtype=np.uint8).reshape(len(azimuths), len(sequence), size, size, 3)
+
+
+def render_orbit(
+    sequence: GaussianSequence,
+    size: int = 512,
+    num_frames: int | None = None,
+    elevation: float = 15.0,
+    turns: int = 1,
+) -> np.ndarray:
+    """A turntable through time: the camera turns while the clip plays forwards and backwards, on white.
+
+    Args:
+        sequence: T frames of Gaussians.
+        size: side of the images, pixels.
+        num_frames: F; by default the fewest from 48 up with which the result loops without a jump.
+        elevation: of the camera, degrees.
+        turns: how often the camera goes round.
+
+    Returns:
+        uint8 [F, size, size, 3].
+
+    Raises:
+        ValueError: the sequence is empty.
+    """
+    if not len(sequence):
+        raise ValueError("There is nothing to render: the sequence has no frames.")
+    there_and_back = [*range(len(sequence)), *range(len(sequence) - 2, 0, -1)]
+    if num_frames is None:
+        num_frames = -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
+    frames = [sequence[there_and_back[step % len(there_and_back)]] for step in range(num_frames)]
+    azimuths = [360.0 * turns * step / num_frames for step in range(num_frames)]
+    return np.stack(
+        [_render(frame, azimuth, elevation, size) for frame, azimuth in zip(frames, azimuths, strict=True)]
+    )
+
+
+def compare_video(
+    input_rgba: np.ndarray,
+    sequence: GaussianSequence,
+    azimuths: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
+    elevation: float = 15.0,
+    size: int = 256,
+) -> np.ndarray:
+    """The input clip, cropped to its object, beside labelled views of the result, on white.
+
+    Args:
+        input_rgba: uint8 [T, H, W, 4], not premultiplied.
+        sequence: T frames of Gaussians.
+        azimuths, elevation: V cameras as for `render_views`.
+        size: side of each panel, pixels.
+
+    Returns:
+        uint8 [T, size, (1 + V) * size, 3].
+
+    Raises:
+        ValueError: the clip and the sequence differ in length; ForegroundError as for `clip_crop_box`.
+    """
+    if len(input_rgba) != len(sequence):
+        raise ValueError(
+            f"The input has {len(input_rgba)} frames and the result {len(sequence)}; pass the same frames."
+        )
+    cropped = crop_clip_rgba(input_rgba, size) / 255.0
+    on_white = (255 * (cropped[..., :3] * cropped[..., 3:] + 1 - cropped[..., 3:])).round().astype(np.uint8)
+    panels = [on_white, *render_views(sequence, azimuths, elevation, size)]
+    labels = ["input", *(f"{azimuth:g}°" for azimuth in azimuths)]
+    labelled = [_label(panel, label) for panel, label in zip(panels, labels, strict=True)]
+    return np.concatenate(labelled, axis=2)
+
+
+def render_voxels(
+    voxels: Sequence[np.ndarray | Tensor],
+    resolution: int,
+    size: int = 256,
+    azimuth: float = 30.0,
+    elevation: float = 20.0,
+    colours: Sequence[np.ndarray | Tensor] | None = None,
+) -> np.ndarray:
+    """Occupied voxels as shaded cubes from the camera `orbit_camera(azimuth, elevation)`, on white.
+
+    Args:
+        voxels: for each of T frames integers [N, 3] in 0 .. resolution - 1, unique; N may be 0.
+        resolution: voxels along one side of the cube [-0.5, 0.5]^3.
+        size: side of the images, pixels.
+        azimuth, elevation: of the camera, degrees.
+        colours: for each frame [N, 3] in [0, 1]; by height if None.
+
+    Returns:
+        uint8 [T, size, size, 3].
+
+    Raises:
+        ValueError: voxels outside the grid.
+    """
+    frames = []
+    for index, frame in enumerate(voxels):
+        coords = np.asarray(frame, dtype=np.int64).reshape(-1, 3)
+        if coords.size and (coords.min() < 0 or coords.max() >= resolution):
+            found = f"{coords.min()} .. {coords.max()}"
+            raise ValueError(f"Voxels must lie in 0 .. {resolution - 1}, but frame {index} spans {found}.")
+        rgb = _height_colours(coords, resolution) if colours is None else np.asarray(colours[index])
+        frames.append(_draw_cubes(coords, rgb, resolution, size, azimuth, elevation))
+    return np.array(frames, dtype=np.uint8).reshape(len(frames), size, size, 3)
+
+
+@torch.inference_mode()
+def _render(gaussians: Gaussians, azimuth: float, elevation: float, size: int) -> np.ndarray:
+    """uint8 [size, size, 3]."""
+    camera = orbit_camera(azimuth, elevation)
+    colour = rasterize(gaussians, camera.extrinsics, camera.intrinsics, size, size, torch.ones(3)).colour
+    return (255 * colour.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
+
+
+def _label(frames: np.ndarray, text: str) -> np.ndarray:
+    """Frames [T, H, W, 3] with a small text in their upper left corner."""
+    size = max(10, frames.shape[1] // 18)
+    font = ImageFont.load_default(size)
+    images = [Image.fromarray(frame) for frame in frames]
+    for image in images:
+        ImageDraw.Draw(image).text((size // 2, size // 2), text, fill=(90, 90, 90), font=font)
+    return np.stack([np.asarray(image) for image in images])
+
+
+def _height_colours(coords: np.ndarray, resolution: int) -> np.ndarray:
+    height = (coords[:, 2] + 0.5) / resolution
+    stops = np.linspace(0, 1, len(HEIGHT_COLOURS))
+    return np.stack([np.interp(height, stops, channel) for channel in HEIGHT_COLOURS.T], axis=-1)
+
+
+def _draw_cubes(
+    coords: np.ndarray, rgb: np.ndarray, resolution: int, size: int, azimuth: float, elevation: float
+) -> np.ndarray:
+    """uint8 [size, size, 3] by the painter's algorithm over the faces that are free and turned to the camera.
+
+    On a lattice, a cube further from the eye in the 1-norm never hides a nearer one, so one sort is enough.
+    """
+    camera = orbit_camera(azimuth, elevation)
+    rotation, translation = (
+        camera.extrinsics[:3, :3].double().numpy(),
+        camera.extrinsics[:3, 3].double().numpy(),
+    )
+    eye = -rotation.T @ translation
+    centres = (coords + 0.5) / resolution - 0.5
+
+    occupied = np.zeros([resolution + 2] * 3, dtype=bool)
+    occupied[tuple(coords.T + 1)] = True
+    neighbours = coords[:, None] + FACE_NORMALS + 1
+    free = ~occupied[tuple(np.moveaxis(neighbours, -1, 0))]
+    towards = ((eye - centres)[:, None] * FACE_NORMALS).sum(axis=-1) > 0.5 / resolution
+    cube, face = np.nonzero(free & towards)
+    order = np.argsort(-np.abs(centres - eye).sum(axis=-1)[cube], kind="stable")
+    cube, face = cube[order], face[order]
+
+    corners = centres[cube, None] + _face_corners()[face] / resolution
+    pixels = corners @ rotation.T + translation
+    pixels = pixels @ camera.intrinsics.double().numpy().T
+    pixels = pixels[..., :2] / pixels[..., 2:] * size * SUPERSAMPLING
+    shades = AMBIENT + (1 - AMBIENT) * np.maximum(FACE_NORMALS @ (rotation.T @ LIGHT), 0)
+    fills = (255 * rgb[cube] * (shades / shades.max())[face, None]).round().astype(int)
+    edges = (fills * EDGE_SHADE).astype(int)
+
+    image = Image.new("RGB", (size * SUPERSAMPLING,) * 2, "white")
+    draw = ImageDraw.Draw(image)
+    for polygon, fill, edge in zip(
+        pixels.reshape(-1, 8).tolist(), fills.tolist(), edges.tolist(), strict=True
+    ):
+        draw.polygon(polygon, fill=tuple(fill), outline=tuple(edge))
+    return np.asarray(image.reduce(SUPERSAMPLING))
+
+
+def _face_corners() -> np.ndarray:
+    """[6, 4, 3]: the corners of each face of a unit cube about the origin, in order round the face."""
+    corners = np.zeros((6, 4, 3))
+    for face, normal in enumerate(FACE_NORMALS):
+        axis = int(np.abs(normal).argmax())
+        corners[face, :, axis] = normal[axis] / 2
+        corners[face][:, [(axis + 1) % 3, (axis + 2) % 3]] = [
+            (-0.5, -0.5),
+            (0.5, -0.5),
+            (0.5, 0.5),
+            (-0.5, 0.5),
+        ]
+    return corners

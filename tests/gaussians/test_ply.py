@@ -1,0 +1,143 @@
+"""PLY files: against the released writer, the `plyfile` package and, where installed, splat-transform."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ss4d.gaussians import Gaussians
+from ss4d.gaussians.ply import COLUMNS, read_ply, write_ply
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "i_gaussian_ply"
+
+
+def random_gaussians(count: int, seed: int = 0) -> Gaussians:
+    g = torch.Generator().manual_seed(seed)
+    return Gaussians(
+        torch.rand(count, 3, generator=g) - 0.5,
+        torch.exp(torch.randn(count, 3, generator=g) - 4),
+        torch.nn.functional.normalize(torch.randn(count, 4, generator=g), dim=1),
+        torch.sigmoid(3 * torch.randn(count, 1, generator=g)),
+        torch.randn(count, 1, 3, generator=g),
+    )
+
+
+def golden_gaussians() -> tuple[Gaussians, dict[str, torch.Tensor]]:
+    golden = load_file(GOLDEN.with_suffix(".safetensors"))
+    names = ("xyz", "scaling", "rotation", "opacity", "features")
+    return Gaussians(*(golden[f"out.get_{name}"] for name in names)), golden
+
+
+def table(path: Path) -> np.ndarray:
+    plyfile = pytest.importorskip("plyfile")
+    vertex = plyfile.PlyData.read(path)["vertex"]
+    assert [p.name for p in vertex.properties] == list(COLUMNS)
+    return np.stack([vertex[name] for name in COLUMNS], axis=1)
+
+
+def test_columns_are_the_released_ones() -> None:
+    assert list(COLUMNS) == json.loads(GOLDEN.with_suffix(".json").read_text())["columns"]
+
+
+def test_y_up_equals_the_released_file(tmp_path: Path) -> None:
+    gaussians, golden = golden_gaussians()
+    write_ply(gaussians, tmp_path / "g.ply")
+    np.testing.assert_allclose(table(tmp_path / "g.ply"), golden["out.ply_default"], atol=2e-6)
+
+
+def test_z_up_equals_the_released_file_up_to_quaternion_length_and_sign(tmp_path: Path) -> None:
+    gaussians, golden = golden_gaussians()
+    write_ply(gaussians, tmp_path / "g.ply", axes="z_up")
+    ours, theirs = table(tmp_path / "g.ply"), golden["out.ply_notransform"].numpy()
+    np.testing.assert_allclose(ours[:, :13], theirs[:, :13], atol=2e-6)
+    theirs_unit = theirs[:, 13:] / np.linalg.norm(theirs[:, 13:], axis=1, keepdims=True)
+    np.testing.assert_allclose(np.abs((ours[:, 13:] * theirs_unit).sum(1)), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("axes", ["y_up", "z_up"])
+@pytest.mark.parametrize("count", [0, 1, 500])
+def test_round_trip(tmp_path: Path, axes: str, count: int) -> None:
+    before = random_gaussians(count)
+    write_ply(before, tmp_path / "g.ply", axes)  # type: ignore[arg-type]
+    after = read_ply(tmp_path / "g.ply", axes)  # type: ignore[arg-type]
+    for name in ("xyz", "scale", "opacity", "sh"):
+        torch.testing.assert_close(getattr(after, name), getattr(before, name), atol=1e-6, rtol=1e-6)
+    sign = torch.sign((after.rotation * before.rotation).sum(1, keepdim=True))
+    torch.testing.assert_close(after.rotation * sign, before.rotation, atol=1e-6, rtol=0)
+    assert os.listdir(tmp_path) == ["g.ply"]
+
+
+def test_extreme_opacity_and_scale_stay_finite(tmp_path: Path) -> None:
+    g = random_gaussians(2)
+    g.opacity[:, 0] = torch.tensor([0.0, 1.0])
+    g.scale[0] = 0
+    write_ply(g, tmp_path / "g.ply")
+    after = read_ply(tmp_path / "g.ply")
+    torch.testing.assert_close(after.opacity, g.opacity, atol=1e-6, rtol=0)
+    torch.testing.assert_close(after.scale, g.scale, atol=1e-6, rtol=0)
+
+
+def test_extra_columns_and_elements_are_read_over(tmp_path: Path) -> None:
+    plyfile = pytest.importorskip("plyfile")
+    g = random_gaussians(5)
+    write_ply(g, tmp_path / "g.ply")
+    ours = table(tmp_path / "g.ply")
+    names = ["f_rest_0", *reversed(COLUMNS)]
+    vertex = np.zeros(5, dtype=[(name, "<f4") for name in names])
+    for name, values in zip(COLUMNS, ours.T, strict=True):
+        vertex[name] = values
+    other = plyfile.PlyElement.describe(np.zeros(2, dtype=[("k", "<i4")]), "other")
+    plyfile.PlyData([plyfile.PlyElement.describe(vertex, "vertex"), other]).write(tmp_path / "h.ply")
+    torch.testing.assert_close(read_ply(tmp_path / "h.ply").xyz, g.xyz, atol=1e-6, rtol=0)
+
+
+def test_broken_files_raise_one_clear_sentence(tmp_path: Path) -> None:
+    write_ply(random_gaussians(4), tmp_path / "good.ply")
+    good = (tmp_path / "good.ply").read_bytes()
+    cases = {
+        "is not a PLY file": b"PK\x03\x04 something else",
+        "has no complete PLY header": good[:60],
+        "is truncated: 4 Gaussians": good[:-1],
+        "is not binary little endian": good.replace(b"binary_little_endian", b"ascii"),
+        "lacks the columns": good.replace(b"property float opacity", b"property float opaqueness"),
+        "not a plain number": good.replace(b"property float opacity", b"property list uchar int opacity"),
+        "does not begin with a vertex element": good.replace(b"element vertex", b"element face"),
+        "was written with axes 'y_up'": good,
+    }
+    for message, content in cases.items():
+        (tmp_path / "bad.ply").write_bytes(content)
+        with pytest.raises(ValueError, match=message):
+            read_ply(tmp_path / "bad.ply", axes="z_up" if content is good else "y_up")
+    with pytest.raises(ValueError, match="axes must be"):
+        read_ply(tmp_path / "good.ply", axes="x_up")  # type: ignore[arg-type]
+
+
+def test_values_that_are_not_finite_leave_no_file(tmp_path: Path) -> None:
+    g = random_gaussians(3)
+    g.scale[1, 1] = float("nan")
+    with pytest.raises(ValueError, match="not finite"):
+        write_ply(g, tmp_path / "g.ply")
+    assert os.listdir(tmp_path) == []
+
+
+def test_splat_transform_reads_the_same_scene(tmp_path: Path) -> None:
+    tool = os.environ.get("SPLAT_TRANSFORM") or shutil.which("splat-transform")
+    if tool is None:
+        pytest.skip("needs @playcanvas/splat-transform on PATH or named by SPLAT_TRANSFORM")
+    write_ply(random_gaussians(300), tmp_path / "in.ply")
+    subprocess.run([tool, "in.ply", "out.csv"], cwd=tmp_path, check=True, capture_output=True, timeout=120)
+    header, *rows = (tmp_path / "out.csv").read_text().strip().splitlines()
+    theirs = np.array([[float(v) for v in row.split(",")] for row in rows])
+    names, ours = header.split(","), table(tmp_path / "in.ply")
+    assert len(rows) == 300
+    for k, axis in enumerate("xyz"):
+        column = theirs[:, names.index(axis)]
+        assert [column.min(), column.max()] == pytest.approx([ours[:, k].min(), ours[:, k].max()], abs=1e-5)

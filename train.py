@@ -1,0 +1,52 @@
+"""Train one of the four models: `python train.py experiment=structure_flow/tiny [key=value ...]`."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import hydra
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ss4d.data import ClipSet
+from ss4d.models import create_model
+from ss4d.models.checkpoint import load_weights
+from ss4d.training.objectives import OBJECTIVES
+from ss4d.training.trainer import Trainer, TrainerSettings
+
+
+@hydra.main(version_base="1.3", config_path="configs", config_name="train")
+def main(config: DictConfig) -> None:
+    run_dir = Path(config.run_dir)
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    (run_dir / "commit.txt").write_text(git_commit() + "\n")
+    torch.manual_seed(config.seed)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+
+    specs = OmegaConf.to_container(config.models, resolve=True)
+    models = {name: create_model(spec["name"], **spec["args"]) for name, spec in specs.items()}
+    for name, model in models.items():
+        if config.init_from:
+            load_weights(model, Path(config.init_from) / "ckpts" / f"{name}.safetensors")
+        print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters")
+    objective = OBJECTIVES[config.objective.name](models, OmegaConf.to_container(config.objective, resolve=True))
+    clips = ClipSet(Path(config.data.root), config.data.split, config.data.objects)
+    print(f"{len(clips)} clips from {config.data.root}; run folder {run_dir}")
+    settings = TrainerSettings(**OmegaConf.to_container(config.train, resolve=True))
+    Trainer(objective, clips, settings, specs, run_dir, config.seed).fit()
+
+
+def git_commit() -> str:
+    """The commit the code runs from, marked where files differ from it."""
+    result = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+    )
+    return result.stdout.strip() or "unknown"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
