@@ -22,7 +22,10 @@ END
 }
 
 say() { echo "setup.sh: $*"; }
-fail() { echo "setup.sh: $*" >&2; exit 1; }
+fail() {
+    echo "setup.sh: $*" >&2
+    exit 1
+}
 
 python_version() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null; }
 
@@ -61,7 +64,7 @@ make_venv() {
 install() {
     local wanted version
     wanted=$(cat requirements.txt pyproject.toml | cksum)
-    [[ -f $STAMP && $(<"$STAMP") == "$wanted" && -x $VENV/bin/python ]] && return
+    if [[ -f $STAMP && $(<"$STAMP") == "$wanted" && -x $VENV/bin/python ]]; then return; fi
     rm -f "$STAMP"
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
     version=$(python_version "$VENV/bin/python") || version="broken"
@@ -96,18 +99,25 @@ run_tests() {
     "$VENV/bin/mypy" || status=1
     ((status)) && say "linting failed (see above); running the tests all the same" >&2
     if ((workers > 0)); then
-        # One thread each: the processes share the cores.
-        export OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1
+        export OMP_NUM_THREADS=1 # the processes share the cores
     fi
     "$VENV/bin/python" -m pytest --numprocesses "$workers" || status=$?
     exit "$status"
 }
 
-[[ $# -eq 1 ]] || { usage >&2; exit 2; }
-case $1 in
+case ${1:-} in
     install) install ;;
-    demo) install && demo ;;
-    test) install && run_tests ;;
+    demo)
+        install
+        demo
+        ;;
+    test)
+        install
+        run_tests
+        ;;
     -h | --help | help) usage ;;
-    *) usage >&2; exit 2 ;;
+    *)
+        usage >&2
+        exit 2
+        ;;
 esac

@@ -26,12 +26,17 @@ def save_model(model: nn.Module, stem: Path, name: str, args: dict[str, Any], dt
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for key, value in model.state_dict().items()
     }
-    temporary = stem.with_name(stem.name + ".safetensors.tmp")
-    save_file(weights, temporary)
-    os.replace(temporary, stem.with_name(stem.name + ".safetensors"))
+    save_weights(weights, stem.with_name(stem.name + ".safetensors"))
     temporary = stem.with_name(stem.name + ".json.tmp")
     temporary.write_text(json.dumps({"name": name, "args": args}, indent=4) + "\n")
     os.replace(temporary, stem.with_name(stem.name + ".json"))
+
+
+def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
+    """Write a safetensors file that appears whole or not at all."""
+    temporary = path.with_name(path.name + ".tmp")
+    save_file(weights, temporary)
+    os.replace(temporary, path)
 
 
 def load_model(stem: Path) -> nn.Module:

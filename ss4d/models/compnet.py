@@ -15,7 +15,7 @@ from torch.nn.functional import silu
 
 from ss4d.models.base import TorsoModel, check_choice, zero
 from ss4d.nn import LayerNorm32, TokenLayout
-from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, cat_features, pack, unpack
+from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, cat_features, pack, packing_plan, unpack
 
 SPATIAL_KERNEL = (3, 3, 3)
 JOINT_KERNEL = (3, 3, 3, 3)
@@ -83,21 +83,28 @@ class SparseResBlock(nn.Module):
         self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, 2 * out_channels))
         self.skip_connection = nn.Identity() if channels == out_channels else nn.Linear(channels, out_channels)
 
-    def forward(self, x: SparseTensor, time: FrameTime, fine: list[Geometry]) -> SparseTensor:
-        """x -> features on the resampled voxels; unpacking takes its targets from the end of `fine`."""
+    def forward(self, x: SparseTensor, time: FrameTime, fine: Geometry | None = None) -> SparseTensor:
+        """x -> features on the resampled voxels; `fine` are the voxels to unpack to, for a block that does."""
         for axis in self.down:
-            fine.append(x.geometry)
             x = pack(x, axis)
         # Norm, activation and skip act on each voxel alone, so they come before a copy to more voxels.
         h, skip = x.replace(silu(self.norm1(x.feats))), x.replace(self.skip_connection(x.feats))
-        for axis in self.up:
-            target = fine.pop()
+        for axis, target in zip(self.up, self._unpacking_targets(fine), strict=True):
             h, skip = unpack(h, target, axis), unpack(skip, target, axis)
         table, layout = time.at(h.geometry)
         scale, shift = self.emb_layers(table).to(x.dtype).chunk(2, dim=1)
         h = self.conv1(h)
         h = self.conv2(h.replace(silu(layout.modulate(self.norm2(h.feats), shift, scale))))
         return h.replace(h.feats + skip.feats)
+
+    def _unpacking_targets(self, fine: Geometry | None) -> list[Geometry]:
+        """The voxels after each axis of `up`, the last being `fine`."""
+        if fine is None:
+            return []
+        chain = [fine]
+        for axis in self.up[:0:-1]:
+            chain.append(packing_plan(chain[-1], axis).coarse)
+        return chain[::-1]
 
 
 class CompNet(TorsoModel):
@@ -152,7 +159,9 @@ class CompNet(TorsoModel):
         skips: list[SparseTensor] = []
         fine: list[Geometry] = []
         for block in [*self.input_blocks, *getattr(self, "input_blocks_t", [])]:
-            h = self.run_block(block, h, time, fine)
+            if block.down:
+                fine.append(h.geometry)
+            h = self.run_block(block, h, time)
             skips.append(h)
         if self.conv_type == "non":
             fine.append(h.geometry)
@@ -168,7 +177,7 @@ class CompNet(TorsoModel):
         for block in [*getattr(self, "out_blocks_t", []), *self.out_blocks]:
             skip = skips.pop()
             h = cat_features([h, skip]) if self.use_skip_connection else h
-            h = self.run_block(block, h, time, fine)
+            h = self.run_block(block, h, time, fine.pop() if block.up else None)
         return h
 
 

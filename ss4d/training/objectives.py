@@ -46,7 +46,12 @@ class Objective(nn.Module):
     def prepare(self, clips: ClipSet) -> None:
         """Run whatever stays fixed over the data set, once, before training."""
 
+    def statistics(self) -> dict[str, Tensor]:
+        """Figures of the data that inference needs beside the weights."""
+        return {}
+
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+        """The loss of a batch; all randomness comes from `generator` (and torch's own, for posterior samples)."""
         raise NotImplementedError
 
 
@@ -146,6 +151,9 @@ class SparseFlowObjective(Objective):
         everything = torch.cat(latents)
         self.mean, self.std = everything.mean(0), everything.std(0)
         self.latents = [(latent - self.mean) / self.std for latent in latents]
+
+    def statistics(self) -> dict[str, Tensor]:
+        return {"mean": self.mean, "std": self.std}
 
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
         x0 = batch.voxels(self.latents)

@@ -16,7 +16,7 @@ from torch.optim import AdamW
 from tqdm import tqdm
 
 from ss4d.data import ClipSet
-from ss4d.models.checkpoint import save_model
+from ss4d.models.checkpoint import save_model, save_weights
 from ss4d.training.checkpointing import load_state, save_state
 from ss4d.training.objectives import Objective
 
@@ -157,6 +157,8 @@ class Trainer:
                 model, self.run_dir / "ckpts" / name, self.specs[name]["name"], dict(self.specs[name]["args"]), torch.float32
             )
         self.objective.models.load_state_dict(live)
+        if statistics := self.objective.statistics():
+            save_weights(statistics, self.run_dir / "ckpts" / "latent_statistics.safetensors")
 
     def restore(self) -> None:
         """Continue from `state.pt`, exactly where it was written."""

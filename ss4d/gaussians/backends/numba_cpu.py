@@ -62,7 +62,8 @@ class Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *gaussians, image = ctx.saved_tensors
-        gradient = backward(*ctx.bins, image.numpy(), grad_image.contiguous().numpy())
+        arguments = (*ctx.bins, image.numpy(), grad_image.contiguous().numpy())
+        gradient = backward(*arguments)
         xyz, scale, rotation, opacity, _ = (tensor.detach().contiguous().numpy() for tensor in gaussians)
         gradients = project_backward(ctx.camera, xyz, scale, rotation, opacity, ctx.bins[0], gradient)
         return None, None, None, *(torch.from_numpy(g) for g in gradients)

@@ -29,8 +29,8 @@ FAST = {"contract", "reassoc", "nsz", "arcp"}
 def pack_camera(extrinsics: Tensor, intrinsics: Tensor, height: int, width: int, kernel_size: float) -> Array:
     """The numbers that the kernels below read: [3, 8] float32.
 
-    Rows are camera axes: rotation 0-2, translation 3, focal length 4 and centre 5 in pixels, the limits 6-7 of
-    the slope at which the Jacobian is taken; the third row has the kernel size at 4.
+    Rows are the camera's axes: rotation 0-2, translation 3, focal length 4 and centre 5 in pixels, the
+    limits 6-7 of the slope at which the Jacobian is taken; the third row has the kernel size at 4.
     """
     camera = np.zeros((3, 8), np.float32)
     camera[:, :4] = extrinsics[:3].numpy()
