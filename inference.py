@@ -17,7 +17,7 @@ import torch
 from tqdm import tqdm
 
 import ss4d
-from ss4d.gaussians import write_ply
+from ss4d.gaussians.ply import write_ply
 from ss4d.pipeline import Generation, SS4DPipeline, Stage, measured, override
 from ss4d.video import find_foreground, read_clip, write_video
 from ss4d.visualize import compare_video, render_orbit, render_voxels

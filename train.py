@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import torch
@@ -27,23 +28,27 @@ def main(config: DictConfig) -> None:
     if config.threads:
         torch.set_num_threads(config.threads)
 
-    specs = OmegaConf.to_container(config.models, resolve=True)
-    models = {name: create_model(spec["name"], **spec["args"]) for name, spec in specs.items()}
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    models = {name: create_model(spec["name"], **spec["args"]) for name, spec in options["models"].items()}
     for name, model in models.items():
         if config.init_from:
             load_weights(model, Path(config.init_from) / "ckpts" / f"{name}.safetensors")
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    objective = OBJECTIVES[config.objective.name](models, OmegaConf.to_container(config.objective, resolve=True))
+    objective = OBJECTIVES[config.objective.name](models, options["objective"])
     clips = ClipSet(Path(config.data.root), config.data.split, config.data.objects)
     print(f"{len(clips)} clips from {config.data.root}; run folder {run_dir}")
-    settings = TrainerSettings(**OmegaConf.to_container(config.train, resolve=True))
-    Trainer(objective, clips, settings, specs, run_dir, config.seed).fit()
+    settings = TrainerSettings(**options["train"])
+    Trainer(objective, clips, settings, options["models"], run_dir, config.seed).fit()
 
 
 def git_commit() -> str:
     """The commit the code runs from, marked where files differ from it."""
     result = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     return result.stdout.strip() or "unknown"
 

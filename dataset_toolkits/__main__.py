@@ -53,9 +53,7 @@ def _prepare(options: argparse.Namespace) -> int:
     total = sum(len(entry.clips[: options.clips_per_object]) for entry in entries)
     num_clips = num_resumed = num_left_out = num_failed = 0
     with tqdm(total=total, unit="clip") as progress:
-        for result in prepare_objects(
-            entries, options.root, parameters, options.clips_per_object, options.workers
-        ):
+        for result in prepare_objects(entries, options.root, parameters, options.clips_per_object, options.workers):
             num_clips += len(result.records)
             num_resumed += result.num_resumed
             num_left_out += len(result.root_motion)

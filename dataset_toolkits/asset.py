@@ -79,9 +79,7 @@ def load_asset(path: Path, hide_nodes: Sequence[str] = ()) -> AnimatedAsset:
     )
 
 
-def _skinned(
-    primitive: Primitive, skin: Skin, points: FloatArray, world: dict[int, FloatArray]
-) -> FloatArray:
+def _skinned(primitive: Primitive, skin: Skin, points: FloatArray, world: dict[int, FloatArray]) -> FloatArray:
     """Linear blend skinning of `points` [T, V, 3].
 
     A skinned mesh follows its joints alone, its own node has no say (glTF 2.0 section 3.7.3.3).

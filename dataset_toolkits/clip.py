@@ -80,9 +80,7 @@ def prepare_clip(clip: PosedClip, parameters: Parameters, seed: int) -> dict[str
     }
 
 
-def voxelize_frames(
-    frames: list[PosedMesh], resolution: int
-) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
+def voxelize_frames(frames: list[PosedMesh], resolution: int) -> tuple[NDArray[np.int16], NDArray[np.float16]]:
     """`coords` [N, 4] (frame, x, y, z), sorted, and `feats` [N, F] of the surface voxels of every frame."""
     mean_areas = np.mean([frame.areas for frame in frames], axis=0)
     points = sample_surface(mean_areas, frames[0].appearance, resolution)

@@ -60,9 +60,7 @@ def sample_surface(areas: NDArray[np.float32], appearance: Appearance, resolutio
     return SurfacePoints(faces, barycentric, areas[faces], appearance.lookup(faces, barycentric))
 
 
-def extract_features(
-    mesh: PosedMesh, voxels: SurfaceVoxels, points: SurfacePoints, resolution: int
-) -> VoxelFeatures:
+def extract_features(mesh: PosedMesh, voxels: SurfaceVoxels, points: SurfacePoints, resolution: int) -> VoxelFeatures:
     """Describe the surface of `mesh` inside each of `voxels`; channels as in `FEATURE_CHANNELS`.
 
     A voxel no sample fell into is described by the point nearest to its centre of a triangle overlapping it.
@@ -119,9 +117,7 @@ class _Sums:
         return np.concatenate([rgb, normal, offset, spread], axis=1).astype(np.float32)
 
 
-def _rows_of_points(
-    positions: NDArray[np.floating], coords: NDArray[np.int16], resolution: int
-) -> NDArray[np.int64]:
+def _rows_of_points(positions: NDArray[np.floating], coords: NDArray[np.int16], resolution: int) -> NDArray[np.int64]:
     """Row of `coords` that each point falls into, -1 for none."""
     rows = np.full((resolution,) * 3, -1, np.int64)
     rows[tuple(coords.T.astype(np.int64))] = np.arange(len(coords))

@@ -80,9 +80,7 @@ class GeometryBuilder:
             textures=tuple(self._textures.values()),
         )
 
-    def _read_primitive(
-        self, node: int, skin: int | None, entry: JsonObject, morph_weights: FloatArray
-    ) -> Primitive:
+    def _read_primitive(self, node: int, skin: int | None, entry: JsonObject, morph_weights: FloatArray) -> Primitive:
         positions = self.document.accessor(entry["attributes"]["POSITION"]).astype(np.float64)
         targets = entry.get("targets", [])
         deltas = np.zeros((len(targets), *positions.shape))
@@ -125,10 +123,7 @@ class GeometryBuilder:
         return joints.astype(np.int64), weights / weights.sum(axis=1, keepdims=True)
 
     def _read_triangles(self, entry: JsonObject, count: int) -> NDArray[np.int64]:
-        if "indices" in entry:
-            indices = self.document.accessor(entry["indices"]).astype(np.int64)
-        else:
-            indices = np.arange(count)
+        indices = self.document.accessor(entry["indices"]).astype(np.int64) if "indices" in entry else np.arange(count)
         mode = entry.get("mode", _TRIANGLES)
         if mode == _STRIP:
             strip = np.stack([indices[:-2], indices[1:-1], indices[2:]], axis=1)

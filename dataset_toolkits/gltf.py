@@ -82,9 +82,7 @@ class GltfDocument:
         shape = _TYPE_SHAPES[accessor["type"]]
         count = accessor["count"]
         if "bufferView" in accessor:
-            values = self._read_view(
-                accessor["bufferView"], accessor.get("byteOffset", 0), count, dtype, shape
-            )
+            values = self._read_view(accessor["bufferView"], accessor.get("byteOffset", 0), count, dtype, shape)
         else:
             values = np.zeros((count, *shape), dtype)
         if "sparse" in accessor:

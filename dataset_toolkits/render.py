@@ -116,9 +116,7 @@ class _Hits(NamedTuple):
     rgb: NDArray[np.float32]  # [N, 3] base colour
 
 
-def _trace(
-    scene: EmbreeScene, mesh: PosedMesh, origin: NDArray[np.float32], directions: NDArray[np.float32]
-) -> _Hits:
+def _trace(scene: EmbreeScene, mesh: PosedMesh, origin: NDArray[np.float32], directions: NDArray[np.float32]) -> _Hits:
     """First surface along each ray that is not cut out."""
     rays = np.arange(len(directions))
     start = np.zeros(len(directions), np.float32)

@@ -21,9 +21,7 @@ class Camera:
     """A pinhole camera."""
 
     extrinsics: Tensor  # [4, 4] world to camera: x right, y down, z forward
-    intrinsics: (
-        Tensor  # [3, 3] fx, fy, cx, cy in units of the image's width and height; the image is [0, 1]^2
-    )
+    intrinsics: Tensor  # [3, 3] fx, fy, cx, cy in units of the image's width and height; the image is [0, 1]^2
 
 
 class SphereView(NamedTuple):

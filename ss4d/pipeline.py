@@ -20,6 +20,7 @@ from tqdm import tqdm
 from ss4d.flow import SamplerSettings, euler_steps
 from ss4d.flow.samplers import VelocityFunction
 from ss4d.gaussians import GaussianSequence
+from ss4d.models.base import TorsoModel
 from ss4d.models.folder import PipelineFolder
 from ss4d.sparse import SparseTensor
 from ss4d.video import crop_clip, find_foreground
@@ -84,10 +85,17 @@ class SS4DPipeline:
         models = folder.load_models()
         if torch.device(device).type == "cpu":
             for model in models.values():
-                if hasattr(model, "set_dtype"):
+                if isinstance(model, TorsoModel):
                     model.set_dtype(torch.float32)
         mean, std = folder.latent_statistics()
-        return cls(models, folder.sampler("sparse_structure_sampler"), folder.sampler("slat_sampler"), mean, std, device)
+        return cls(
+            models,
+            folder.sampler("sparse_structure_sampler"),
+            folder.sampler("slat_sampler"),
+            mean,
+            std,
+            device,
+        )
 
     @torch.inference_mode()
     def run(
@@ -109,10 +117,11 @@ class SS4DPipeline:
         Raises:
             ValueError: frames of another shape, no foreground, or a structure without any voxel.
         """
-        structure, latents, stages = structure or self.structure, latents or self.latents, []
-        encoder = self.models["image_encoder"]
+        structure, latents = structure or self.structure, latents or self.latents
+        stages: list[Stage] = []
+        image_size: Any = self.models["image_encoder"].image_size
         with measured("conditioning", stages, self.device):
-            images = torch.from_numpy(crop_clip(find_foreground(np.asarray(frames)), encoder.image_size))
+            images = torch.from_numpy(crop_clip(find_foreground(np.asarray(frames)), image_size))
             cond = self._encode(images, progress)
         generator = torch.Generator().manual_seed(seed)
         with measured("structure", stages, self.device):
@@ -150,7 +159,12 @@ class SS4DPipeline:
         return torch.cat([self.models["structure_decoder"](part) > 0 for part in z.split(8, dim=1)], dim=1)[0, :, 0]
 
     def _sample_latents(
-        self, coords: Tensor, cond: Tensor, settings: SamplerSettings, generator: torch.Generator, progress: bool
+        self,
+        coords: Tensor,
+        cond: Tensor,
+        settings: SamplerSettings,
+        generator: torch.Generator,
+        progress: bool,
     ) -> SparseTensor:
         """Latents on voxels coords [N, 5], de-normalised for the decoder."""
         flow: Any = self.models["sparse_flow"]
@@ -181,9 +195,7 @@ def measured(name: str, stages: list[Stage], device: torch.device) -> Iterator[N
     stages.append(Stage(name, time.perf_counter() - started, peak))
 
 
-def _sample(
-    velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings, name: str, progress: bool
-) -> Tensor:
+def _sample(velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings, name: str, progress: bool) -> Tensor:
     x = noise
     steps = euler_steps(velocity, noise, settings)
     for step in tqdm(steps, total=settings.steps, desc=name, unit="step", disable=not progress):
@@ -191,9 +203,7 @@ def _sample(
     return x
 
 
-def override(
-    settings: SamplerSettings, steps: int | None = None, cfg_strength: float | None = None
-) -> SamplerSettings:
+def override(settings: SamplerSettings, steps: int | None = None, cfg_strength: float | None = None) -> SamplerSettings:
     """The same settings with another number of steps or guidance strength, where given."""
-    changes = {"steps": steps, "cfg_strength": cfg_strength}
+    changes: dict[str, Any] = {"steps": steps, "cfg_strength": cfg_strength}
     return dataclasses.replace(settings, **{key: value for key, value in changes.items() if value is not None})

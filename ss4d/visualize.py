@@ -18,9 +18,7 @@ SUPERSAMPLING = 2  # voxels are drawn this much larger and averaged down
 # Low to high: colours of voxels without their own.
 HEIGHT_COLOURS = np.array([[0.26, 0.35, 0.65], [0.18, 0.60, 0.70], [0.47, 0.78, 0.46], [0.98, 0.82, 0.34]])
 FACE_NORMALS = np.array([[-1, 0, 0], [1, 0, 0], [0, -1, 0], [0, 1, 0], [0, 0, -1], [0, 0, 1]])  # outward
-LIGHT = np.array(
-    [-0.38, -0.78, -0.5]
-)  # towards the light, in camera axes: from the upper left, behind the viewer
+LIGHT = np.array([-0.38, -0.78, -0.5])  # towards the light, in camera axes: from the upper left, behind the viewer
 AMBIENT = 0.6
 EDGE_SHADE = 0.85  # of a face's own colour
 
@@ -72,9 +70,7 @@ def render_orbit(
         num_frames = -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
     frames = [sequence[there_and_back[step % len(there_and_back)]] for step in range(num_frames)]
     azimuths = [360.0 * turns * step / num_frames for step in range(num_frames)]
-    return np.stack(
-        [_render(frame, azimuth, elevation, size) for frame, azimuth in zip(frames, azimuths, strict=True)]
-    )
+    return np.stack([_render(frame, azimuth, elevation, size) for frame, azimuth in zip(frames, azimuths, strict=True)])
 
 
 def compare_video(
@@ -202,9 +198,7 @@ def _draw_cubes(
 
     image = Image.new("RGB", (size * SUPERSAMPLING,) * 2, "white")
     draw = ImageDraw.Draw(image)
-    for polygon, fill, edge in zip(
-        pixels.reshape(-1, 8).tolist(), fills.tolist(), edges.tolist(), strict=True
-    ):
+    for polygon, fill, edge in zip(pixels.reshape(-1, 8).tolist(), fills.tolist(), edges.tolist(), strict=True):
         draw.polygon(polygon, fill=tuple(fill), outline=tuple(edge))
     return np.asarray(image.reduce(SUPERSAMPLING))
 

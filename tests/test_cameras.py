@@ -93,9 +93,7 @@ def test_hammersley_covers_the_sphere_evenly(offset: tuple[float, float]) -> Non
     assert len(views) == count
     assert eyes.mean(0).abs().max() < 0.05
     # Every direction has a view nearby: 64 equal caps have a radius of 14 degrees.
-    directions = torch.nn.functional.normalize(
-        torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=1
-    )
+    directions = torch.nn.functional.normalize(torch.randn(2000, 3, generator=torch.Generator().manual_seed(0)), dim=1)
     nearest = torch.rad2deg(torch.acos((directions @ eyes.T).max(1).values.clamp(max=1)))
     assert nearest.max() < 2.5 * 14.4
     assert (torch.cdist(eyes, eyes) + torch.eye(count) * 9).min() > 0.05

@@ -104,13 +104,9 @@ def test_tracked_files_name_no_path_of_one_machine() -> None:
 
 
 def test_requirements_pin_everything_and_name_no_index() -> None:
-    lines = [
-        line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")
-    ]
+    lines = [line for line in (ROOT / "requirements.txt").read_text().splitlines() if not line.startswith("#")]
     unpinned = [
-        line
-        for line in lines
-        if not re.fullmatch(r"[\w.-]+==[\w.]+(; python_version [<>=]+ \"3\.\d+\")?", line)
+        line for line in lines if not re.fullmatch(r"[\w.-]+==[\w.]+(; python_version [<>=]+ \"3\.\d+\")?", line)
     ]
     assert not unpinned
     declared = (ROOT / "pyproject.toml").read_text().split("\ndependencies = [")[1].split("\n]")[0]

@@ -40,9 +40,7 @@ def test_views_show_each_frame_from_each_side(sequence: GaussianSequence) -> Non
     views = render_views(sequence, azimuths=(0, 90, 180), elevation=0, size=48)
     assert views.shape == (3, 3, 48, 48, 3) and views.dtype == np.uint8
     for frame in range(3):
-        assert (
-            views[0, frame].min(axis=(0, 1)).argmax() == frame
-        )  # white stays 255 in the blob's own channel only
+        assert views[0, frame].min(axis=(0, 1)).argmax() == frame  # white stays 255 in the blob's own channel only
         right, middle, left = (centre_of(view) for view in views[:, frame])
         assert right[1] > 0.6 and middle[1] == pytest.approx(0.5, abs=0.02) and left[1] < 0.4
         assert right[0] < 0.45

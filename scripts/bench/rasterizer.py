@@ -44,9 +44,7 @@ def tile_rows(splats: Splats, size: int) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gaussians", type=int, default=32000)
     parser.add_argument("--size", type=int, default=256, help="pixels, square")
     parser.add_argument("--scale", type=float, default=0.005, help="typical standard deviation, world units")
@@ -64,9 +62,7 @@ def main() -> None:
     splats = project(gaussians.detach().to("cpu"), camera.extrinsics, camera.intrinsics, size, size, 0.1)
     rows = tile_rows(splats, size)
     forward, backward = (rows * TILE * flops / 1e9 for flops in (FLOPS_FORWARD, FLOPS_BACKWARD))
-    print(
-        f"{options.gaussians} Gaussians, {size} x {size} pixels, {torch.get_num_threads()} threads: ", end=""
-    )
+    print(f"{options.gaussians} Gaussians, {size} x {size} pixels, {torch.get_num_threads()} threads: ", end="")
     print(f"at most {rows} rows of {TILE} pixels, {forward:.2f} + {backward:.2f} GFLOP of compositing")
 
     def synchronise() -> float:
@@ -78,9 +74,7 @@ def main() -> None:
         timings: list[tuple[float, float]] = []
         for _ in range(options.repeats + 1):
             start = synchronise()
-            image = rasterize(
-                gaussians, camera.extrinsics, camera.intrinsics, size, size, background, backend=backend
-            )
+            image = rasterize(gaussians, camera.extrinsics, camera.intrinsics, size, size, background, backend=backend)
             middle = synchronise()
             torch.autograd.grad(image.colour, leaves, weight)
             timings.append((1e3 * (middle - start), 1e3 * (synchronise() - middle)))

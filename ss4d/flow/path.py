@@ -22,8 +22,8 @@ class FlowPath:
 
     def sample(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t; t broadcasts against x0 from the left ([B], [B, T] or one entry a token)."""
-        t = _expand(t, x0)
-        return (1 - t) * x0 + (self.sigma_min + (1 - self.sigma_min) * t) * noise
+        time = _expand(t, x0)
+        return (1 - time) * x0 + (self.sigma_min + (1 - self.sigma_min) * time) * noise
 
     def velocity(self, x0: Tensor, noise: Tensor) -> Tensor:
         """The target of the model, the same at every t."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -61,7 +62,7 @@ def euler_steps(
     """Walk from `noise` at t = 1 to data at t = 0, yielding every state; conditional calls come first."""
     path = path or FlowPath()
     x, times = noise, settings.times().tolist()
-    for t, t_next in zip(times, times[1:], strict=False):
+    for t, t_next in itertools.pairwise(times):
         v = velocity(x, t, True)
         if settings.guides(t):
             v = (1 + settings.cfg_strength) * v - settings.cfg_strength * velocity(x, t, False)

@@ -31,9 +31,7 @@ class Gaussians:
         for name, rest in expected.items():
             shape = tuple(getattr(self, name).shape)
             if shape != (count, *rest):
-                raise ValueError(
-                    f"Gaussians.{name} must have shape {[count, *rest]}, but it has {list(shape)}."
-                )
+                raise ValueError(f"Gaussians.{name} must have shape {[count, *rest]}, but it has {list(shape)}.")
 
     def __len__(self) -> int:
         return self.xyz.shape[0]

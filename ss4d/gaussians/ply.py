@@ -46,9 +46,7 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "
     """
     check_axes(axes)
     g = gaussians.detach().to("cpu")
-    xyz, rotation, scale, opacity, sh = (
-        t.double().numpy() for t in (g.xyz, g.rotation, g.scale, g.opacity, g.sh)
-    )
+    xyz, rotation, scale, opacity, sh = (t.double().numpy() for t in (g.xyz, g.rotation, g.scale, g.opacity, g.sh))
     if not all(np.isfinite(a).all() for a in (xyz, rotation, scale, opacity, sh)):
         raise ValueError(f"Gaussians with values that are not finite cannot be written to {path}.")
     if axes == "y_up":
@@ -91,13 +89,10 @@ def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
         count, dtype, written_axes = read_header(file, path)
         data = file.read(count * dtype.itemsize)
     if written_axes is not None and written_axes != axes:
-        raise ValueError(
-            f"{path} was written with axes {written_axes!r}; read it with axes={written_axes!r}."
-        )
+        raise ValueError(f"{path} was written with axes {written_axes!r}; read it with axes={written_axes!r}.")
     if len(data) < count * dtype.itemsize:
         raise ValueError(
-            f"{path} is truncated: {count} Gaussians take {count * dtype.itemsize} bytes, "
-            f"but {len(data)} are there."
+            f"{path} is truncated: {count} Gaussians take {count * dtype.itemsize} bytes, but {len(data)} are there."
         )
     table = np.frombuffer(data, dtype)
     column = {name: table[name].astype(np.float64) for name in COLUMNS if name not in ("nx", "ny", "nz")}
@@ -128,15 +123,11 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, np.d
             raise ValueError(f"{path} has no complete PLY header; it is truncated or not a PLY file.")
         lines.append(line.decode("ascii", "replace").strip())
     if "format binary_little_endian 1.0" not in lines:
-        raise ValueError(
-            f"{path} is not binary little endian; convert it to the binary PLY of 3D Gaussian Splatting."
-        )
+        raise ValueError(f"{path} is not binary little endian; convert it to the binary PLY of 3D Gaussian Splatting.")
     elements = [i for i, line in enumerate(lines) if line.startswith("element ")]
     first = lines[elements[0]].split() if elements else []
     if len(first) != 3 or first[1] != "vertex" or not first[2].isdigit():
-        raise ValueError(
-            f"{path} does not begin with a vertex element, so it holds no Gaussians that we can read."
-        )
+        raise ValueError(f"{path} does not begin with a vertex element, so it holds no Gaussians that we can read.")
     following = elements[1] if len(elements) > 1 else len(lines)
     properties = [line.split() for line in lines[elements[0] + 1 : following] if line.startswith("property ")]
     if any(len(words) != 3 or words[1] not in PLY_TYPES for words in properties):
@@ -144,9 +135,7 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, np.d
     names = [words[2] for words in properties]
     missing = [name for name in COLUMNS if name not in names and name not in ("nx", "ny", "nz")]
     if missing or len(set(names)) != len(names):
-        raise ValueError(
-            f"{path} lacks the columns {missing} or repeats one, so it is no Gaussian Splatting PLY."
-        )
+        raise ValueError(f"{path} lacks the columns {missing} or repeats one, so it is no Gaussian Splatting PLY.")
     axes = next((line[len(AXES_COMMENT) :] for line in lines if line.startswith(AXES_COMMENT)), None)
     return int(first[2]), np.dtype([(words[2], PLY_TYPES[words[1]]) for words in properties]), axes
 

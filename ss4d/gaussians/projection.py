@@ -102,9 +102,7 @@ def jacobian_limits(intrinsics: Tensor) -> Tensor:
 def camera_rotations(rotation: Tensor, extrinsics: Tensor) -> Tensor:
     """Rotation matrices [3, 3, M] from the principal axes to the camera, of quaternions [M, 4]."""
     q = rotation.T.contiguous()
-    products = torch.cat(
-        [q * q, q[:1] * q[1:], q[1:2] * q[2:], q[2:3] * q[3:]]
-    )  # [10, M], in ROTATION's order
+    products = torch.cat([q * q, q[:1] * q[1:], q[1:2] * q[2:], q[2:3] * q[3:]])  # [10, M], in ROTATION's order
     products = products / products[:4].sum(0).clamp_min(1e-20)  # those of the unit quaternion
     to_world = torch.tensor(ROTATION, device=rotation.device, dtype=rotation.dtype).unflatten(0, (3, 3))
     to_camera = torch.einsum("ij,jkp->ikp", extrinsics[:3, :3], to_world)

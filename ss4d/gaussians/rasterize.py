@@ -72,9 +72,7 @@ def rasterize(
     if height < 1 or width < 1:
         raise ValueError(f"The image must have at least one pixel, but its size is {height} x {width}.")
     if not kernel_size > 0:
-        raise ValueError(
-            f"kernel_size must be positive, but it is {kernel_size}; the released models use 0.1."
-        )
+        raise ValueError(f"kernel_size must be positive, but it is {kernel_size}; the released models use 0.1.")
     module = importlib.import_module(BACKENDS[choose_backend(backend, gaussians.xyz.device)])
     device, dtype = gaussians.xyz.device, gaussians.xyz.dtype
     camera = [tensor.to(device, dtype) for tensor in (extrinsics, intrinsics, background)]
@@ -85,9 +83,7 @@ def choose_backend(backend: str | None, device: torch.device) -> str:
     """The named backend, or the one for the device; ValueError where there is none."""
     if backend is None:
         if device.type not in BACKEND_OF_DEVICE:
-            raise ValueError(
-                f"No rasteriser runs on device {device.type!r}; move the Gaussians to 'cpu' or 'cuda'."
-            )
+            raise ValueError(f"No rasteriser runs on device {device.type!r}; move the Gaussians to 'cpu' or 'cuda'.")
         return BACKEND_OF_DEVICE[device.type]
     if backend not in BACKENDS:
         raise ValueError(f"Unknown rasteriser backend {backend!r}; choose one of {', '.join(BACKENDS)}.")

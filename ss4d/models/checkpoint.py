@@ -1,4 +1,4 @@
-"""Models on disk: `NAME.json` ({"name", "args"}) beside `NAME.safetensors`, as the released checkpoints are laid out."""
+"""Models on disk: `NAME.json` ({"name", "args"}) beside `NAME.safetensors`, the released layout."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class CheckpointError(ValueError):
 
 
 def save_model(model: nn.Module, stem: Path, name: str, args: dict[str, Any], dtype: torch.dtype) -> None:
-    """Write `stem`.json and `stem`.safetensors, floating point weights as `dtype`; each file appears whole or not at all."""
+    """Write `stem`.json and `stem`.safetensors (weights as `dtype`); each file appears whole or not at all."""
     stem.parent.mkdir(parents=True, exist_ok=True)
     weights = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()

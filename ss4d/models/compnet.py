@@ -6,6 +6,7 @@ the way back mirrors it, each block fed by the skip of its counterpart.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -152,9 +153,7 @@ class CompNet(TorsoModel):
         names = ("input_blocks", "input_blocks_t", "out_blocks_t", "out_blocks")
         return [getattr(self, name) for name in names if hasattr(self, name)]
 
-    def compress(
-        self, h: SparseTensor, time: FrameTime
-    ) -> tuple[SparseTensor, list[SparseTensor], list[Geometry]]:
+    def compress(self, h: SparseTensor, time: FrameTime) -> tuple[SparseTensor, list[SparseTensor], list[Geometry]]:
         """Full-rate features -> (torso features, skips of every block, geometries to unpack to)."""
         skips: list[SparseTensor] = []
         fine: list[Geometry] = []
@@ -189,7 +188,7 @@ class _StageBuilder:
 
     def down(self, widths: list[int], blocks: int, kernel: tuple[int, ...], axes: tuple[str, ...]) -> nn.ModuleList:
         stages = nn.ModuleList()
-        for width, wider in zip(widths, widths[1:], strict=False):
+        for width, wider in itertools.pairwise(widths):
             stages.extend(SparseResBlock(width, width, self.time_channels, kernel) for _ in range(blocks - 1))
             stages.append(SparseResBlock(width, wider, self.time_channels, kernel, down=axes))
         return stages
@@ -212,9 +211,7 @@ def _check(
 ) -> None:
     check_choice("conv_type", conv_type, CONV_TYPES)
     if patch_size != 2 ** len(io_block_channels or []):
-        raise ValueError(
-            f"patch_size = {patch_size} needs log2(patch_size) io_block_channels, got {io_block_channels}"
-        )
+        raise ValueError(f"patch_size = {patch_size} needs log2(patch_size) io_block_channels, got {io_block_channels}")
     if conv_type in TEMPORAL_KERNELS and len(io_block_channels_t or []) != 1:
         raise ValueError(
             f"conv_type '{conv_type}' packs frames once: give io_block_channels_t one width, got {io_block_channels_t}"

@@ -85,15 +85,15 @@ class DinoImageEncoder(nn.Module):
             self.model = Dinov2WithRegistersModel.from_pretrained(DINO_HUB_IDS.get(name, name))
         else:
             self.model = Dinov2WithRegistersModel(Dinov2WithRegistersConfig(**config))
-            self.image_size = self.model.config.image_size
+            self.image_size = int(config["image_size"])
         self.model.eval().requires_grad_(False)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """sRGB images [N, 3, S, S] in [0, 1], S a multiple of the patch size -> tokens [N, L, D]."""
-        mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
+        mean, std = (
+            torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
+        )
         pixels = ((images - mean) / std).to(self.model.dtype)
         tokens = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
         return layer_norm(tokens.float(), tokens.shape[-1:])
-
-

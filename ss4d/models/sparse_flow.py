@@ -139,9 +139,7 @@ class SparseFlow(CompNet):
     def _frames(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> tuple[int, ...]:
         """Frames of each video, after checking all shapes."""
         if x.feats.shape[1] != self.input_layer.in_features:
-            raise ValueError(
-                f"the model takes {self.input_layer.in_features} channels a voxel, got {x.feats.shape[1]}"
-            )
+            raise ValueError(f"the model takes {self.input_layer.in_features} channels a voxel, got {x.feats.shape[1]}")
         if t.ndim != 2 or t.shape[0] != x.num_videos or t.shape[1] < max(x.num_frames, default=0):
             raise ValueError(
                 f"t must be [B, T] = [{x.num_videos}, {max(x.num_frames, default=0)}], got shape {list(t.shape)}"

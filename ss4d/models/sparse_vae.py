@@ -53,9 +53,7 @@ class SparseTransformer(TorsoModel):
         self.expand_self_attn = pe_mode == "rope_t" if expand_self_attn is None else expand_self_attn
         self.rotate, self.use_checkpoint = pe_mode == "rope_t", use_checkpoint
         self.input_layer = nn.Linear(in_channels, model_channels)
-        self.blocks = nn.ModuleList(
-            SelfBlock(model_channels, heads, mlp_ratio, qk_rms_norm) for _ in range(num_blocks)
-        )
+        self.blocks = nn.ModuleList(SelfBlock(model_channels, heads, mlp_ratio, qk_rms_norm) for _ in range(num_blocks))
         self.norm = LayerNorm32(model_channels, elementwise_affine=False, eps=1e-5)
         self.out_layer = zero(nn.Linear(model_channels, out_channels))
         if use_fp16:
@@ -67,9 +65,7 @@ class SparseTransformer(TorsoModel):
     def features(self, x: SparseTensor) -> SparseTensor:
         """Voxel features [N, in] -> [N, out], rows in x's order."""
         if x.feats.shape[1] != self.input_layer.in_features:
-            raise ValueError(
-                f"the model takes {self.input_layer.in_features} channels a voxel, got {x.feats.shape[1]}"
-            )
+            raise ValueError(f"the model takes {self.input_layer.in_features} channels a voxel, got {x.feats.shape[1]}")
         h = self.input_layer(x.feats)
         h = (h + absolute_position_embedding(x.coords[:, 2:], h.shape[1])).to(self.dtype)
         rotation = self._rotation(x.geometry)
@@ -96,7 +92,13 @@ class SparseEncoder(SparseTransformer):
     """Voxel features -> posterior over latents of `latent_channels` a voxel."""
 
     def __init__(
-        self, resolution: int, in_channels: int, model_channels: int, latent_channels: int, num_blocks: int, **body: Any
+        self,
+        resolution: int,
+        in_channels: int,
+        model_channels: int,
+        latent_channels: int,
+        num_blocks: int,
+        **body: Any,
     ):
         super().__init__(resolution, in_channels, model_channels, 2 * latent_channels, num_blocks, **body)
 

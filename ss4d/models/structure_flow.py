@@ -66,7 +66,11 @@ class StructureFlow(TorsoModel):
         heads = num_heads_of(model_channels, num_heads, num_head_channels)
         self.resolution, self.patch_size, self.in_channels = resolution, patch_size, in_channels
         self.head_channels, self.rope_base = model_channels // heads, rope_base
-        self.rotate, self.expand_self_attn, self.window_size = pe_mode == "rope_t", expand_self_attn, window_size
+        self.rotate, self.expand_self_attn, self.window_size = (
+            pe_mode == "rope_t",
+            expand_self_attn,
+            window_size,
+        )
         self.insert_temporal, self.use_checkpoint = insert_temporal, use_checkpoint
 
         self.t_embedder = TimestepEmbedder(model_channels)
@@ -75,7 +79,14 @@ class StructureFlow(TorsoModel):
         self.input_layer = nn.Linear(in_channels * patch_size**3, model_channels)
         self.blocks = nn.ModuleList(
             ModulatedCrossBlock(
-                model_channels, cond_channels, heads, mlp_ratio, qk_rms_norm, qk_rms_norm_cross, share_mod, insert_temporal
+                model_channels,
+                cond_channels,
+                heads,
+                mlp_ratio,
+                qk_rms_norm,
+                qk_rms_norm_cross,
+                share_mod,
+                insert_temporal,
             )
             for _ in range(num_blocks)
         )

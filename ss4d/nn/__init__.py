@@ -1,7 +1,14 @@
 """Attention, embeddings and transformer blocks shared by all models."""
 
 from ss4d.nn.attention import packed_attention
-from ss4d.nn.blocks import Condition, LayerNorm32, ModulatedCrossBlock, SelfAttentionPlan, SelfBlock, TokenLayout
+from ss4d.nn.blocks import (
+    Condition,
+    LayerNorm32,
+    ModulatedCrossBlock,
+    SelfAttentionPlan,
+    SelfBlock,
+    TokenLayout,
+)
 from ss4d.nn.embeddings import FrameRotation, TimestepEmbedder, absolute_position_embedding
 
 __all__ = [

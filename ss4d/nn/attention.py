@@ -9,6 +9,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
@@ -96,16 +98,23 @@ def _heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return sdpa(q.float(), k.float(), v.float()).to(q.dtype)
 
 
-def _runs(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments):
+def _runs(
+    q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments
+) -> list[tuple[Tensor, Tensor, Tensor]]:
     """The tokens of each segment that has any query."""
-    q_runs, k_runs, v_runs = q.split(q_segments.lengths), k.split(k_segments.lengths), v.split(k_segments.lengths)
+    q_runs, k_runs, v_runs = (
+        q.split(q_segments.lengths),
+        k.split(k_segments.lengths),
+        v.split(k_segments.lengths),
+    )
     return [runs for runs in zip(q_runs, k_runs, v_runs, strict=True) if len(runs[0])]
 
 
 def _varlen(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    return varlen_attn(
+    attend: Any = varlen_attn  # its annotation covers a second, optional output
+    return attend(
         q.contiguous(),
         k.contiguous(),
         v.contiguous(),

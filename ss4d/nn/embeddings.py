@@ -25,7 +25,7 @@ class TimestepEmbedder(nn.Module):
         frequencies = torch.exp(-math.log(10000) * steps / self.num_frequencies)
         phase = t[..., None].float() * frequencies
         embedding = torch.cat([phase.cos(), phase.sin()], dim=-1)
-        return self.mlp(embedding.to(self.mlp[0].weight.dtype))
+        return self.mlp(embedding.to(next(self.mlp.parameters()).dtype))
 
 
 def absolute_position_embedding(positions: Tensor, channels: int) -> Tensor:

@@ -1,8 +1,8 @@
 """Sparse voxel tensors over (video, frame, x, y, z) and their operators."""
 
+from ss4d.segments import Segments
 from ss4d.sparse.conv import SubmanifoldConv, neighbour_map, submanifold_convolution
 from ss4d.sparse.packing import pack, packing_plan, unpack
-from ss4d.segments import Segments
 from ss4d.sparse.tensor import Geometry, SparseTensor, cat_features
 from ss4d.sparse.windows import WindowPartition, window_partition
 

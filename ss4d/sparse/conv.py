@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -68,7 +69,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
     """Gather, multiply, scatter over the pairs; the backward pass runs the same pairs the other way round."""
 
     @staticmethod
-    def forward(ctx, feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: NeighbourMap) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: NeighbourMap) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(feats, weight)
         ctx.pairs, ctx.has_bias = pairs, bias is not None
         kernels = weight.flatten(1, -2)  # [out, K, in]
@@ -80,7 +81,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         feats, weight = ctx.saved_tensors
         kernels = weight.flatten(1, -2)
         centre = kernels.shape[1] // 2
@@ -111,14 +112,13 @@ def submanifold_convolution(x: SparseTensor, weight: Tensor, bias: Tensor | None
         raise ValueError(f"kernel of shape {list(weight.shape)}: pass [out, (kt,) kx, ky, kz, in] with odd sizes")
     if weight.shape[-1] != x.feats.shape[1]:
         raise ValueError(f"kernel takes {weight.shape[-1]} channels but the tensor has {x.feats.shape[1]}")
-    sizes = tuple(weight.shape[1:-1])
-    kernel = sizes if len(sizes) == 4 else (1, *sizes)
+    kt, kx, ky, kz = (1, *weight.shape[1:-1])[-4:]
     feats = x.feats
     if torch.is_autocast_enabled(feats.device.type):
         dtype = torch.get_autocast_dtype(feats.device.type)
         feats, weight = feats.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
-    out = _SubmanifoldConvolution.apply(feats, weight, bias, neighbour_map(x.geometry, kernel))
+    out = _SubmanifoldConvolution.apply(feats, weight, bias, neighbour_map(x.geometry, (kt, kx, ky, kz)))
     return x.replace(out)
 
 

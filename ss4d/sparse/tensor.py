@@ -192,7 +192,9 @@ def cat_features(tensors: Sequence[SparseTensor]) -> SparseTensor:
     first = tensors[0]
     for other in tensors[1:]:
         if other.geometry is not first.geometry:
-            raise ValueError("features of different voxel sets cannot be concatenated: bring them to one geometry first")
+            raise ValueError(
+                "features of different voxel sets cannot be concatenated: bring them to one geometry first"
+            )
     return first.replace(torch.cat([t.feats for t in tensors], dim=1))
 
 

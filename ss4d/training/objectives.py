@@ -75,28 +75,66 @@ class StructureVAEObjective(Objective):
         return Loss(total, {"bce": entropy.item(), "dice": dice.item(), "kl": kl.item(), "iou": iou.item()})
 
 
-class StructureFlowObjective(Objective):
-    """Conditional flow matching on structure latents; the image encoder learns along."""
+class FlowObjective(Objective):
+    """Conditional flow matching (paper §3), conditioned on the images of a clip.
+
+    The image encoder either learns along (`models["image_encoder"]`) or is that of another run, frozen; its tokens
+    are then computed once.
+    """
 
     path = FlowPath()
 
     @torch.no_grad()
     def prepare(self, clips: ClipSet) -> None:
-        encoder = load_model(Path(self.options["structure_vae"]) / "ckpts" / "encoder")
-        self.latents = []
+        self.tokens: list[Tensor] = []  # [K, T, L, D] of each clip
+        if "image_encoder" in self.models:
+            return
+        encoder = load_model(Path(self.options["image_encoder"]))
         for index in range(len(clips)):
-            self.latents.append(encoder(clips.whole(index).occupancy(clips.resolution)).mean[0])
+            clip = clips.whole(index)
+            views = range(clip.windows[0].clip.cond.shape[0])
+            self.tokens.append(torch.stack([encoder(clip.conditioning([view])[0]).half() for view in views]))
+
+    def condition(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
+        """Image tokens [B, T, L, D] of a random conditioning video each, zero for a share of the windows."""
+        views = [int(torch.randint(w.clip.cond.shape[0], (1,), generator=generator)) for w in batch.windows]
+        if self.tokens:
+            chosen = [self.tokens[w.index][view, w.frames] for w, view in zip(batch.windows, views, strict=True)]
+            cond = torch.stack(chosen).float()
+        else:
+            images = batch.conditioning(views)
+            cond = self.models["image_encoder"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        keep = torch.rand(len(views), generator=generator) >= self.options["drop_condition"]
+        return cond * keep[:, None, None, None].to(cond.dtype)
+
+    def times(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
+        """One time a video, [B]: all frames of a clip are denoised together."""
+        options = self.options
+        return logit_normal_times(
+            len(batch.windows),
+            options["time_mean"],
+            options["time_std"],
+            options["time_share_at_one"],
+            generator,
+        )
+
+
+class StructureFlowObjective(FlowObjective):
+    """The flow of dense structure latents."""
+
+    @torch.no_grad()
+    def prepare(self, clips: ClipSet) -> None:
+        super().prepare(clips)
+        encoder = load_model(Path(self.options["structure_encoder"]))
+        wholes = (clips.whole(index).occupancy(clips.resolution) for index in range(len(clips)))
+        self.latents = [encoder(occupancy).mean[0] for occupancy in wholes]
 
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
         x0 = torch.stack([self.latents[w.index][w.frames] for w in batch.windows])
-        images = batch.conditioning(draw_views(batch, generator))
-        cond = self.models["image_encoder"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        cond = drop_condition(cond, self.options["drop_condition"], generator)
-        t = draw_times(len(batch.windows), self.options, generator)
+        cond, t = self.condition(batch, generator), self.times(batch, generator)
         noise = torch.randn(x0.shape, generator=generator)
-        x_t = self.path.sample(x0, noise, t)
         times = 1000 * t[:, None].expand(-1, batch.num_frames)
-        velocity = self.models["flow"](x_t, times, cond).float()
+        velocity = self.models["flow"](self.path.sample(x0, noise, t), times, cond).float()
         error = (velocity - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
         return Loss(error.mean(), error_by_time(error, t))
 
@@ -119,7 +157,8 @@ class SparseVAEObjective(Objective):
             for gaussians, frame in zip(sequence, window.frames, strict=True):
                 view, background = draw_target(window, frame, generator), torch.rand(3, generator=generator)
                 target = over(view.rgba, background)
-                render = rasterize(gaussians, view.extrinsics, view.intrinsics, *target.shape[1:], background)
+                height, width = target.shape[1:]
+                render = rasterize(gaussians, view.extrinsics, view.intrinsics, height, width, background)
                 renders.append(render.colour)
                 targets.append(target)
                 regulariser = regulariser + options["volume_weight"] * gaussians.scale.prod(1).mean()
@@ -132,22 +171,14 @@ class SparseVAEObjective(Objective):
         return Loss(total, {"l1": l1.item(), "ssim": ssim.item(), "kl": kl.item(), "psnr": psnr.item()})
 
 
-class SparseFlowObjective(Objective):
-    """Conditional flow matching on normalised voxel latents."""
-
-    path = FlowPath()
+class SparseFlowObjective(FlowObjective):
+    """The flow of voxel latents, normalised channel by channel."""
 
     @torch.no_grad()
     def prepare(self, clips: ClipSet) -> None:
-        encoder = load_model(Path(self.options["sparse_vae"]) / "ckpts" / "encoder")
-        images = load_model(Path(self.options["structure_flow"]) / "ckpts" / "image_encoder")
-        latents, self.cond = [], []
-        for index in range(len(clips)):
-            clip = clips.clips[index]
-            latents.append(encoder(clips.whole(index).voxels()).mean.feats)
-            views = clips.whole(index)
-            tokens = [images(views.conditioning([view])[0]).half() for view in range(clip.cond.shape[0])]
-            self.cond.append(torch.stack(tokens))  # [K, T, L, D]
+        super().prepare(clips)
+        encoder = load_model(Path(self.options["sparse_encoder"]))
+        latents = [encoder(clips.whole(index).voxels()).mean.feats for index in range(len(clips))]
         everything = torch.cat(latents)
         self.mean, self.std = everything.mean(0), everything.std(0)
         self.latents = [(latent - self.mean) / self.std for latent in latents]
@@ -157,18 +188,14 @@ class SparseFlowObjective(Objective):
 
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
         x0 = batch.voxels(self.latents)
-        views = draw_views(batch, generator)
-        cond = torch.stack(
-            [self.cond[w.index][view, w.frames] for w, view in zip(batch.windows, views, strict=True)]
-        ).float()
-        cond = drop_condition(cond, self.options["drop_condition"], generator)
-        t = draw_times(len(batch.windows), self.options, generator)
+        cond, t = self.condition(batch, generator), self.times(batch, generator)
         noise = torch.randn(x0.feats.shape, generator=generator)
-        x_t = self.path.sample(x0.feats, noise, t[x0.coords[:, 0].long()])
+        video = x0.coords[:, 0].long()
+        x_t = x0.replace(self.path.sample(x0.feats, noise, t[video]))
         times = 1000 * t[:, None].expand(-1, batch.num_frames)
-        velocity = self.models["flow"](x0.replace(x_t), times, cond).feats.float()
+        velocity = self.models["flow"](x_t, times, cond).feats.float()
         error = (velocity - self.path.velocity(x0.feats, noise)).square().mean(1)
-        per_video = torch.stack([error[x0.coords[:, 0] == video].mean() for video in range(len(t))])
+        per_video = torch.zeros(len(t)).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
         return Loss(per_video.mean(), error_by_time(per_video, t))
 
 
@@ -178,11 +205,6 @@ OBJECTIVES: dict[str, type[Objective]] = {
     "sparse_vae": SparseVAEObjective,
     "sparse_flow": SparseFlowObjective,
 }
-
-
-def draw_views(batch: ClipBatch, generator: torch.Generator) -> list[int]:
-    """One conditioning video for each window."""
-    return [int(torch.randint(w.clip.cond.shape[0], (1,), generator=generator)) for w in batch.windows]
 
 
 @dataclass
@@ -203,17 +225,6 @@ def draw_target(window: Window, frame: int, generator: torch.Generator) -> Targe
         return TargetView(clip.views[frame, view], clip.extrinsics[view], clip.intrinsics[view])
     view -= around
     return TargetView(clip.cond[view, frame], clip.cond_extrinsics[view], clip.cond_intrinsics[view])
-
-
-def draw_times(count: int, options: Mapping[str, Any], generator: torch.Generator) -> Tensor:
-    """One time a video: all frames of a clip are denoised together."""
-    return logit_normal_times(count, options["time_mean"], options["time_std"], options["time_share_at_one"], generator)
-
-
-def drop_condition(cond: Tensor, probability: float, generator: torch.Generator) -> Tensor:
-    """Zero the tokens [B, T, L, D] of a share of the videos, for classifier-free guidance."""
-    keep = torch.rand(cond.shape[0], generator=generator) >= probability
-    return cond * keep[:, None, None, None].to(cond.dtype)
 
 
 def error_by_time(error: Tensor, t: Tensor) -> dict[str, float]:

@@ -57,7 +57,13 @@ class Trainer:
         run_dir: Path,
         seed: int,
     ):
-        self.objective, self.clips, self.settings, self.specs, self.run_dir = objective, clips, settings, specs, run_dir
+        self.objective, self.clips, self.settings, self.specs, self.run_dir = (
+            objective,
+            clips,
+            settings,
+            specs,
+            run_dir,
+        )
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.ema = {key: value.detach().clone() for key, value in objective.models.state_dict().items()}
         self.optimizer = AdamW(
@@ -154,7 +160,11 @@ class Trainer:
         self.objective.models.load_state_dict(self.ema)
         for name, model in self.objective.models.items():
             save_model(
-                model, self.run_dir / "ckpts" / name, self.specs[name]["name"], dict(self.specs[name]["args"]), torch.float32
+                model,
+                self.run_dir / "ckpts" / name,
+                self.specs[name]["name"],
+                dict(self.specs[name]["args"]),
+                torch.float32,
             )
         self.objective.models.load_state_dict(live)
         if statistics := self.objective.statistics():

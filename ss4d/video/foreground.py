@@ -174,9 +174,7 @@ def crop_clip_rgba(rgba: np.ndarray, size: int) -> np.ndarray:
         uint8 [T, size, size, 4], not premultiplied; transparent black outside the image.
     """
     box = clip_crop_box(rgba[..., 3])
-    images = [
-        Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS) for frame in rgba
-    ]
+    images = [Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS) for frame in rgba]
     return np.stack([np.asarray(image) for image in images])
 
 

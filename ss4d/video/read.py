@@ -67,9 +67,7 @@ def read_clip(path: str | Path, num_frames: int | None = None) -> Clip:
             f" {', '.join(IMAGE_SUFFIXES)} images."
         )
     if num_frames is not None and len(clip) < num_frames:
-        warnings.warn(
-            f"{path} has only {len(clip)} of the {num_frames} frames asked for; using all.", stacklevel=2
-        )
+        warnings.warn(f"{path} has only {len(clip)} of the {num_frames} frames asked for; using all.", stacklevel=2)
     return clip
 
 
@@ -110,9 +108,7 @@ def _read_image(file: Path) -> Image.Image:
         with Image.open(file) as image:
             return ImageOps.exif_transpose(image)
     except (UnidentifiedImageError, OSError) as error:
-        raise VideoError(
-            f"{file} cannot be read as an image ({error}); replace it or take it away."
-        ) from error
+        raise VideoError(f"{file} cannot be read as an image ({error}); replace it or take it away.") from error
 
 
 def _read_video(path: Path, num_frames: int | None) -> Clip:

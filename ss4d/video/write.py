@@ -25,9 +25,7 @@ def write_video(path: str | Path, frames: np.ndarray, fps: float) -> None:
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"Videos are written as .mp4, but the path is {path}.")
     if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(
-            f"frames must be uint8 [T, H, W, 3], but they are {frames.dtype} {list(frames.shape)}."
-        )
+        raise ValueError(f"frames must be uint8 [T, H, W, 3], but they are {frames.dtype} {list(frames.shape)}.")
     if not fps > 0:
         raise ValueError(f"fps must be positive, but it is {fps}.")
     _, height, width, _ = frames.shape

@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 COMPONENTS = {"uint8": 5121, "int16": 5122, "uint16": 5123, "uint32": 5125, "float32": 5126}
 TYPES = {(): "SCALAR", (2,): "VEC2", (3,): "VEC3", (4,): "VEC4", (4, 4): "MAT4"}
 
-CUBE_VERTICES = np.array(
-    [[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], np.float32
-)
+CUBE_VERTICES = np.array([[x, y, z] for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)], np.float32)
 CUBE_TRIANGLES = np.array(
     [
         *([0, 1, 3], [0, 3, 2], [4, 6, 7], [4, 7, 5]),  # -x, +x
@@ -35,9 +33,7 @@ class GlbBuilder:
 
     def view(self, data: bytes) -> int:
         self.binary += b"\0" * (-len(self.binary) % 4)
-        self.json["bufferViews"].append(
-            {"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)}
-        )
+        self.json["bufferViews"].append({"buffer": 0, "byteOffset": len(self.binary), "byteLength": len(data)})
         self.binary += data
         return len(self.json["bufferViews"]) - 1
 
@@ -63,9 +59,7 @@ class GlbBuilder:
             "interpolation": interpolation,
         }
         channel = {"sampler": 0, "target": {"node": node, "path": path}}
-        self.json.setdefault("animations", []).append(
-            {"name": name, "samplers": [sampler], "channels": [channel]}
-        )
+        self.json.setdefault("animations", []).append({"name": name, "samplers": [sampler], "channels": [channel]})
 
     def write(self, path: Path) -> Path:
         binary = self.binary + b"\0" * (-len(self.binary) % 4)

@@ -20,9 +20,7 @@ FIELDS = ("xyz", "scale", "rotation", "opacity", "sh")
 FOCAL = 1.3737387  # 40 degrees
 INTRINSICS = torch.tensor([[FOCAL, 0, 0.5], [0, FOCAL, 0.5], [0, 0, 1]])
 OFF_CENTRE = torch.tensor([[1.1, 0, 0.3], [0, 1.6, 0.65], [0, 0, 1]])
-FRONT = torch.tensor(
-    [[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 2], [0, 0, 0, 1]]
-)  # at (0, -2, 0), looking along +y
+FRONT = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 2], [0, 0, 0, 1]])  # at (0, -2, 0), looking along +y
 BACKGROUND = torch.tensor([0.2, 0.5, 0.9])
 BACKENDS = ["numba", "torch"]
 
@@ -108,9 +106,7 @@ def test_isotropic_gaussian_has_the_closed_form(backend: str) -> None:
 def test_second_moments_are_the_projected_covariance(backend: str) -> None:
     # A needle along world x, turned by 30 degrees about the line of sight (y), seen well inside the image.
     half = math.radians(30) / 2
-    g = make(
-        [[0.0, 0.0, 0.0]], [[0.12, 0.03, 0.03]], [1.0], [[1.0] * 3], [[math.cos(half), 0, math.sin(half), 0]]
-    )
+    g = make([[0.0, 0.0, 0.0]], [[0.12, 0.03, 0.03]], [1.0], [[1.0] * 3], [[math.cos(half), 0, math.sin(half), 0]])
     size = 121
     alpha = rasterize(g, FRONT, INTRINSICS, size, size, BACKGROUND, backend=backend).alpha[0].double()
     x = torch.arange(size, dtype=torch.float64) + 0.5 - size / 2
@@ -120,9 +116,7 @@ def test_second_moments_are_the_projected_covariance(backend: str) -> None:
     direction = math.degrees(0.5 * math.atan2(2 * xy, xx - yy))
     assert direction == pytest.approx(30, abs=0.1)
     pixels = FOCAL * size / 2
-    assert float(xx + yy) == pytest.approx(
-        (0.12**2 + 0.03**2) * pixels**2 + 0.2, rel=0.05
-    )  # the tails are cut off
+    assert float(xx + yy) == pytest.approx((0.12**2 + 0.03**2) * pixels**2 + 0.2, rel=0.05)  # the tails are cut off
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
@@ -211,9 +205,7 @@ def test_numba_equals_torch(count: int, scale: float, height: int, width: int, i
     assert gradients.keys() == expected_gradients.keys() == {*FIELDS, "background"}
     for name, expected in expected_gradients.items():
         largest = float(expected.abs().max())
-        assert_close_but_for_thresholds(
-            gradients[name], expected, 1e-4 * largest, flip=0.01 * largest + 1e-12
-        )
+        assert_close_but_for_thresholds(gradients[name], expected, 1e-4 * largest, flip=0.01 * largest + 1e-12)
 
 
 def test_torch_derivatives_are_right() -> None:
@@ -246,9 +238,7 @@ def test_bitwise_the_same_on_any_number_of_threads() -> None:
 def test_values_that_are_not_numbers_hurt_only_themselves() -> None:
     g = random_scene(50, 0.05)
     image = rasterize(g, FRONT, INTRINSICS, 32, 32, BACKGROUND)
-    broken = make(
-        [[float("nan"), 0.0, 0.0], [0.0, float("nan"), 0.0]], [[0.1] * 3] * 2, [0.5] * 2, [[1.0] * 3] * 2
-    )
+    broken = make([[float("nan"), 0.0, 0.0], [0.0, float("nan"), 0.0]], [[0.1] * 3] * 2, [0.5] * 2, [[1.0] * 3] * 2)
     both = Gaussians(*(torch.cat([getattr(g, name), getattr(broken, name)]) for name in FIELDS))
     torch.testing.assert_close(rasterize(both, FRONT, INTRINSICS, 32, 32, BACKGROUND), image, atol=0, rtol=0)
 
@@ -282,15 +272,11 @@ def test_bad_input_is_one_clear_sentence() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-@pytest.mark.parametrize(
-    ("backend", "package"), [("gsplat", "gsplat"), ("inria", "diff_gaussian_rasterization")]
-)
+@pytest.mark.parametrize(("backend", "package"), [("gsplat", "gsplat"), ("inria", "diff_gaussian_rasterization")])
 def test_cuda_backends_equal_torch(backend: str, package: str) -> None:
     pytest.importorskip(package)
     g = random_scene(2000, 0.02)
-    near = (g.xyz[:, 1] + 2 < 0.3) | (
-        g.opacity[:, 0] > 0.98
-    )  # where Inria's near plane and alpha bound differ
+    near = (g.xyz[:, 1] + 2 < 0.3) | (g.opacity[:, 0] > 0.98)  # where Inria's near plane and alpha bound differ
     g = Gaussians(*(getattr(g, name)[~near] for name in FIELDS))
     images, gradients = render_with_gradients(g, 96, 112, backend, device="cuda")
     expected_images, expected_gradients = render_with_gradients(g, 96, 112, "torch")
@@ -298,9 +284,7 @@ def test_cuda_backends_equal_torch(backend: str, package: str) -> None:
         assert_close_but_for_thresholds(image, expected, 2e-4, flip=0.05)
     for name, expected in expected_gradients.items():
         largest = float(expected.abs().max())
-        if not (
-            backend == "inria" and name == "background"
-        ):  # that rasteriser takes the background as a constant
+        if not (backend == "inria" and name == "background"):  # that rasteriser takes the background as a constant
             assert_close_but_for_thresholds(gradients[name], expected, 1e-3 * largest, flip=0.05 * largest)
 
 

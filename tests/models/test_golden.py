@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import torch
@@ -80,12 +81,18 @@ def test_sparse_encoder():
 def test_gaussian_decoder(run: str):
     golden = Golden.load("e_dec_gs_win8")
     frames, out = golden.scalar(run, "num_frames"), golden.outputs(run)
-    model = build(golden)
+    model: Any = build(golden)
     x = voxels(golden.inputs(run), frames)
     assert_golden(model.features(x).feats, out["raw_feats"])
     sequence = model(x)[0]
     assert sequence.num_gaussians == out["gaussians_per_frame"].tolist()
-    names = {"xyz": "xyz", "scale": "scaling", "rotation": "rotation", "opacity": "opacity", "sh": "features_dc"}
+    names = {
+        "xyz": "xyz",
+        "scale": "scaling",
+        "rotation": "rotation",
+        "opacity": "opacity",
+        "sh": "features_dc",
+    }
     for ours, released in names.items():
         assert_golden(torch.cat([getattr(frame, ours) for frame in sequence]), out[released])
 

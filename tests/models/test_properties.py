@@ -24,7 +24,7 @@ SPARSE_FLOW: dict[str, Any] = {
     "io_block_channels": [12],
     "qk_rms_norm": True,
 }
-CONV_TYPES = {
+CONV_TYPES: dict[str, dict[str, Any]] = {
     "3D_1D": {"conv_type": "3D_1D", "io_block_channels_t": [24]},
     "3D_4D": {"conv_type": "3D_4D", "io_block_channels_t": [24]},
     "4D": {"conv_type": "4D"},
@@ -45,7 +45,7 @@ STRUCTURE_FLOW: dict[str, Any] = {
     "patch_size": 2,
     "qk_rms_norm": True,
 }
-VAE = {"resolution": 16, "model_channels": 24, "latent_channels": 4, "num_blocks": 2, "num_heads": 2}
+VAE: dict[str, Any] = {"resolution": 16, "model_channels": 24, "latent_channels": 4, "num_blocks": 2, "num_heads": 2}
 VAE |= {"pe_mode": "rope_t", "window_size": 4, "use_fp16": False}
 GAUSSIANS = {
     "lr": {"_xyz": 1.0, "_features_dc": 1.0, "_opacity": 1.0, "_scaling": 1.0, "_rotation": 0.1},
@@ -123,7 +123,11 @@ def test_a_trailing_empty_frame_counts_even_if_the_tensor_does_not_say_so():
 @pytest.mark.parametrize("frames", [1, 2, 5, 7])
 def test_structure_flow_treats_each_video_as_if_alone(options: dict, frames: int):
     model = build("SparseStructureFlow4DModel", **{**STRUCTURE_FLOW, **options})
-    x, t, cond = torch.randn(2, frames, 3, 4, 4, 4), 1000 * torch.rand(2, frames), torch.randn(2, frames, 5, 12)
+    x, t, cond = (
+        torch.randn(2, frames, 3, 4, 4, 4),
+        1000 * torch.rand(2, frames),
+        torch.randn(2, frames, 5, 12),
+    )
     together = model(x, t, cond)
     assert together.shape == x.shape and together.std() > 0
     close(model(x[1:], t[1:], cond[1:]), together[1:])
@@ -217,8 +221,14 @@ def test_half_precision_torso_keeps_norms_and_ends_in_float32():
         (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW, con_type="4D"), "did you mean 'conv_type'"),
         (lambda: create_model("SLatFlow4DModel", resolution=8), "needs the arguments in_channels"),
         (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW), "io_block_channels_t"),
-        (lambda: create_model("SLatFlow4DModel", **{**SPARSE_FLOW, "conv_type": "5D"}), "choose one of 3D_1D"),
-        (lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "num_heads": 5}), "do not divide into 5 heads"),
+        (
+            lambda: create_model("SLatFlow4DModel", **{**SPARSE_FLOW, "conv_type": "5D"}),
+            "choose one of 3D_1D",
+        ),
+        (
+            lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "num_heads": 5}),
+            "do not divide into 5 heads",
+        ),
         (lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "resolution": 5}), "patches of 2"),
     ],
 )

@@ -10,7 +10,14 @@ import torch
 from ss4d.nn import packed_attention
 from ss4d.segments import Segments
 
-CASES = [([3, 5, 1], [3, 5, 1]), ([4, 0, 2], [1, 3, 2]), ([4, 4], [4, 4]), ([2, 2], [5, 5]), ([2, 1], [0, 3]), ([], [])]
+CASES = [
+    ([3, 5, 1], [3, 5, 1]),
+    ([4, 0, 2], [1, 3, 2]),
+    ([4, 4], [4, 4]),
+    ([2, 2], [5, 5]),
+    ([2, 1], [0, 3]),
+    ([], []),
+]
 
 
 def naive(q, k, v, q_lengths, k_lengths):
@@ -39,7 +46,9 @@ def test_equals_naive_loops(backend: str, case: tuple):
 @pytest.mark.parametrize("case", CASES[:4])
 def test_gradients(backend: str, case: tuple):
     q_lengths, k_lengths = case
-    inputs = [torch.randn(sum(n), 2, 2, dtype=torch.float64, requires_grad=True) for n in (q_lengths, k_lengths, k_lengths)]
+    inputs = [
+        torch.randn(sum(n), 2, 2, dtype=torch.float64, requires_grad=True) for n in (q_lengths, k_lengths, k_lengths)
+    ]
     segments = Segments(q_lengths), Segments(k_lengths)
     assert torch.autograd.gradcheck(lambda q, k, v: packed_attention(q, k, v, *segments, backend), inputs)
 
@@ -48,7 +57,7 @@ def test_gradients(backend: str, case: tuple):
 def test_bfloat16_on_cpu_stays_near_the_reference(length: int):
     q, k, v = torch.randn(3, 2 * length, 2, 16).unbind(0)
     segments = Segments([length, length])
-    out = packed_attention(*(x.bfloat16() for x in (q, k, v)), segments, segments).float()
+    out = packed_attention(q.bfloat16(), k.bfloat16(), v.bfloat16(), segments, segments).float()
     expected = packed_attention(q, k, v, segments, segments, "torch")
     assert (out - expected).norm() / expected.norm() < 2e-2
 
@@ -62,7 +71,7 @@ def test_cuda_backends(backend: str):
     lengths = [300, 17, 512]
     q, k, v = torch.randn(3, sum(lengths), 4, 64, device="cuda").half().unbind(0)
     out = packed_attention(q, k, v, Segments(lengths), Segments(lengths), backend).float()
-    expected = packed_attention(*(x.float() for x in (q, k, v)), Segments(lengths), Segments(lengths), "torch")
+    expected = packed_attention(q.float(), k.float(), v.float(), Segments(lengths), Segments(lengths), "torch")
     assert (out - expected).norm() / expected.norm() < 2e-3
 
 

@@ -13,7 +13,9 @@ def coords(*rows: tuple[int, ...]) -> torch.Tensor:
 
 
 def test_rows_are_brought_into_video_and_frame_order():
-    x = SparseTensor(torch.arange(4.0)[:, None], coords((1, 0, 5, 5, 5), (0, 1, 2, 2, 2), (0, 0, 9, 0, 0), (0, 0, 1, 0, 0)))
+    x = SparseTensor(
+        torch.arange(4.0)[:, None], coords((1, 0, 5, 5, 5), (0, 1, 2, 2, 2), (0, 0, 9, 0, 0), (0, 0, 1, 0, 0))
+    )
     assert x.feats[:, 0].tolist() == [2, 3, 1, 0]  # inside a frame rows keep the order given
     assert x.num_frames == (2, 1)
     assert x.geometry.video_segments.lengths == [3, 1]
@@ -29,7 +31,11 @@ def test_empty_frames_and_videos_are_legal():
 
 
 def test_one_video_can_be_taken_out():
-    x = SparseTensor(torch.arange(3.0)[:, None], coords((0, 0, 1, 1, 1), (1, 0, 2, 2, 2), (1, 3, 2, 2, 2)), num_frames=[3, 5])
+    x = SparseTensor(
+        torch.arange(3.0)[:, None],
+        coords((0, 0, 1, 1, 1), (1, 0, 2, 2, 2), (1, 3, 2, 2, 2)),
+        num_frames=[3, 5],
+    )
     second = x.video(1)
     assert second.coords.tolist() == [[0, 0, 2, 2, 2], [0, 3, 2, 2, 2]]
     assert second.num_frames == (5,) and second.feats[:, 0].tolist() == [1, 2]

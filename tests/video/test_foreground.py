@@ -45,9 +45,7 @@ def test_keying_recovers_the_coverage_and_the_colour(background: tuple[int, ...]
     rgba = find_foreground(paint(alpha, RED, np.array(background)))
     assert np.abs(rgba[..., 3] / 255 - alpha).max() < 0.08
     solid = rgba[..., 3] > 128
-    assert (
-        np.abs(rgba[solid][:, :3].astype(int) - RED).max() <= 3
-    )  # none of the background is left in the edge
+    assert np.abs(rgba[solid][:, :3].astype(int) - RED).max() <= 3  # none of the background is left in the edge
 
 
 def test_keying_stands_the_noise_of_mp4(tmp_path: Path) -> None:

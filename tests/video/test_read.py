@@ -29,9 +29,7 @@ def write_transparent_webm(path: Path, frames: np.ndarray) -> None:
         stream.width, stream.height, stream.pix_fmt = frames.shape[2], frames.shape[1], "yuva420p"
         stream.metadata["alpha_mode"] = "1"
         for frame in frames:
-            container.mux(
-                stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format="yuva420p"))
-            )
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgba").reformat(format="yuva420p")))
         container.mux(stream.encode())
 
 
@@ -44,9 +42,7 @@ def test_mp4_frames_come_in_order_with_their_rate(tmp_path: Path) -> None:
     assert len(clip) == clip.num_source_frames == 12
 
 
-@pytest.mark.parametrize(
-    "num_frames, expected", [(1, [0]), (3, [0, 6, 11]), (4, [0, 4, 7, 11]), (12, [*range(12)])]
-)
+@pytest.mark.parametrize("num_frames, expected", [(1, [0]), (3, [0, 6, 11]), (4, [0, 4, 7, 11]), (12, [*range(12)])])
 def test_frames_are_sampled_from_first_to_last(tmp_path: Path, num_frames: int, expected: list[int]) -> None:
     write_video(tmp_path / "clip.mp4", ramp(12), fps=12)
     save_images(tmp_path / "images", ramp(12), [f"{number}.png" for number in range(12)])

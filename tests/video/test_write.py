@@ -37,9 +37,7 @@ def test_odd_sizes_are_padded_and_the_format_is_the_portable_one(tmp_path: Path)
         ("clip.mp4", np.zeros((1, 8, 8, 3), np.uint8), 0, "fps must be positive"),
     ],
 )
-def test_bad_input_leaves_no_file(
-    tmp_path: Path, name: str, frames: np.ndarray, fps: float, message: str
-) -> None:
+def test_bad_input_leaves_no_file(tmp_path: Path, name: str, frames: np.ndarray, fps: float, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_video(tmp_path / name, frames, fps)
     assert not list(tmp_path.iterdir())

@@ -28,16 +28,10 @@ def render(
     try:
         from gsplat import rasterization
     except ImportError as error:
-        raise ImportError(
-            "Rendering on CUDA needs gsplat: pip install gsplat, or name backend='torch'."
-        ) from error
+        raise ImportError("Rendering on CUDA needs gsplat: pip install gsplat, or name backend='torch'.") from error
     if len(gaussians) == 0:
-        return torch_reference.render(
-            gaussians, extrinsics, intrinsics, height, width, background, kernel_size
-        )
-    pixels = intrinsics * torch.tensor(
-        [[width], [height], [1]], device=intrinsics.device, dtype=intrinsics.dtype
-    )
+        return torch_reference.render(gaussians, extrinsics, intrinsics, height, width, background, kernel_size)
+    pixels = intrinsics * torch.tensor([[width], [height], [1]], device=intrinsics.device, dtype=intrinsics.dtype)
     image, alpha, _ = rasterization(
         means=gaussians.xyz,
         quats=gaussians.rotation,

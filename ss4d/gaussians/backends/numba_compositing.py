@@ -159,9 +159,7 @@ def forward_tile(splats: Array, entries: Array, top: int, left: int, image: Arra
 
 
 @njit(cache=True, nogil=True, parallel=True)
-def forward(
-    splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array, height: int, width: int
-) -> Array:
+def forward(splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array, height: int, width: int) -> Array:
     """Composite all tiles: image [5, H, W]."""
     image = np.empty((5, height, width), np.float32)
     tiles_x = (width + TILE - 1) // TILE

@@ -50,9 +50,7 @@ class Rasterize(torch.autograd.Function):
         splats = project(camera, xyz, scale, rotation, opacity, sh)
         tiles = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
         tile_order = spread_tiles(*tiles)
-        tile_start, splat_start, entry_splat, entry_slot = bin_tiles(
-            splats, depth_order(splats[:, 12]), *tiles
-        )
+        tile_start, splat_start, entry_splat, entry_slot = bin_tiles(splats, depth_order(splats[:, 12]), *tiles)
         image = torch.from_numpy(forward(splats, tile_order, tile_start, entry_splat, height, width))
         ctx.camera, ctx.bins = camera, (splats, tile_order, tile_start, splat_start, entry_splat, entry_slot)
         ctx.save_for_backward(*gaussians, image)

@@ -72,9 +72,7 @@ def unit(quaternion: Array) -> tuple[Scalar, Scalar, Scalar, Scalar, Scalar]:
 
 
 @njit(fastmath=FAST)
-def axes_in_camera(
-    camera: Array, w: Scalar, x: Scalar, y: Scalar, z: Scalar
-) -> tuple[Vector, Vector, Vector]:
+def axes_in_camera(camera: Array, w: Scalar, x: Scalar, y: Scalar, z: Scalar) -> tuple[Vector, Vector, Vector]:
     """The three rows of W R(q): what each camera axis sees of the principal axes."""
     r0 = (F(1) - F(2) * (y * y + z * z), F(2) * (x * y - w * z), F(2) * (x * z + w * y))
     r1 = (F(2) * (x * y + w * z), F(1) - F(2) * (x * x + z * z), F(2) * (y * z - w * x))
@@ -195,15 +193,9 @@ def project_backward(
         d1 = combine(F(1), combine(camera[0, 1], h0, camera[1, 1], h1), camera[2, 1], h2)
         d2 = combine(F(1), combine(camera[0, 2], h0, camera[1, 2], h1), camera[2, 2], h2)
         g_qw = qx * (d2[1] - d1[2]) + qy * (d0[2] - d2[0]) + qz * (d1[0] - d0[1])
-        g_qx = (
-            qy * (d0[1] + d1[0]) + qz * (d0[2] + d2[0]) + qw * (d2[1] - d1[2]) - F(2) * qx * (d1[1] + d2[2])
-        )
-        g_qy = (
-            qx * (d0[1] + d1[0]) + qz * (d1[2] + d2[1]) + qw * (d0[2] - d2[0]) - F(2) * qy * (d0[0] + d2[2])
-        )
-        g_qz = (
-            qx * (d0[2] + d2[0]) + qy * (d1[2] + d2[1]) + qw * (d1[0] - d0[1]) - F(2) * qz * (d0[0] + d1[1])
-        )
+        g_qx = qy * (d0[1] + d1[0]) + qz * (d0[2] + d2[0]) + qw * (d2[1] - d1[2]) - F(2) * qx * (d1[1] + d2[2])
+        g_qy = qx * (d0[1] + d1[0]) + qz * (d1[2] + d2[1]) + qw * (d0[2] - d2[0]) - F(2) * qy * (d0[0] + d2[2])
+        g_qz = qx * (d0[2] + d2[0]) + qy * (d1[2] + d2[1]) + qw * (d1[0] - d0[1]) - F(2) * qz * (d0[0] + d1[1])
         along = qw * g_qw + qx * g_qx + qy * g_qy + qz * g_qz  # normalisation leaves only what is across
         grad_rotation[m, 0] = F(2) * inverse * (g_qw - along * qw)
         grad_rotation[m, 1] = F(2) * inverse * (g_qx - along * qx)
