@@ -73,6 +73,7 @@ class SparseFlow(CompNet):
         )
         check_choice("pe_mode", pe_mode, ("rope_t", "ape"))
         heads = num_heads_of(model_channels, num_heads, num_head_channels)
+        self.in_channels = in_channels
         self.resolution, self.head_channels, self.rope_base = resolution, model_channels // heads, rope_base
         self.rotate, self.expand_self_attn = pe_mode == "rope_t" and expand_self_attn, expand_self_attn
         self.use_checkpoint = use_checkpoint
