@@ -20,6 +20,11 @@ from ss4d.training.trainer import Trainer, TrainerSettings
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> None:
+    run(config)
+
+
+def run(config: DictConfig) -> None:
+    """Train as a resolved `configs/train.yaml` says."""
     run_dir = Path(config.run_dir)
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, run_dir / "config.yaml", resolve=True)

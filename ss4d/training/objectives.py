@@ -140,10 +140,17 @@ class StructureFlowObjective(FlowObjective):
 
 
 class SparseVAEObjective(Objective):
-    """Reconstruct renderings: L1 + D-SSIM + KL, with regularisers on volume and opacity (TRELLIS' recipe)."""
+    """Reconstruct renderings: L1 + D-SSIM + KL, with regularisers on volume and opacity (TRELLIS' recipe).
+
+    Where `models` has no encoder, that of `options["encoder"]` is used, frozen: the decoder alone learns.
+    """
+
+    def prepare(self, clips: ClipSet) -> None:
+        encoder = self.models["encoder"] if "encoder" in self.models else load_model(Path(self.options["encoder"]))
+        self.encode = encoder.requires_grad_("encoder" in self.models).forward
 
     def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
-        posterior = self.models["encoder"](batch.voxels())
+        posterior = self.encode(batch.voxels())
         sequences = self.models["decoder"](posterior.sample())
         # Projection and SSIM subtract nearly equal numbers: half precision would destroy them.
         with torch.autocast("cpu", enabled=False):
@@ -217,13 +224,12 @@ class TargetView:
 
 
 def draw_target(window: Window, frame: int, generator: torch.Generator) -> TargetView:
-    """A random view of a frame: one from all around, or the conditioning view, which sees the object larger."""
+    """A random view of a frame: one from all around or, as often, from the front, cropped to the object."""
     clip = window.clip
-    around, front = clip.views.shape[1], clip.cond.shape[0]
-    view = int(torch.randint(around + front, (1,), generator=generator))
-    if view < around:
+    if float(torch.rand((), generator=generator)) < 0.5:
+        view = int(torch.randint(clip.views.shape[1], (1,), generator=generator))
         return TargetView(clip.views[frame, view], clip.extrinsics[view], clip.intrinsics[view])
-    view -= around
+    view = int(torch.randint(clip.cond.shape[0], (1,), generator=generator))
     return TargetView(clip.cond[view, frame], clip.cond_extrinsics[view], clip.cond_intrinsics[view])
 
 
