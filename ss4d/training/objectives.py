@@ -93,14 +93,14 @@ class FlowObjective(Objective):
         for index in range(len(clips)):
             clip = clips.whole(index)
             views = range(clip.windows[0].clip.cond.shape[0])
-            self.tokens.append(torch.stack([encoder(clip.conditioning([view])[0]).half() for view in views]))
+            self.tokens.append(torch.stack([encoder(clip.conditioning([view])[0]) for view in views]))
 
     def condition(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
         """Image tokens [B, T, L, D] of a random conditioning video each, zero for a share of the windows."""
         views = [int(torch.randint(w.clip.cond.shape[0], (1,), generator=generator)) for w in batch.windows]
         if self.tokens:
             chosen = [self.tokens[w.index][view, w.frames] for w, view in zip(batch.windows, views, strict=True)]
-            cond = torch.stack(chosen).float()
+            cond = torch.stack(chosen)
         else:
             images = batch.conditioning(views)
             cond = self.models["image_encoder"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
