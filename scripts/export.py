@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -32,7 +33,8 @@ def main() -> None:
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--steps", type=int, default=20, help="sampling steps written as the default")
-    parser.add_argument("--guidance", type=float, default=2.0, help="guidance strength written as the default")
+    parser.add_argument("--guidance", type=float, default=2.0, help="guidance strength of the structure")
+    parser.add_argument("--latent-guidance", type=float, default=0.0, help="guidance strength of the voxel latents")
     options = parser.parse_args()
 
     total = 0
@@ -43,24 +45,31 @@ def main() -> None:
         save_model(loaded, options.out / "ckpts" / name, spec["name"], spec["args"], torch.float16)
         total += sum(parameter.numel() for parameter in loaded.parameters())
     statistics = read_weights(options.runs / "sparse_flow" / "ckpts" / "latent_statistics.safetensors")
-    write_pipeline(options.out, statistics, options.steps, options.guidance)
+    structure = sampler(options.steps, options.guidance)
+    write_pipeline(options.out, statistics, structure, sampler(options.steps, options.latent_guidance))
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{total:,} parameters, {size / 1e6:.2f} MB in {options.out}")
 
 
-def write_pipeline(folder: Path, statistics: dict[str, torch.Tensor], steps: int, guidance: float) -> None:
-    """pipeline.json, with the released keys."""
-    sampler = {
+def sampler(steps: int, guidance: float) -> dict[str, Any]:
+    """Settings of one flow's sampler, in the released form."""
+    return {
         "name": "FlowEulerGuidanceIntervalSampler",
         "args": {"sigma_min": 1e-5},
         "params": {"steps": steps, "cfg_strength": guidance, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0},
     }
+
+
+def write_pipeline(
+    folder: Path, statistics: dict[str, torch.Tensor], structure: dict[str, Any], latents: dict[str, Any]
+) -> None:
+    """pipeline.json, with the released keys."""
     pipeline = {
         "name": "SS4DPipeline",
         "args": {
             "models": {name: f"ckpts/{name}" for name in MODELS},
-            "sparse_structure_sampler": sampler,
-            "slat_sampler": sampler,
+            "sparse_structure_sampler": structure,
+            "slat_sampler": latents,
             "slat_normalization": {key: [round(v, 6) for v in value.tolist()] for key, value in statistics.items()},
         },
     }
