@@ -55,7 +55,7 @@ def main() -> None:
     for name, clip in tqdm(sorted(clips.items()), unit="clip"):
         result = pipeline.run(clip.cond[0].numpy(), seed=options.seed)
         scores.append(score(clip, result))
-        lines.append(scores[-1].row(f"{name}, {clip.record['clip']}"))
+        lines.append(scores[-1].row(f"{name}, {clip.record['clip'].replace('|', ' ')}"))
         draw(clip, result, options.out / f"{name.replace('/', '__')}.png")
     columns = zip(*([s.psnr, s.voxel_iou, s.silhouette, s.copied_alpha] for s in scores), strict=True)
     lines.append(Scores(*(float(np.mean(column)) for column in columns)).row("**mean**"))

@@ -8,6 +8,7 @@ y[p] = b + sum_k W[:, k, :] x[p + k - K // 2], where neighbours that are not occ
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -72,34 +73,43 @@ class _SubmanifoldConvolution(torch.autograd.Function):
     def forward(ctx: Any, feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: NeighbourMap) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(feats, weight)
         ctx.pairs, ctx.has_bias = pairs, bias is not None
-        kernels = weight.flatten(1, -2)  # [out, K, in]
-        centre = kernels.shape[1] // 2
-        out = torch.nn.functional.linear(feats, kernels[:, centre], bias)
-        for k, (source, target) in enumerate(zip(pairs.source, pairs.target, strict=True)):
-            if source is not None and target is not None and len(source):
-                out.index_add_(0, target, feats.index_select(0, source) @ kernels[:, k].T)
+        matrices = weight.flatten(1, -2).permute(1, 2, 0).contiguous()  # [K, in, out]
+        centre = matrices[len(matrices) // 2]
+        out = feats @ centre if bias is None else torch.addmm(bias, feats, centre)
+        for k, source, target in _blocks(pairs):
+            out.index_add_(0, target, feats.index_select(0, source) @ matrices[k])
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         feats, weight = ctx.saved_tensors
-        kernels = weight.flatten(1, -2)
-        centre = kernels.shape[1] // 2
+        matrices = weight.flatten(1, -2).transpose(0, 1).contiguous()  # [K, out, in]
+        centre = len(matrices) // 2
         need_feats, need_weight = ctx.needs_input_grad[:2]
-        grad_feats = grad @ kernels[:, centre] if need_feats else None
-        grad_kernels = torch.zeros_like(kernels) if need_weight else None
-        if grad_kernels is not None:
-            grad_kernels[:, centre] = grad.T @ feats
-        for k, (source, target) in enumerate(zip(ctx.pairs.source, ctx.pairs.target, strict=True)):
-            if source is None or target is None or not len(source):
-                continue
+        grad_feats = grad @ matrices[centre] if need_feats else None
+        grad_matrices = torch.zeros_like(matrices) if need_weight else None
+        if grad_matrices is not None:
+            grad_matrices[centre] = grad.T @ feats
+        for k, source, target in _blocks(ctx.pairs):
             gathered = grad.index_select(0, target)
             if grad_feats is not None:
-                grad_feats.index_add_(0, source, gathered @ kernels[:, k])
-            if grad_kernels is not None:
-                grad_kernels[:, k] = gathered.T @ feats.index_select(0, source)
-        grad_weight = grad_kernels.view_as(weight) if grad_kernels is not None else None
+                grad_feats.index_add_(0, source, gathered @ matrices[k])
+            if grad_matrices is not None:
+                grad_matrices[k].addmm_(gathered.T, feats.index_select(0, source))
+        grad_weight = None if grad_matrices is None else grad_matrices.transpose(0, 1).reshape(weight.shape)
         return grad_feats, grad_weight, grad.sum(0) if ctx.has_bias else None, None
+
+
+# Rows gathered, multiplied and scattered at a time: few enough to stay in a core's cache, enough to keep it busy.
+_BLOCK_ROWS = 4096
+
+
+def _blocks(pairs: NeighbourMap) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """(kernel offset, source rows, target rows) of all pairs but the centre's, at most _BLOCK_ROWS at a time."""
+    for k, (source, target) in enumerate(zip(pairs.source, pairs.target, strict=True)):
+        if source is not None and target is not None and len(source):
+            for rows in zip(source.split(_BLOCK_ROWS), target.split(_BLOCK_ROWS), strict=True):
+                yield k, *rows
 
 
 def submanifold_convolution(x: SparseTensor, weight: Tensor, bias: Tensor | None = None) -> SparseTensor:

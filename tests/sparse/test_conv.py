@@ -8,7 +8,7 @@ import pytest
 import torch
 from voxels import random_voxels
 
-from ss4d.sparse import SparseTensor, neighbour_map, submanifold_convolution
+from ss4d.sparse import SparseTensor, conv, neighbour_map, submanifold_convolution
 
 KERNELS = [(3, 3, 3), (1, 1, 1), (3, 1, 1, 1), (3, 3, 3, 3), (1, 3, 5, 1), (5, 1, 1, 1)]
 
@@ -41,6 +41,18 @@ def test_equals_naive_loops_and_gradients_check(kernel: tuple[int, ...]):
     assert torch.autograd.gradcheck(
         lambda f, w, b: submanifold_convolution(small.replace(f), w, b).feats, (feats, weight, bias)
     )
+
+
+def test_working_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+    x = random_voxels([3], side=5, density=0.4, channels=3, dtype=torch.float64)
+    weight = torch.randn(2, 3, 3, 3, 3, dtype=torch.float64, requires_grad=True)
+    feats, results = x.feats.requires_grad_(), []
+    for rows in (4096, 7):
+        monkeypatch.setattr(conv, "_BLOCK_ROWS", rows)
+        out = submanifold_convolution(x.replace(feats), weight).feats
+        results.append([out, *torch.autograd.grad(out.square().sum(), (feats, weight))])
+    for whole, blocked in zip(*results, strict=True):
+        torch.testing.assert_close(whole, blocked)
 
 
 def test_full_grid_equals_dense_convolution():
