@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import linprog
 
-from dataset_toolkits.voxelize import voxelize
+from dataset_toolkits.overlap import voxelize
 
 
 def touches(triangle: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
