@@ -7,16 +7,20 @@ DEMO_CLIP=assets/demo.mp4
 DEMO_MODEL=checkpoints/ss4d-tiny
 DEMO_OUT=outputs/demo
 VENV=.venv
-STAMP=$VENV/.ss4d-installed # what was installed: a checksum of the files that decide it
+STAMP=$VENV/.ss4d-installed         # what was installed: a checksum of the files that decide it
+DEV_STAMP=$VENV/.ss4d-dev-installed # the same for what tests and data preparation want on top
 
 usage() {
     cat <<END
-Usage: ./setup.sh install|demo|test
+Usage: ./setup.sh install|data|demo|test
   install   create $VENV and install SS4D with pinned requirements; does nothing where that is done
+  data      install, then add what preparing data wants (Ray, DINOv2, Objaverse; also the linters and pytest)
   demo      install, then turn $DEMO_CLIP into 4D Gaussians in $DEMO_OUT
+  blender   create $BLENDER_VENV with Blender, for the dataset toolkit's stages pose and render (Python 3.11)
   test      install, then lint, check types and run the tests
 Environment:
   PYTHON            interpreter to create $VENV with, 3.10 to 3.13 (default: the first one found)
+  BLENDER_PYTHON    Python 3.11 to create $BLENDER_VENV with (default: python3.11)
   SS4D_TEST_WORKERS processes that share the tests (default: 2; 0 runs them in one)
 END
 }
@@ -79,8 +83,21 @@ install() {
     say "installed in $VENV"
 }
 
-pip_install() {
-    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check "$@" ||
+install_dev() {
+    local wanted
+    wanted=$(cksum <requirements-dev.txt)
+    if [[ -f $DEV_STAMP && $DEV_STAMP -nt $STAMP && $(<"$DEV_STAMP") == "$wanted" ]]; then return; fi
+    say "installing what tests and data preparation want on top"
+    pip_install -r requirements-dev.txt
+    echo "$wanted" >"$DEV_STAMP"
+}
+
+pip_install() { pip_install_in "$VENV" "$@"; }
+
+pip_install_in() {
+    local venv=$1
+    shift
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" ||
         fail "pip install $* failed (see above); check the network connection and try again."
 }
 
@@ -90,6 +107,46 @@ demo() {
     "$VENV/bin/python" inference.py "$DEMO_CLIP" --model "$DEMO_MODEL" --out "$DEMO_OUT"
     say "the result is in $DEMO_OUT"
 }
+
+install_blender() {
+    local python=${BLENDER_PYTHON:-python3.11} wanted version
+    wanted=$(cksum <requirements-blender.txt)
+    if [[ -f $BLENDER_STAMP && $(<"$BLENDER_STAMP") == "$wanted" && -x $BLENDER_VENV/bin/python ]]; then return; fi
+    rm -f "$BLENDER_STAMP"
+    if ! "$BLENDER_VENV/bin/python" -m pip --version >/dev/null 2>&1; then
+        version=$(python_version "$python") || version="not found"
+        [[ $version == 3.11 ]] ||
+            fail "Blender needs Python 3.11 exactly, but $python is $version; install it (on Debian 12: apt-get" \
+                "install python3.11 python3.11-venv) or name it: BLENDER_PYTHON=/path/to/python3.11 ./setup.sh blender"
+        "$python" -c 'import ensurepip, venv' 2>/dev/null ||
+            fail "$python lacks its venv module; on Debian and Ubuntu: apt-get install python3.11-venv"
+        say "creating $BLENDER_VENV"
+        "$python" -m venv "$BLENDER_VENV"
+    fi
+    say "installing Blender (a large download)"
+    pip_install_in "$BLENDER_VENV" -r requirements-blender.txt
+    check_blender
+    echo "$wanted" >"$BLENDER_STAMP"
+    say "installed in $BLENDER_VENV"
+}
+
+# Blender renders a picture; where it cannot, the system libraries that it needs are installed or named.
+check_blender() {
+    local log
+    blender_renders >/dev/null && return
+    if ((EUID == 0)) && command -v apt-get >/dev/null; then
+        say "Blender does not start yet; installing its system libraries: $BLENDER_LIBRARIES"
+        # shellcheck disable=SC2086
+        apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+            $BLENDER_LIBRARIES >/dev/null || fail "apt-get failed (see above)."
+        blender_renders >/dev/null && return
+    fi
+    log=$(blender_renders | tail -n 5) || true
+    fail "Blender cannot render here. It needs system libraries; on Debian and Ubuntu, as root:" \
+        "apt-get install $BLENDER_LIBRARIES"$'\n'"It said: $log"
+}
+
+blender_renders() { "$BLENDER_VENV/bin/python" -I dataset_toolkits/blender/selftest.py 2>&1; }
 
 # Lint comes first and does not stop the tests, so that the last line printed is pytest's summary.
 run_tests() {
@@ -107,12 +164,18 @@ run_tests() {
 
 case ${1:-} in
     install) install ;;
+    data)
+        install
+        install_dev
+        ;;
     demo)
         install
         demo
         ;;
+    blender) install_blender ;;
     test)
         install
+        install_dev
         run_tests
         ;;
     -h | --help | help) usage ;;

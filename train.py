@@ -11,7 +11,7 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ss4d.data import ClipSet
+from ss4d.data import DataSettings, open_dataset
 from ss4d.models import create_model
 from ss4d.models.checkpoint import load_weights
 from ss4d.training.objectives import OBJECTIVES
@@ -40,10 +40,13 @@ def run(config: DictConfig) -> None:
             load_weights(model, Path(config.init_from) / "ckpts" / f"{name}.safetensors")
         print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters")
     objective = OBJECTIVES[config.objective.name](models, options["objective"])
-    clips = ClipSet(Path(config.data.root), config.data.split, config.data.objects)
-    print(f"{len(clips)} clips from {config.data.root}; run folder {run_dir}")
+    data = DataSettings(**options["data"])
+    dataset = open_dataset(objective.dataset, data)
+    print(f"{len(dataset)} clips from {data.root}; run folder {run_dir}")
+    for stage, count in dataset.clips.skipped.items():
+        print(f"left out: {count} clips that the {stage} stage did not make")
     settings = TrainerSettings(**options["train"])
-    Trainer(objective, clips, settings, options["models"], run_dir, config.seed).fit()
+    Trainer(objective, dataset, data, settings, options["models"], run_dir, config.seed).fit()
 
 
 def git_commit() -> str:

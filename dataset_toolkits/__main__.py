@@ -1,81 +1,115 @@
-"""Command line: `python -m dataset_toolkits prepare --assets DIR --root OUT`."""
+"""From animated assets to training data; see docs/data.md.
+
+stages, in order:
+  collect    list and hash assets from a folder or Objaverse
+  pose       pose the clips of every asset (Blender)
+  curate     measure clips against thresholds
+  render     views with depth and conditioning videos (Blender)
+  voxelize   surface voxels of every frame
+  features   features of the voxels that a camera sees
+  encode     latents, with given checkpoints
+  report     one HTML page about the data set
+  all        all but encode
+"""
 
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from pathlib import Path
 
-from dataset_toolkits.clip import Parameters
-from dataset_toolkits.index import AssetEntry, read_index
-from dataset_toolkits.prepare import prepare_objects
+from dataset_toolkits.collect import collect
+from dataset_toolkits.config import ToolkitConfig, load_config, save_config
+from dataset_toolkits.curate import curate
+from dataset_toolkits.encode import EncodeStage
+from dataset_toolkits.execute import Execution, Shard, run_stage
+from dataset_toolkits.features import FeaturesStage
+from dataset_toolkits.pose import PoseStage
+from dataset_toolkits.render import RenderStage
+from dataset_toolkits.report import write_report
+from dataset_toolkits.voxelize import VoxelizeStage
+
+MAX_STATUS = 100
+INTERRUPTED = 130
+ALL = ("collect", "pose", "curate", "render", "voxelize", "features", "report")
+ITEM_STAGES = {stage.name: stage for stage in (PoseStage, RenderStage, VoxelizeStage, FeaturesStage, EncodeStage)}
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a subcommand; returns the number of objects and clips that failed, at most 100."""
-    options = _parser().parse_args(arguments)
-    return options.run(options)
+    """Run a stage; returns the number of items that failed, at most 100, or 2 where it cannot start."""
+    given = _parser().parse_intermixed_args(arguments)
+    try:
+        execution = Execution(
+            workers=given.workers,
+            executor=given.executor,
+            address=given.address,
+            shard=Shard.parse(given.shard),
+            time_limit=given.time_limit,
+            retry=given.retry,
+        )
+        if given.stage not in ITEM_STAGES and execution.shard.count > 1:
+            raise ValueError(f"--shard goes with one of {', '.join(ITEM_STAGES)}: {given.stage} is not cut into items")
+        config = load_config(given.root, given.config, given.overrides)
+        save_config(given.root, config)
+        stages = ALL if given.stage == "all" else (given.stage,)
+        return min(sum(_run(stage, given.root, config, execution) for stage in stages), MAX_STATUS)
+    except ValueError as error:
+        print(f"{given.stage}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"{given.stage}: interrupted; run the same command again to go on from here", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(stage: str, root: Path, config: ToolkitConfig, execution: Execution) -> int:
+    """Run one stage; returns the number of failed items."""
+    options = getattr(config, stage)
+    if stage in ITEM_STAGES:
+        return run_stage(ITEM_STAGES[stage](root, options), execution)
+    if stage == "collect":
+        return collect(root, options)
+    if stage == "curate":
+        curate(root, options)
+    else:
+        print(f"report: {write_report(root, options)}")
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m dataset_toolkits", description=__doc__)
-    commands = parser.add_subparsers(required=True)
-    defaults = Parameters()
-    prepare = commands.add_parser("prepare", help="pose, voxelise and render the clips of animated objects")
-    prepare.set_defaults(run=_prepare)
-    prepare.add_argument("--assets", type=Path, required=True, help="folder with index.json")
-    prepare.add_argument("--root", type=Path, required=True, help="folder of the data set to write")
-    prepare.add_argument("--objects", help="ids separated by commas; default: all")
-    prepare.add_argument("--split", help="only the objects of this split")
-    prepare.add_argument("--clips-per-object", type=int, default=4, help="at most, the best clip first")
-    prepare.add_argument("--frames", type=int, default=defaults.frames, help="spread over each clip")
-    prepare.add_argument("--resolution", type=int, default=defaults.resolution, help="voxels along each axis")
-    prepare.add_argument("--views", type=int, default=defaults.views, help="cameras all around")
-    prepare.add_argument("--size", type=int, default=defaults.size, help="pixels of these views")
-    prepare.add_argument("--cond-views", type=int, default=defaults.cond_views, help="videos from the front")
-    prepare.add_argument("--cond-size", type=int, default=defaults.cond_size, help="pixels of these videos")
-    prepare.add_argument("--workers", type=int, default=2, help="processes")
+    parser = argparse.ArgumentParser(
+        prog="python -m dataset_toolkits",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog="The exit status is the number of failed items, at most 100; 2 also means that the stage did not start.",
+    )
+    parser.add_argument("stage", choices=[*ALL[:-1], "encode", "report", "all"], metavar="STAGE")
+    parser.add_argument("--root", type=Path, required=True, help="folder of the data set")
+    parser.add_argument("--config", type=Path, help="options that differ from the defaults; replaces ROOT/config.yaml")
+    parser.add_argument("--workers", type=_at_least_one, help="processes; default: one a core")
+    parser.add_argument("--executor", choices=("local", "ray"), default="local", help="where items are made")
+    parser.add_argument("--address", default="auto", help="of the Ray cluster; default: the one of this machine")
+    parser.add_argument("--shard", default="0/1", metavar="I/N", help="make only every N-th item, from the I-th on")
+    parser.add_argument("--time-limit", type=_seconds, metavar="S", help="seconds an item; default: the stage's own")
+    parser.add_argument("--retry", action="store_true", help="make items again that failed in an earlier run")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, such as render.size=256")
     return parser
 
 
-def _prepare(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    entries = _select(read_index(options.assets), options.objects, options.split)
-    parameters = Parameters(
-        frames=options.frames,
-        resolution=options.resolution,
-        views=options.views,
-        size=options.size,
-        cond_views=options.cond_views,
-        cond_size=options.cond_size,
-    )
-    total = sum(len(entry.clips[: options.clips_per_object]) for entry in entries)
-    num_clips = num_resumed = num_left_out = num_failed = 0
-    with tqdm(total=total, unit="clip") as progress:
-        for result in prepare_objects(entries, options.root, parameters, options.clips_per_object, options.workers):
-            num_clips += len(result.records)
-            num_resumed += result.num_resumed
-            num_left_out += len(result.root_motion)
-            num_failed += len(result.failures)
-            progress.update(len(result.records) + len(result.failures))
-            for failure in result.failures:
-                progress.write(f"FAILED {failure.object_id} {failure.clip or ''}: {failure.error}")
-    print(
-        f"{num_clips} clips in {options.root} ({num_resumed} were there), "
-        f"{num_left_out} left out for root motion, {num_failed} failures"
-    )
-    return min(num_failed, 100)
+def _at_least_one(text: str) -> int:
+    if not (text.isdecimal() and int(text) >= 1):
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 1 on")
+    return int(text)
 
 
-def _select(entries: list[AssetEntry], objects: str | None, split: str | None) -> list[AssetEntry]:
-    if objects:
-        wanted = objects.split(",")
-        unknown = set(wanted) - {entry.object_id for entry in entries}
-        if unknown:
-            raise SystemExit(f"not in the index: {', '.join(sorted(unknown))}")
-        entries = [entry for entry in entries if entry.object_id in wanted]
-    return [entry for entry in entries if split in (None, entry.split)]
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds above 0")
+    return seconds
 
 
 if __name__ == "__main__":

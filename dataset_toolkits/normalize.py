@@ -2,53 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 MARGIN = 0.05
-ROOT_MOTION_RATIO = 1.7
 
 
 @dataclass(frozen=True)
 class Placement:
-    """`normalised = (original - centre) * scale` for all frames of a clip.
-
-    `motion_ratio` is the longest side of the box of the clip over that of an average frame: above
-    `ROOT_MOTION_RATIO` the object travels and would fill only a corner of the cube in each frame.
-    """
+    """`normalised = (original - centre) * scale` for all frames of a clip."""
 
     scale: float
     centre: tuple[float, float, float]
-    motion_ratio: float
-
-    @property
-    def has_root_motion(self) -> bool:
-        return self.motion_ratio > ROOT_MOTION_RATIO
-
-    def apply(self, vertices: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Move `vertices` [..., 3] into the unit cube."""
-        return ((vertices - np.asarray(self.centre)) * self.scale).astype(np.float32)
 
 
-def fit_clip(vertices: NDArray[np.float32]) -> Placement:
-    """Placement putting `vertices` [T, V, 3] of all frames into [-0.5, 0.5]^3, longest side 1 - `MARGIN`.
-
-    Pass only vertices that triangles use.
+def placement(low: Sequence[float], high: Sequence[float]) -> Placement:
+    """Puts the box of a clip, `low` [3] to `high` [3], into [-0.5, 0.5]^3: centred, longest side 1 - `MARGIN`.
 
     Raises:
-        ValueError: the vertices are not finite or all in one place.
+        ValueError: the box has no size.
     """
-    low, high = vertices.min(axis=1), vertices.max(axis=1)
-    frame_sides = (high - low).max(axis=1)
-    clip_low, clip_high = low.min(axis=0), high.max(axis=0)
-    side = float((clip_high - clip_low).max())
-    if not np.isfinite(side) or side <= 0:
+    side = max(top - bottom for bottom, top in zip(low, high, strict=True))
+    if not side > 0:
         raise ValueError(f"an object spanning {side} units cannot be scaled to the unit cube; drop the clip")
-    centre = (clip_low + clip_high) / 2
-    return Placement(
-        scale=(1 - MARGIN) / side,
-        centre=(float(centre[0]), float(centre[1]), float(centre[2])),
-        motion_ratio=side / float(frame_sides.mean()),
-    )
+    x, y, z = ((bottom + top) / 2 for bottom, top in zip(low, high, strict=True))
+    return Placement((1 - MARGIN) / side, (x, y, z))

@@ -6,34 +6,24 @@ testing", 2001): they are apart if and only if one of 13 axes separates them.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
 
-class SurfaceVoxels(NamedTuple):
-    """`coords` [N, 3] int16 voxels (x, y, z), sorted; `triangles` [N], one that overlaps each of them."""
-
-    coords: NDArray[np.int16]
-    triangles: NDArray[np.int32]
-
-
-def voxelize(corners: NDArray[np.floating], resolution: int) -> SurfaceVoxels:
-    """Voxels of the cube [-0.5, 0.5]^3, cut into `resolution`^3, that the surface touches.
+def surface_voxels(corners: NDArray[np.floating], resolution: int) -> NDArray[np.int16]:
+    """Voxels (x, y, z) of the cube [-0.5, 0.5]^3, cut into `resolution`^3, that the surface touches: [N, 3], sorted.
 
     `corners` [F, 3, 3] are the corner positions of the triangles. Voxels are closed boxes: a surface lying
     exactly between two voxels occupies both. Surface outside of the cube is ignored.
     """
-    grid = np.full((resolution,) * 3, -1, np.int32)
+    grid = np.zeros((resolution,) * 3, np.bool_)
     _mark_overlaps((np.asarray(corners, np.float64) + 0.5) * resolution, grid)
-    coords = np.argwhere(grid >= 0)
-    return SurfaceVoxels(coords.astype(np.int16), grid[tuple(coords.T)])
+    return np.argwhere(grid).astype(np.int16)
 
 
 @numba.njit(cache=True)
-def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.int32]) -> None:
+def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.bool_]) -> None:
     resolution = grid.shape[0]
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for face in range(len(corners)):
@@ -44,8 +34,8 @@ def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.int32]) -> Non
         for x in range(low[0], high[0] + 1):
             for y in range(low[1], high[1] + 1):
                 for z in range(low[2], high[2] + 1):
-                    if grid[x, y, z] < 0 and _overlaps(triangle, x + 0.5, y + 0.5, z + 0.5):
-                        grid[x, y, z] = face
+                    if not grid[x, y, z] and _overlaps(triangle, x + 0.5, y + 0.5, z + 0.5):
+                        grid[x, y, z] = True
 
 
 @numba.njit(cache=True)

@@ -2,64 +2,107 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dataset_toolkits.render import covered_box, project
 from ss4d.cameras import crop_intrinsics, hammersley_sphere, orbit_camera
+from ss4d.data.views import View
 from ss4d.video.foreground import clip_crop_box
 
-FRONT_AZIMUTH = 15.0  # degrees to either side
-FRONT_ELEVATION = 15.0  # degrees upwards
+RADIUS, FOV = 2.0, 40.0  # world units, degrees
 UNCROPPED_SIZE = 512  # pixels of the video on which the crop of the input views is found
 
 
-class Rig(NamedTuple):
-    """`extrinsics` [V, 4, 4] world to camera (OpenCV), `intrinsics` [V, 3, 3] normalised; float32."""
+class PixelBox(NamedTuple):
+    """Pixels `left <= x <= right`, `top <= y <= bottom`."""
 
-    extrinsics: NDArray[np.float32]
-    intrinsics: NDArray[np.float32]
-
-
-def sphere_rig(count: int) -> Rig:
-    """`count` cameras evenly over the sphere, looking at the centre."""
-    return _orbit_rig(hammersley_sphere(count))
+    left: int
+    top: int
+    right: int
+    bottom: int
 
 
-def front_rig(count: int, seed: int) -> Rig:
-    """`count` cameras near the front: the first exactly at azimuth 0, elevation 0, the others drawn at random
-    within `FRONT_AZIMUTH` and up to `FRONT_ELEVATION`."""
-    generator = np.random.default_rng(seed)
-    azimuths = generator.uniform(-FRONT_AZIMUTH, FRONT_AZIMUTH, count)
-    elevations = generator.uniform(0, FRONT_ELEVATION, count)
-    azimuths[0] = elevations[0] = 0.0
-    return _orbit_rig(zip(azimuths, elevations, strict=True))
+def clip_generator(clip_name: str) -> np.random.Generator:
+    """Random numbers that depend on the clip alone, not on the order of work."""
+    return np.random.default_rng(int.from_bytes(hashlib.sha256(clip_name.encode()).digest()[:8], "little"))
 
 
-def crop_to_clip(rig: Rig, vertices: NDArray[np.float32]) -> Rig:
-    """The same cameras, their intrinsics cropped to the object as the pipeline crops its input video.
+def sphere_rig(count: int, generator: np.random.Generator) -> list[View]:
+    """`count` cameras evenly over the sphere, looking at the centre; drawn: the offset of the whole set."""
+    offset = generator.random(2)
+    return [_orbit(azimuth, elevation) for azimuth, elevation in hammersley_sphere(count, (offset[0], offset[1]))]
 
-    That is one square for the whole clip, found on an uncropped video of `UNCROPPED_SIZE` pixels. The box of
-    the projected `vertices` [T, V, 3] (only those that triangles use) stands for that of its alpha, which is
-    at most a pixel smaller, where a sharp tip misses the samples of its last pixel.
+
+def conditioning_rig(
+    count: int,
+    yaws: Sequence[int],
+    azimuth_jitter: float,
+    elevations: Sequence[float],
+    fovs: Sequence[float],
+    generator: np.random.Generator,
+) -> list[View]:
+    """For every yaw `count` cameras that count as its front.
+
+    The first stands exactly at (azimuth yaw, elevation 0, fov 40); the others are drawn: azimuth within
+    `azimuth_jitter` degrees, elevation and field of view from the ranges (low, high), the radius such that the sphere
+    around the object fills the same part of the picture.
     """
-    cropped = []
-    for extrinsics, intrinsics in zip(*rig, strict=True):
-        covered = covered_box(project(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
-        corners = np.zeros((1, UNCROPPED_SIZE, UNCROPPED_SIZE), np.uint8)
-        corners[0, [covered.top, covered.bottom], [covered.left, covered.right]] = 255
-        box = [side / UNCROPPED_SIZE for side in clip_crop_box(corners)]
-        cropped.append(crop_intrinsics(torch.from_numpy(intrinsics), box).numpy())
-    return Rig(rig.extrinsics, np.stack(cropped))
+    views = []
+    for yaw in yaws:
+        views.append(_orbit(float(yaw), 0.0, yaw=yaw))
+        for _ in range(count - 1):
+            azimuth = yaw + generator.uniform(-azimuth_jitter, azimuth_jitter)
+            elevation, fov = generator.uniform(elevations[0], elevations[1]), generator.uniform(fovs[0], fovs[1])
+            views.append(_orbit(azimuth, elevation, fov, yaw))
+    return views
 
 
-def _orbit_rig(directions: Iterable[tuple[float, float]]) -> Rig:
-    cameras = [orbit_camera(azimuth, elevation) for azimuth, elevation in directions]
-    return Rig(
-        torch.stack([camera.extrinsics for camera in cameras]).numpy(),
-        torch.stack([camera.intrinsics for camera in cameras]).numpy(),
-    )
+def crop_to_clip(view: View, vertices: NDArray[np.floating]) -> View:
+    """The same camera, its intrinsics cropped to the object as the pipeline crops its input video.
+
+    That is one square for the whole clip, found on an uncropped video of `UNCROPPED_SIZE` pixels. The box of the
+    projected `vertices` [T, V, 3], normalised, stands for that of its alpha, which is at most a pixel smaller. Where
+    the pipeline's box is a pixel off square, the shorter side is made longer, so that pixels stay square.
+    """
+    extrinsics, intrinsics = np.array(view.extrinsics), np.array(view.intrinsics)
+    covered = covered_box(project(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
+    corners = np.zeros((1, UNCROPPED_SIZE, UNCROPPED_SIZE), np.uint8)
+    corners[0, [covered.top, covered.bottom], [covered.left, covered.right]] = 255
+    left, top, right, bottom = clip_crop_box(corners)
+    side = max(right - left, bottom - top)
+    box = [pixel / UNCROPPED_SIZE for pixel in (left, top, left + side, top + side)]
+    cropped = crop_intrinsics(torch.from_numpy(intrinsics).float(), box).tolist()
+    return View(view.extrinsics, cropped, view.azimuth, view.elevation, view.fov, view.radius, view.yaw)
+
+
+def project(
+    points: NDArray[np.floating], extrinsics: NDArray[np.floating], intrinsics: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """Image positions (u, v) in [0, 1] and depth of `points` [..., 3] in one camera: [..., 3]."""
+    camera = points @ extrinsics[:3, :3].T + extrinsics[:3, 3]
+    image = camera @ intrinsics.T
+    return np.concatenate([image[..., :2] / image[..., 2:], camera[..., 2:]], axis=-1)
+
+
+def covered_box(uv: NDArray[np.floating], size: int) -> PixelBox:
+    """Pixels of a `size` x `size` image that points at `uv` [..., >=2] in [0, 1] fall into, clipped to it."""
+    flat = uv.reshape(-1, uv.shape[-1])[:, :2]
+    low = np.clip(np.floor(flat.min(axis=0) * size).astype(int), 0, size - 1)
+    high = np.clip(np.ceil(flat.max(axis=0) * size).astype(int) - 1, 0, size - 1)
+    return PixelBox(int(low[0]), int(low[1]), int(high[0]), int(high[1]))
+
+
+def radius_for(fov: float) -> float:
+    """Distance from which a sphere fills as much of a picture of `fov` degrees as it does at `RADIUS` and `FOV`."""
+    return RADIUS * math.sin(math.radians(FOV / 2)) / math.sin(math.radians(fov / 2))
+
+
+def _orbit(azimuth: float, elevation: float, fov: float = FOV, yaw: int = 0) -> View:
+    camera = orbit_camera(azimuth, elevation, radius_for(fov), fov)
+    return View(camera.extrinsics.tolist(), camera.intrinsics.tolist(), azimuth, elevation, fov, radius_for(fov), yaw)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import socket
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -59,12 +60,13 @@ class Stage(ABC):
 
     Args:
         root: folder of the data set.
-        options: a dataclass of plain values; all of them decide the artifacts.
+        options: a dataclass of plain values; all of them decide the artifacts, but for fields made by `speed_option`.
     """
 
     name: ClassVar[str]
     version: ClassVar[int] = 1  # raise it when the same options and inputs give another artifact
     suffix: ClassVar[str | None] = None  # ending of the artifacts; None where the table is all that the stage makes
+    time_limit: ClassVar[float] = 600.0  # seconds an item may take where the command line gives no limit
 
     def __init__(self, root: Path, options: Any):
         self.root, self.options = root, options
@@ -85,9 +87,13 @@ class Stage(ABC):
     def close(self) -> None:  # noqa: B027 - most stages hold nothing
         """Release what `process` keeps between items, such as a running Blender; called once in every worker."""
 
+    def finish(self) -> None:  # noqa: B027 - most stages are their table
+        """Summarise all items, such as statistics of latents; called by the process that drives the stage when every
+        item has its record, just before the table is written."""
+
     def key(self, item: Item) -> str:
         """Decides whether an artifact is up to date: a hash of version, options and inputs."""
-        return digest([self.name, self.version, asdict(self.options), dict(item.inputs)])
+        return digest([self.name, self.version, deciding_options(self.options), dict(item.inputs)])
 
     def artifact(self, name: str) -> Path:
         """Where the artifact of an item lies."""
@@ -95,10 +101,15 @@ class Stage(ABC):
 
     def is_done(self, item: Item) -> bool:
         """Whether the item needs no work: made, or failed, from the same options and inputs."""
+        return self.current_record(item) is not None
+
+    def current_record(self, item: Item) -> Record | None:
+        """The item's record where it is of today's options and inputs and its artifact is there; else None."""
         record = read_record(self.root, self.name, item.name)
         if record is None or record.key != self.key(item):
-            return False
-        return record.error is not None or self.suffix is None or self.artifact(item.name).exists()
+            return None
+        complete = record.error is not None or self.suffix is None or self.artifact(item.name).exists()
+        return record if complete else None
 
     def run(self, item: Item) -> Record:
         """Make one item here and now, in one step: artifact first, then its record."""
@@ -112,8 +123,26 @@ class Stage(ABC):
         write_record(self.root, self.name, record)
         return record
 
+    def fail(self, item: Item, error: str, traceback: str) -> None:
+        """Record that an item failed; what an earlier run made of it goes. Names of temporary folders and addresses
+        in memory are cut out, so that the same failure leaves the same record."""
+        if self.suffix is not None:
+            self.artifact(item.name).unlink(missing_ok=True)
+        error, traceback = (_without_chance(self.root, text) for text in (error, traceback))
+        write_record(self.root, self.name, self.record(item, error=error, traceback=traceback))
+
     def record(self, item: Item, **outcome: Any) -> Record:
-        return Record(item.name, self.key(item), dict(item.inputs), asdict(self.options), **outcome)
+        return Record(item.name, self.key(item), dict(item.inputs), deciding_options(self.options), **outcome)
+
+
+def speed_option(default: Any) -> Any:
+    """A dataclass field that changes how fast a stage runs, not what it makes: a change makes nothing again."""
+    return field(default=default, metadata={"speed": True})
+
+
+def deciding_options(options: Any) -> dict[str, Any]:
+    """The options, a dataclass, that decide a stage's artifacts."""
+    return {f.name: getattr(options, f.name) for f in fields(options) if not f.metadata.get("speed")}
 
 
 def artifact_path(root: Path, stage: str, name: str, suffix: str) -> Path:
@@ -190,10 +219,24 @@ def temporary_folder(root: Path) -> Iterator[Path]:
 
 def sweep_temporary(root: Path) -> None:
     """Remove what killed processes of this host left under `ROOT/tmp`."""
-    for folder in (root / "tmp").glob(f"{socket.gethostname()}-*"):
-        pid = int(folder.name[len(socket.gethostname()) + 1 :].split("-")[0])
-        if not Path(f"/proc/{pid}").exists():
+    for folder in (root / "tmp").glob("*-*-*"):
+        host, pid, _ = folder.name.rsplit("-", 2)
+        if host == socket.gethostname() and not _is_running(int(pid)):
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: int) -> bool:
+    """Whether a process of this host can still write: in a container, dead ones may stay listed as zombies."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def _without_chance(root: Path, text: str) -> str:
+    text = re.sub(re.escape(str(root / "tmp")) + r"/[\w.-]+/", "", text)
+    return re.sub(r"\b0x[0-9a-f]{6,}", "0x...", text)
 
 
 def _record_path(root: Path, stage: str, name: str) -> Path:

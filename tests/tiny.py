@@ -6,14 +6,22 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from dataset_toolkits.stage import write_table
 from ss4d.cameras import hammersley_sphere, orbit_camera
+from ss4d.data.turns import turn_coords
+from ss4d.data.views import View, ViewArchiveWriter, ViewIndex
 from ss4d.models import create_model
 from ss4d.models.checkpoint import save_model
 
-RESOLUTION, IMAGE_SIZE, FEATURES = 16, 32, 12
+RESOLUTION, IMAGE_SIZE = 16, 32
+CHANNELS = ["red", "green", "blue", "normal_x", "normal_y", "normal_z", "offset_x", "offset_y", "offset_z"]
+FEATURES = len(CHANNELS)
+LATENT_CHANNELS, LATENT_SIDE = 8, 8
+QUARTER_TURNS = (0, 1)
 TRANSFORMER: dict[str, Any] = {"model_channels": 24, "num_blocks": 1, "num_heads": 2}
 FLOW = {**TRANSFORMER, "in_channels": 4, "out_channels": 4, "cond_channels": 24, "patch_size": 2, "qk_rms_norm": True}
 VAE = {**TRANSFORMER, "resolution": RESOLUTION, "latent_channels": 4, "pe_mode": "rope_t", "use_fp16": False}
@@ -75,31 +83,95 @@ def write_pipeline(folder: Path) -> Path:
 
 
 def write_clips(root: Path, frames: int = 4, views: int = 2) -> Path:
-    """Two clips of a box that slides along x, laid out as docs/data.md says."""
-    (root / "clips").mkdir(parents=True)
-    cameras = [orbit_camera(view.azimuth_deg, view.elevation_deg) for view in hammersley_sphere(views)]
-    front = orbit_camera(0, 0)
+    """Two clips of a box that slides along x, laid out as docs/data.md says.
+
+    Pictures are of one colour each (`picture`), latents of one turn and frame of one value (`latent`), plus noise.
+    """
+    for folder in ("features", "encode", "render"):
+        (root / folder).mkdir(parents=True)
+    tables: dict[str, list[dict[str, Any]]] = {"curate": [], "render": [], "features": [], "encode": []}
     for index, side in enumerate((4, 6)):
-        coords = []
-        for frame in range(frames):
-            occupied = torch.zeros(*[RESOLUTION] * 3, dtype=torch.bool)
-            occupied[2 + frame : 2 + frame + side, 5 : 5 + side, 5 : 5 + side] = True
-            coords.append(torch.nn.functional.pad(occupied.nonzero(), (1, 0), value=frame))
-        voxels = torch.cat(coords).short()
-        image = torch.full((IMAGE_SIZE, IMAGE_SIZE, 4), 200, dtype=torch.uint8)
-        image[:8] = 0
-        tensors = {
-            "coords": voxels,
-            "feats": torch.rand(len(voxels), FEATURES).half(),
-            "views": image.expand(frames, views, -1, -1, -1).contiguous(),
-            "extrinsics": torch.stack([camera.extrinsics for camera in cameras]),
-            "intrinsics": torch.stack([camera.intrinsics for camera in cameras]),
-            "cond": image.expand(1, frames, -1, -1, -1).contiguous(),
-            "cond_extrinsics": front.extrinsics[None],
-            "cond_intrinsics": front.intrinsics[None],
-        }
-        file = f"clips/box{index}.safetensors"
-        record = {"object_id": f"box{index}", "clip": "slide", "file": file, "split": "train"}
-        record["parameters"] = {"resolution": RESOLUTION}  # type: ignore[assignment]
-        save_file(tensors, root / file, {"clip": json.dumps(record)})
+        name, done = f"box{index}__slide", {"status": "done", "error": None, "clip_name": f"box{index}__slide"}
+        coords = box_voxels(side, frames)
+        _write_pictures(root / f"render/{name}.zip", frames, views)
+        _write_features(root / f"features/{name}.safetensors", coords)
+        _write_latents(root / f"encode/{name}.safetensors", coords, frames)
+        tables["curate"].append(
+            {
+                **{"clip_name": name, "asset_id": f"box{index}", "clip": "slide", "split": "train", "accepted": True},
+                **{"category": ("cube", "crate")[index], "group": "boxes", "reasons": ""},
+            }
+        )
+        tables["render"].append({**done, "name": name, "frames": frames})
+        tables["features"].append({**done, "name": name, f"seen_{RESOLUTION}": len(coords) / frames})
+        tables["encode"].append({**done, "name": name})
+    for stage, rows in tables.items():
+        write_table(root, stage, rows)
+    statistics = {"mean": [0.5] * LATENT_CHANNELS, "std": [2.0] * LATENT_CHANNELS}
+    content = json.dumps({"structure": statistics, "sparse": statistics})
+    (root / "tables/latent_statistics.json").write_text(content)
     return root
+
+
+def box_voxels(side: int, frames: int) -> torch.Tensor:
+    """int16 [N, 4], a solid box of `side` voxels that starts at (2, 5, 5) and moves one voxel a frame along x."""
+    coords = []
+    for frame in range(frames):
+        occupied = torch.zeros(*[RESOLUTION] * 3, dtype=torch.bool)
+        occupied[2 + frame : 2 + frame + side, 5 : 5 + side, 5 : 5 + side] = True
+        coords.append(torch.nn.functional.pad(occupied.nonzero(), (1, 0), value=frame))
+    return torch.cat(coords).short()
+
+
+def picture(kind: int, view: int, frame: int) -> np.ndarray:
+    """RGBA uint8: red tells view (0) from conditioning video (100) and their number, green the frame; the upper
+    quarter is empty."""
+    image = np.zeros((IMAGE_SIZE, IMAGE_SIZE, 4), np.uint8)
+    image[IMAGE_SIZE // 4 :] = (100 * kind + 10 * view, 10 * frame, 200, 255)
+    return image
+
+
+def _write_pictures(path: Path, frames: int, views: int) -> None:
+    """Views all around; conditioning videos of yaw 0 and 270, which quarter turns 0 and 1 bring to the front."""
+    around = [_view(view.azimuth_deg, view.elevation_deg) for view in hammersley_sphere(views)]
+    cond = [_view(5.0, 10.0, yaw=0), _view(265.0, 10.0, yaw=270)]
+    index = ViewIndex(frames, IMAGE_SIZE, IMAGE_SIZE, 1.0, [0.0] * 3, [1.0, 3.0], around, cond)
+    with ViewArchiveWriter(path, index) as archive:
+        for frame in range(frames):
+            for view in range(views):
+                archive.add_view(view, frame, picture(0, view, frame), np.full((IMAGE_SIZE, IMAGE_SIZE), 2.0))
+            for view in range(len(cond)):
+                archive.add_cond(view, frame, picture(1, view, frame))
+
+
+def _view(azimuth: float, elevation: float, yaw: int = 0) -> View:
+    camera = orbit_camera(azimuth, elevation)
+    return View(camera.extrinsics.tolist(), camera.intrinsics.tolist(), azimuth, elevation, 40.0, 2.0, yaw)
+
+
+def _write_features(path: Path, coords: torch.Tensor) -> None:
+    tensors = {
+        f"coords_{RESOLUTION}": coords,
+        f"feats_{RESOLUTION}": torch.rand(len(coords), FEATURES).half(),
+        f"views_{RESOLUTION}": torch.ones(len(coords), dtype=torch.uint8),
+    }
+    save_file(tensors, path, {"channels": json.dumps(CHANNELS)})
+
+
+def latent(turns: int, frame: int) -> float:
+    """The value around which latents of a turn and frame lie."""
+    return turns + frame / 4
+
+
+def _write_latents(path: Path, coords: torch.Tensor, frames: int) -> None:
+    tensors = {}
+    for turns in QUARTER_TURNS:
+        centre = torch.tensor([latent(turns, frame) for frame in range(frames)])
+        dense = 0.01 * torch.randn(frames, LATENT_CHANNELS, *[LATENT_SIDE] * 3) + centre[:, None, None, None, None]
+        sparse = 0.01 * torch.randn(len(coords), LATENT_CHANNELS) + centre[coords[:, 0].long(), None]
+        turned = turn_coords(coords, turns, RESOLUTION)
+        tensors[f"coords_{turns}"] = turned
+        for name, mean in {"structure": dense, "sparse": sparse}.items():
+            tensors[f"{name}_mean_{turns}"] = mean.half()
+            tensors[f"{name}_logvar_{turns}"] = torch.zeros_like(mean).half()
+    save_file({name: value.contiguous() for name, value in tensors.items()}, path)

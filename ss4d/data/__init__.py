@@ -1,5 +1,37 @@
-"""Prepared clips as training batches."""
+"""Data sets made by `dataset_toolkits`, as batches for each stage of training."""
 
-from ss4d.data.clips import Clip, ClipBatch, ClipSet, Window
+from ss4d.data.dataset import WindowDataset
+from ss4d.data.features import FeatureBatch, FeatureDataset, FeatureSample, TargetView
+from ss4d.data.latents import (
+    SparseLatentBatch,
+    SparseLatentDataset,
+    SparseLatents,
+    StructureLatentDataset,
+    StructureLatents,
+)
+from ss4d.data.loader import DataSettings, batch_loader, open_dataset
+from ss4d.data.occupancy import Occupancy, OccupancyDataset
+from ss4d.data.prepared import Clip, PreparedSet
+from ss4d.data.windows import Window, sample_frames
 
-__all__ = ["Clip", "ClipBatch", "ClipSet", "Window"]
+__all__ = [
+    "Clip",
+    "DataSettings",
+    "FeatureBatch",
+    "FeatureDataset",
+    "FeatureSample",
+    "Occupancy",
+    "OccupancyDataset",
+    "PreparedSet",
+    "SparseLatentBatch",
+    "SparseLatentDataset",
+    "SparseLatents",
+    "StructureLatentDataset",
+    "StructureLatents",
+    "TargetView",
+    "Window",
+    "WindowDataset",
+    "batch_loader",
+    "open_dataset",
+    "sample_frames",
+]

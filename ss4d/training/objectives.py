@@ -1,7 +1,7 @@
 """What each of the four models is trained for (paper §3, §4): one objective an experiment.
 
-An objective owns the models it trains (`models`), those it needs frozen, and turns a batch into a loss. Frozen
-parts are run once over the data set and remembered.
+An objective owns the models it trains (`models`), loads those it needs frozen, and turns a batch of its `dataset`
+into a loss.
 """
 
 from __future__ import annotations
@@ -9,13 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from ss4d.data import ClipBatch, ClipSet, Window
+from ss4d.data import (
+    FeatureBatch,
+    FeatureDataset,
+    Occupancy,
+    OccupancyDataset,
+    PreparedSet,
+    SparseLatentBatch,
+    SparseLatentDataset,
+    StructureLatentDataset,
+    StructureLatents,
+    TargetView,
+    WindowDataset,
+)
 from ss4d.flow import FlowPath, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.models.checkpoint import load_model
@@ -38,19 +50,21 @@ class Objective(nn.Module):
         options: the `objective` section of the config.
     """
 
+    dataset: ClassVar[type[WindowDataset]]  # where its batches come from
+
     def __init__(self, models: Mapping[str, nn.Module], options: Mapping[str, Any]):
         super().__init__()
         self.models = nn.ModuleDict(models)
         self.options = dict(options)
 
-    def prepare(self, clips: ClipSet) -> None:
-        """Run whatever stays fixed over the data set, once, before training."""
+    def prepare(self, clips: PreparedSet) -> None:
+        """Load whatever stays fixed, once, before training."""
 
     def statistics(self) -> dict[str, Tensor]:
         """Figures of the data that inference needs beside the weights."""
         return {}
 
-    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
+    def loss(self, batch: Any, generator: torch.Generator) -> Loss:
         """The loss of a batch; all randomness comes from `generator` (and torch's own, for posterior samples)."""
         raise NotImplementedError
 
@@ -58,8 +72,10 @@ class Objective(nn.Module):
 class StructureVAEObjective(Objective):
     """Reconstruct the occupancy: cross entropy + dice + KL."""
 
-    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
-        occupancy = batch.occupancy(self.options["resolution"])
+    dataset = OccupancyDataset
+
+    def loss(self, batch: Occupancy, generator: torch.Generator) -> Loss:
+        occupancy = batch.grid
         posterior = self.models["encoder"](occupancy)
         logits = self.models["decoder"](posterior.sample()).float()
         entropy = binary_cross_entropy_with_logits(logits, occupancy)
@@ -78,40 +94,25 @@ class StructureVAEObjective(Objective):
 class FlowObjective(Objective):
     """Conditional flow matching (paper §3), conditioned on the images of a clip.
 
-    The image encoder either learns along (`models["image_encoder"]`) or is that of another run, frozen; its tokens
-    are then computed once.
+    The image encoder either learns along (`models["image_encoder"]`) or is that of another run, frozen.
     """
 
     path = FlowPath()
 
-    @torch.no_grad()
-    def prepare(self, clips: ClipSet) -> None:
-        self.tokens: list[Tensor] = []  # [K, T, L, D] of each clip
-        if "image_encoder" in self.models:
-            return
-        encoder = load_model(Path(self.options["image_encoder"]))
-        for index in range(len(clips)):
-            clip = clips.whole(index)
-            views = range(clip.windows[0].clip.cond.shape[0])
-            self.tokens.append(torch.stack([encoder(clip.conditioning([view])[0]) for view in views]))
+    def prepare(self, clips: PreparedSet) -> None:
+        self.encode_images = learnt_or_frozen(self.models, "image_encoder", self.options).forward
 
-    def condition(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
-        """Image tokens [B, T, L, D] of a random conditioning video each, zero for a share of the windows."""
-        views = [int(torch.randint(w.clip.cond.shape[0], (1,), generator=generator)) for w in batch.windows]
-        if self.tokens:
-            chosen = [self.tokens[w.index][view, w.frames] for w, view in zip(batch.windows, views, strict=True)]
-            cond = torch.stack(chosen)
-        else:
-            images = batch.conditioning(views)
-            cond = self.models["image_encoder"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        keep = torch.rand(len(views), generator=generator) >= self.options["drop_condition"]
+    def condition(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Tokens [B, T, L, D] of images [B, T, 3, S, S], zero for a share of the windows."""
+        cond = self.encode_images(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        keep = torch.rand(len(images), generator=generator) >= self.options["drop_condition"]
         return cond * keep[:, None, None, None].to(cond.dtype)
 
-    def times(self, batch: ClipBatch, generator: torch.Generator) -> Tensor:
+    def times(self, num_videos: int, generator: torch.Generator) -> Tensor:
         """One time a video, [B]: all frames of a clip are denoised together."""
         options = self.options
         return logit_normal_times(
-            len(batch.windows),
+            num_videos,
             options["time_mean"],
             options["time_std"],
             options["time_share_at_one"],
@@ -122,18 +123,13 @@ class FlowObjective(Objective):
 class StructureFlowObjective(FlowObjective):
     """The flow of dense structure latents."""
 
-    @torch.no_grad()
-    def prepare(self, clips: ClipSet) -> None:
-        super().prepare(clips)
-        encoder = load_model(Path(self.options["structure_encoder"]))
-        wholes = (clips.whole(index).occupancy(clips.resolution) for index in range(len(clips)))
-        self.latents = [encoder(occupancy).mean[0] for occupancy in wholes]
+    dataset = StructureLatentDataset
 
-    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
-        x0 = torch.stack([self.latents[w.index][w.frames] for w in batch.windows])
-        cond, t = self.condition(batch, generator), self.times(batch, generator)
+    def loss(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
+        x0 = batch.latents
+        cond, t = self.condition(batch.images, generator), self.times(len(x0), generator)
         noise = torch.randn(x0.shape, generator=generator)
-        times = 1000 * t[:, None].expand(-1, batch.num_frames)
+        times = 1000 * t[:, None].expand(-1, x0.shape[1])
         velocity = self.models["flow"](self.path.sample(x0, noise, t), times, cond).float()
         error = (velocity - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
         return Loss(error.mean(), error_by_time(error, t))
@@ -145,61 +141,63 @@ class SparseVAEObjective(Objective):
     Where `models` has no encoder, that of `options["encoder"]` is used, frozen: the decoder alone learns.
     """
 
-    def prepare(self, clips: ClipSet) -> None:
-        encoder = self.models["encoder"] if "encoder" in self.models else load_model(Path(self.options["encoder"]))
-        self.encode = encoder.requires_grad_("encoder" in self.models).forward
+    dataset = FeatureDataset
 
-    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
-        posterior = self.encode(batch.voxels())
+    def prepare(self, clips: PreparedSet) -> None:
+        self.encode = learnt_or_frozen(self.models, "encoder", self.options).forward
+
+    def loss(self, batch: FeatureBatch, generator: torch.Generator) -> Loss:
+        posterior = self.encode(batch.voxels)
         sequences = self.models["decoder"](posterior.sample())
         # Projection and SSIM subtract nearly equal numbers: half precision would destroy them.
         with torch.autocast("cpu", enabled=False):
-            return self._rendering_loss(batch, posterior.kl().float(), sequences, generator)
+            return self._rendering_loss(batch.targets, posterior.kl().float(), sequences, generator)
 
     def _rendering_loss(
-        self, batch: ClipBatch, kl: Tensor, sequences: list[GaussianSequence], generator: torch.Generator
+        self,
+        targets: list[list[TargetView]],
+        kl: Tensor,
+        sequences: list[GaussianSequence],
+        generator: torch.Generator,
     ) -> Loss:
-        options, renders, targets, regulariser = self.options, [], [], torch.zeros(())
-        for window, sequence in zip(batch.windows, sequences, strict=True):
-            for gaussians, frame in zip(sequence, window.frames, strict=True):
-                view, background = draw_target(window, frame, generator), torch.rand(3, generator=generator)
+        options, l1, ssim, psnr, regulariser = self.options, [], [], [], torch.zeros(())
+        for views, sequence in zip(targets, sequences, strict=True):
+            for gaussians, view in zip(sequence, views, strict=True):
+                background = torch.rand(3, generator=generator)
                 target = over(view.rgba, background)
                 height, width = target.shape[1:]
-                render = rasterize(gaussians, view.extrinsics, view.intrinsics, height, width, background)
-                renders.append(render.colour)
-                targets.append(target)
+                colour = rasterize(gaussians, view.extrinsics, view.intrinsics, height, width, background).colour
+                # Picture by picture: views and conditioning videos may differ in size.
+                l1.append((colour - target).abs().mean())
+                ssim.append(structural_similarity(colour[None], target[None]))
+                psnr.append(-10 * torch.log10((colour.detach() - target).square().mean()))
                 regulariser = regulariser + options["volume_weight"] * gaussians.scale.prod(1).mean()
                 regulariser = regulariser + options["opacity_weight"] * (1 - gaussians.opacity).square().mean()
-        colour, target = torch.stack(renders), torch.stack(targets)
-        l1 = (colour - target).abs().mean()
-        ssim = structural_similarity(colour, target)
-        total = l1 + options["ssim_weight"] * (1 - ssim) + options["kl_weight"] * kl + regulariser / len(renders)
-        psnr = -10 * torch.log10((colour.detach() - target).square().flatten(1).mean(1)).mean()
-        return Loss(total, {"l1": l1.item(), "ssim": ssim.item(), "kl": kl.item(), "psnr": psnr.item()})
+        l1_mean, ssim_mean = torch.stack(l1).mean(), torch.stack(ssim).mean()
+        total = l1_mean + options["ssim_weight"] * (1 - ssim_mean) + options["kl_weight"] * kl + regulariser / len(l1)
+        figures = {"l1": l1_mean.item(), "ssim": ssim_mean.item(), "kl": kl.item()}
+        return Loss(total, {**figures, "psnr": torch.stack(psnr).mean().item()})
 
 
 class SparseFlowObjective(FlowObjective):
     """The flow of voxel latents, normalised channel by channel."""
 
-    @torch.no_grad()
-    def prepare(self, clips: ClipSet) -> None:
+    dataset = SparseLatentDataset
+
+    def prepare(self, clips: PreparedSet) -> None:
         super().prepare(clips)
-        encoder = load_model(Path(self.options["sparse_encoder"]))
-        latents = [encoder(clips.whole(index).voxels()).mean.feats for index in range(len(clips))]
-        everything = torch.cat(latents)
-        self.mean, self.std = everything.mean(0), everything.std(0)
-        self.latents = [(latent - self.mean) / self.std for latent in latents]
+        self.normalisation = clips.latent_statistics("sparse")
 
     def statistics(self) -> dict[str, Tensor]:
-        return {"mean": self.mean, "std": self.std}
+        return {"mean": self.normalisation.mean, "std": self.normalisation.std}
 
-    def loss(self, batch: ClipBatch, generator: torch.Generator) -> Loss:
-        x0 = batch.voxels(self.latents)
-        cond, t = self.condition(batch, generator), self.times(batch, generator)
+    def loss(self, batch: SparseLatentBatch, generator: torch.Generator) -> Loss:
+        x0 = batch.latents.replace((batch.latents.feats - self.normalisation.mean) / self.normalisation.std)
+        cond, t = self.condition(batch.images, generator), self.times(x0.num_videos, generator)
         noise = torch.randn(x0.feats.shape, generator=generator)
         video = x0.coords[:, 0].long()
         x_t = x0.replace(self.path.sample(x0.feats, noise, t[video]))
-        times = 1000 * t[:, None].expand(-1, batch.num_frames)
+        times = 1000 * t[:, None].expand(-1, x0.num_frames[0])
         velocity = self.models["flow"](x_t, times, cond).feats.float()
         error = (velocity - self.path.velocity(x0.feats, noise)).square().mean(1)
         per_video = torch.zeros(len(t)).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
@@ -214,23 +212,9 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-@dataclass
-class TargetView:
-    """One rendered view of a frame and its camera."""
-
-    rgba: Tensor  # uint8 [S, S, 4]
-    extrinsics: Tensor  # [4, 4]
-    intrinsics: Tensor  # [3, 3]
-
-
-def draw_target(window: Window, frame: int, generator: torch.Generator) -> TargetView:
-    """A random view of a frame: one from all around or, as often, from the front, cropped to the object."""
-    clip = window.clip
-    if float(torch.rand((), generator=generator)) < 0.5:
-        view = int(torch.randint(clip.views.shape[1], (1,), generator=generator))
-        return TargetView(clip.views[frame, view], clip.extrinsics[view], clip.intrinsics[view])
-    view = int(torch.randint(clip.cond.shape[0], (1,), generator=generator))
-    return TargetView(clip.cond[view, frame], clip.cond_extrinsics[view], clip.cond_intrinsics[view])
+def learnt_or_frozen(models: nn.ModuleDict, name: str, options: Mapping[str, Any]) -> nn.Module:
+    """The model that learns along, or else the one `options[name]` points to, frozen."""
+    return models[name] if name in models else load_model(Path(options[name])).requires_grad_(False)
 
 
 def error_by_time(error: Tensor, t: Tensor) -> dict[str, float]:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.optim import AdamW
 from tqdm import tqdm
 
-from ss4d.data import ClipSet
+from ss4d.data import DataSettings, WindowDataset, batch_loader
 from ss4d.models.checkpoint import save_model, save_weights
 from ss4d.training.checkpointing import load_state, save_state
 from ss4d.training.objectives import Objective
@@ -28,8 +28,6 @@ class TrainerSettings:
     """The `train` section of the config."""
 
     steps: int
-    frames: list[int]  # frames of a window; one of them is drawn every step
-    frames_per_batch: int  # frames in a batch: fewer clips when they are longer
     learning_rate: float
     weight_decay: float
     warmup_steps: int
@@ -42,7 +40,7 @@ class TrainerSettings:
 
 
 class Trainer:
-    """Trains an objective on a set of clips, checkpointing into `run_dir` and resuming from there.
+    """Trains an objective on its dataset, checkpointing into `run_dir` and resuming from there.
 
     Args:
         specs: {"name", "args"} of each trained model, written beside its weights.
@@ -51,19 +49,15 @@ class Trainer:
     def __init__(
         self,
         objective: Objective,
-        clips: ClipSet,
+        dataset: WindowDataset,
+        data: DataSettings,
         settings: TrainerSettings,
         specs: Mapping[str, Mapping[str, Any]],
         run_dir: Path,
         seed: int,
     ):
-        self.objective, self.clips, self.settings, self.specs, self.run_dir = (
-            objective,
-            clips,
-            settings,
-            specs,
-            run_dir,
-        )
+        self.objective, self.dataset, self.data, self.settings = objective, dataset, data, settings
+        self.specs, self.run_dir, self.seed = specs, run_dir, seed
         self.parameters = [p for p in objective.parameters() if p.requires_grad]
         self.ema = {key: value.detach().clone() for key, value in objective.models.state_dict().items()}
         self.optimizer = AdamW(
@@ -80,12 +74,13 @@ class Trainer:
         """Train until `settings.steps`, from the last checkpoint if there is one."""
         if self.state_path.exists():
             self.restore()
-        self.objective.prepare(self.clips)
+        self.objective.prepare(self.dataset.clips)
         self.objective.train()
+        batches = iter(batch_loader(self.dataset, self.data, self.seed, start=self.step))
         started, last_log = time.monotonic(), self.step
         progress = tqdm(total=self.settings.steps, initial=self.step, unit="step", dynamic_ncols=True)
         while self.step < self.settings.steps:
-            figures = self.train_step()
+            figures = self.train_step(next(batches))
             self.step += 1
             progress.update()
             if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
@@ -98,14 +93,11 @@ class Trainer:
                 self.save()
         progress.close()
 
-    def train_step(self) -> dict[str, float]:
-        """One batch, one update; returns the figures to log."""
+    def train_step(self, batch: Any) -> dict[str, float]:
+        """One update by a batch of the objective's dataset; returns the figures to log."""
         settings = self.settings
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
-        choice = int(torch.randint(len(settings.frames), (1,), generator=self.generator))
-        num_frames = settings.frames[choice]
-        batch = self.clips.batch(num_frames, max(1, settings.frames_per_batch // num_frames), self.generator)
         dtype = PRECISIONS[settings.precision]
         with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
             loss = self.objective.loss(batch, self.generator)

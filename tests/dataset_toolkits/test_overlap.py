@@ -2,34 +2,50 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from scipy.optimize import linprog
+from scenes import box
 
-from dataset_toolkits.overlap import voxelize
+from dataset_toolkits.overlap import surface_voxels
+
+
+def clipped(polygon: np.ndarray, axis: int, bound: float, sign: int) -> np.ndarray:
+    """The part of a convex polygon [N, 3] with sign * x[axis] <= sign * bound (Sutherland-Hodgman)."""
+    inside = sign * (bound - polygon[:, axis]) >= 0
+    corners = []
+    for i, point in enumerate(polygon):
+        following = polygon[(i + 1) % len(polygon)]
+        if inside[i]:
+            corners.append(point)
+        if inside[i] != inside[(i + 1) % len(polygon)]:
+            share = (bound - point[axis]) / (following[axis] - point[axis])
+            corners.append(point + share * (following - point))
+    return np.array(corners).reshape(-1, 3)
 
 
 def touches(triangle: np.ndarray, low: np.ndarray, high: np.ndarray) -> bool:
-    """Whether some convex combination of the corners lies in the box, decided by linear programming."""
-    result = linprog(
-        np.zeros(3),
-        A_ub=np.concatenate([triangle.T, -triangle.T]),
-        b_ub=np.concatenate([high, -low]),
-        A_eq=np.ones((1, 3)),
-        b_eq=[1.0],
-        bounds=(0, 1),
-    )
-    return result.status == 0
+    """Whether anything of the triangle is left when it is clipped by the six planes of the box."""
+    polygon = triangle
+    for axis in range(3):
+        polygon = clipped(clipped(polygon, axis, high[axis], 1), axis, low[axis], -1)
+    return len(polygon) > 0
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_random_triangles_against_brute_force(seed):
-    resolution = 4
-    triangle = np.random.default_rng(seed).uniform(-0.5, 0.5, (3, 3))
-    expected = [
+def brute_force(triangles: np.ndarray, resolution: int) -> list[tuple[int, ...]]:
+    return [
         index
         for index in np.ndindex(*(resolution,) * 3)
-        if touches(triangle, np.array(index) / resolution - 0.5, (np.array(index) + 1) / resolution - 0.5)
+        if any(
+            touches(triangle, np.array(index) / resolution - 0.5, (np.array(index) + 1) / resolution - 0.5)
+            for triangle in triangles
+        )
     ]
-    np.testing.assert_array_equal(voxelize(triangle[None], resolution).coords, expected)
+
+
+@pytest.mark.parametrize(("seed", "resolution", "reach"), [(0, 4, 1), (1, 6, 1), (2, 9, 1), (3, 7, 0.1), (4, 8, 0.02)])
+def test_random_meshes_against_clipping(seed, resolution, reach):
+    generator = np.random.default_rng(seed)
+    centres = generator.uniform(-0.5, 0.5, (5, 1, 3))
+    triangles = np.clip(centres + generator.uniform(-reach, reach, (5, 3, 3)), -0.5, 0.5)
+    np.testing.assert_array_equal(surface_voxels(triangles, resolution), brute_force(triangles, resolution))
 
 
 @pytest.mark.parametrize(
@@ -39,24 +55,25 @@ def test_random_triangles_against_brute_force(seed):
         (0.5, 10, 2, 7, 1),  # faces in the middle of a layer
     ],
 )
-def test_cube_fills_its_shell(cube_vertices, cube_triangles, side, resolution, first, last, thickness):
+def test_cube_fills_its_shell(side, resolution, first, last, thickness):
     occupied = np.zeros((resolution,) * 3, bool)
-    occupied[tuple(voxelize((side * cube_vertices)[cube_triangles], resolution).coords.T)] = True
+    cube = box([-side / 2] * 3, [side / 2] * 3)
+    occupied[tuple(surface_voxels(cube.corners, resolution).T)] = True
     shell = np.zeros_like(occupied)
     shell[(slice(first, last + 1),) * 3] = True
     shell[(slice(first + thickness, last + 1 - thickness),) * 3] = False
     np.testing.assert_array_equal(occupied, shell)
 
 
-def test_each_voxel_names_a_triangle_that_overlaps_it(cube_vertices, cube_triangles):
-    corners = (0.83 * cube_vertices.astype(np.float64))[cube_triangles]
-    voxels = voxelize(corners, 6)
-    for coords, triangle in zip(voxels.coords, voxels.triangles, strict=True):
-        assert touches(corners[triangle], coords / 6 - 0.5, (coords + 1) / 6 - 0.5)
-
-
 def test_surface_outside_the_cube_is_ignored():
     triangle = np.array([[[2, 2, 2], [3, 2, 2], [2, 3, 2]]], float)
-    assert len(voxelize(triangle, 8).coords) == 0
+    assert len(surface_voxels(triangle, 8)) == 0
     crossing = np.array([[[-5, 0.01, 0.01], [5, 0.01, 0.01], [5, 0.02, 0.01]]], float)
-    np.testing.assert_array_equal(voxelize(crossing, 4).coords, [[x, 2, 2] for x in range(4)])
+    np.testing.assert_array_equal(surface_voxels(crossing, 4), [[x, 2, 2] for x in range(4)])
+
+
+def test_triangles_without_area_occupy_what_they_touch():
+    point = np.full((1, 3, 3), 0.1)
+    np.testing.assert_array_equal(surface_voxels(point, 4), [[2, 2, 2]])
+    segment = np.array([[[-0.4, 0.1, 0.1], [0.4, 0.1, 0.1], [0.0, 0.1, 0.1]]])
+    np.testing.assert_array_equal(surface_voxels(segment, 4), [[x, 2, 2] for x in range(4)])

@@ -1,0 +1,71 @@
+"""Features of voxels from feature maps of the views."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from dataset_toolkits.projection import FrameViews
+from dataset_toolkits.stage import Row
+from dataset_toolkits.visibility import count_on_foreground, find_visible
+
+
+@dataclass
+class FeatureTable:
+    """Voxels of one resolution with their features, frame after frame."""
+
+    resolution: int
+    coords: list[NDArray[np.int16]] = field(default_factory=list)  # [M, 4]
+    feats: list[NDArray[np.float16]] = field(default_factory=list)  # [M, F]
+    counts: list[NDArray[np.uint8]] = field(default_factory=list)  # [M]
+    num_voxels: int = 0
+    num_pairs: int = 0
+    num_on_foreground: int = 0
+
+    def add(self, coords: NDArray[np.int16], views: FrameViews, maps: Sequence[Tensor], aggregation: str) -> None:
+        """Take in a frame: voxels [N, 4], its views and the feature maps of these."""
+        visibility = find_visible(coords[:, 1:], self.resolution, views)
+        counts = visibility.seen.sum(axis=0)
+        used, keep = visibility.seen, counts > 0
+        if aggregation == "mean":
+            used, keep = np.ones_like(used), np.ones_like(keep)
+        self.coords.append(coords[keep])
+        self.feats.append(aggregate(maps, visibility.projection.uv[:, keep], used[:, keep]))
+        self.counts.append(np.minimum(counts[keep], 255).astype(np.uint8))
+        self.num_voxels += len(coords)
+        self.num_pairs += int(counts.sum())
+        self.num_on_foreground += count_on_foreground(visibility, views)
+
+    def tensors(self) -> Iterator[tuple[str, NDArray]]:
+        for name, parts in (("coords", self.coords), ("feats", self.feats), ("views", self.counts)):
+            yield name, np.concatenate(parts)
+
+    def row(self, frames: int) -> Row:
+        """Columns of the stage's table."""
+        kept = sum(len(coords) for coords in self.coords)
+        return {
+            f"voxels_{self.resolution}": self.num_voxels / frames,
+            f"seen_{self.resolution}": kept / frames,
+            f"dropped_{self.resolution}": 1 - kept / max(self.num_voxels, 1),
+            f"foreground_{self.resolution}": self.num_on_foreground / max(self.num_pairs, 1),
+        }
+
+
+def aggregate(maps: Sequence[Tensor], uv: NDArray[np.float32], used: NDArray[np.bool_]) -> NDArray[np.float16]:
+    """Mean features [M, F] of voxels over the views `used` [V, M], at least one each.
+
+    `maps` are [V, C_i, H_i, W_i], sampled bilinearly at `uv` [V, M, 2] in units of the image, 0 outside of it.
+    """
+    total = torch.zeros(sum(part.shape[1] for part in maps), uv.shape[1])
+    for view in np.flatnonzero(used.any(axis=1)):
+        rows = torch.from_numpy(np.flatnonzero(used[view]))
+        grid = 2 * torch.from_numpy(uv[view])[None, None, rows] - 1
+        sampled = [grid_sample(part[view : view + 1], grid, align_corners=False)[0, :, 0] for part in maps]
+        total.index_add_(1, rows, torch.cat(sampled))
+    return (total / torch.from_numpy(used.sum(axis=0))).T.half().contiguous().numpy()

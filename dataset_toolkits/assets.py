@@ -1,0 +1,134 @@
+"""Animated assets on disk: which there are, and what is known about them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from dataset_toolkits.stage import StageError
+
+SUFFIXES = (".glb", ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz")
+_CHUNK = 1 << 22  # bytes
+
+
+@dataclass(frozen=True)
+class Asset:
+    """An asset to collect; `path` is None where it could not be fetched, and `error` says why."""
+
+    asset_id: str
+    path: Path | None
+    split: str
+    category: str | None = None
+    group: str | None = None  # near-duplicates share one
+    licence: str | None = None
+    author: str | None = None
+    source: str | None = None
+    hide_nodes: Sequence[str] = ()
+    clips: Sequence[str] = ()  # the best first; empty: all
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What the files of an asset hold together."""
+
+    sha256: str
+    bytes: int
+
+
+def find_assets(folder: Path, val_share: float) -> list[Asset]:
+    """The assets of `folder`: those that its `index.json` lists, else every file with one of `SUFFIXES` below it.
+
+    Raises:
+        StageError: there is no such folder, or nothing in it.
+    """
+    if not folder.is_dir():
+        raise StageError(f"collect.folder={folder} is not a folder")
+    index = folder / "index.json"
+    if index.exists():
+        return _read_index(index)
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    if not paths:
+        raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
+    identifiers = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    shared = Counter(identifiers)  # two formats of one object, side by side: the ids need their endings to differ
+    identifiers = [
+        identifier if shared[identifier] == 1 else path.relative_to(folder).as_posix()
+        for identifier, path in zip(identifiers, paths, strict=True)
+    ]
+    return [
+        Asset(identifier, path, choose_split(identifier, val_share), source=f"file {path.name}")
+        for identifier, path in zip(identifiers, paths, strict=True)
+    ]
+
+
+def choose_split(identifier: str, val_share: float) -> str:
+    """ "train" or "val", by the identifier alone: it stays when the set grows."""
+    fraction = int(hashlib.sha256(identifier.encode()).hexdigest()[:8], 16) / 2**32
+    return "val" if fraction < val_share else "train"
+
+
+def read_content(path: Path) -> Content:
+    """Read the file, and those that a .gltf file refers to.
+
+    Raises:
+        ValueError: one of them is missing, empty or cannot be read.
+    """
+    digest, size = hashlib.sha256(), 0
+    for part in [path, *_references(path)]:
+        try:
+            with part.open("rb") as file:
+                while chunk := file.read(_CHUNK):
+                    digest.update(chunk)
+                    size += len(chunk)
+        except OSError as error:
+            raise ValueError(f"{part} cannot be read: {error.strerror}") from error
+    if not size:
+        raise ValueError(f"{path} is empty")
+    return Content(digest.hexdigest(), size)
+
+
+def _read_index(index: Path) -> list[Asset]:
+    try:
+        entries = json.loads(index.read_text())["objects"]
+        return [
+            Asset(
+                asset_id=entry["id"],
+                path=index.parent / entry["file"],
+                split=entry["split"],
+                category=entry.get("category"),
+                group=entry.get("group"),
+                licence=entry.get("licence"),
+                author=entry.get("author"),
+                source=entry.get("source"),
+                hide_nodes=entry.get("hide_nodes", []),
+                clips=_best_first(entry.get("clips", []), entry.get("best_clip")),
+            )
+            for entry in entries
+        ]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StageError(f"{index} is not JSON: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise StageError(f"{index} needs a list objects whose entries have id, file and split: {error!r}") from error
+
+
+def _best_first(clips: Sequence[str], best: str | None) -> list[str]:
+    return sorted(clips, key=lambda clip: clip != best)
+
+
+def _references(path: Path) -> list[Path]:
+    """Buffers and pictures outside of a .gltf file."""
+    if path.suffix.lower() != ".gltf" or not path.exists():
+        return []
+    try:
+        content = json.loads(path.read_text())
+        parts = [*content.get("buffers", []), *content.get("images", [])]
+        names = [part["uri"] for part in parts if not part.get("uri", "data:").startswith("data:")]
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is not glTF: {error}") from error
+    return [path.parent / unquote(name) for name in names]

@@ -1,0 +1,118 @@
+"""Opening an asset in an empty scene."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bpy
+
+from dataset_toolkits.blender.clips import Clip, gltf_clips, take_clips, whole_scene_clip
+from dataset_toolkits.blender.errors import JobError
+from dataset_toolkits.blender.gltf import count_triangles, import_gltf
+
+FPS = 24  # of the scene while glTF is read; other formats bring their own
+
+
+@dataclass(frozen=True)
+class Asset:
+    """An imported file; everything in it is at rest."""
+
+    clips: list[Clip]
+    finite: bool  # False where the file holds positions that are not
+
+
+def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | None = None) -> Asset:
+    """Import a file into an empty scene and hide nodes with all that hangs from them.
+
+    Raises:
+        JobError: the file cannot be read, is too large, or a node to hide is not in it.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in IMPORTERS:
+        raise JobError(f"{path} is not a format that is read here: {', '.join(sorted(IMPORTERS))}")
+    if not path.exists():
+        raise JobError(f"{path} does not exist")
+    if suffix in (".glb", ".gltf"):
+        check_triangles(path, count_triangles(path), max_triangles)
+    bpy.ops.wm.read_factory_settings(use_empty=True)
+    bpy.context.preferences.edit.use_global_undo = False
+    bpy.context.scene.render.fps = FPS
+    try:
+        asset = IMPORTERS[suffix](path)
+    except RuntimeError as error:  # what operators raise; the first line names the problem
+        reason = str(error).strip().splitlines()[0].removeprefix("Error: ")
+        raise JobError(f"Blender cannot read {path}: {reason}") from error
+    _hide(hide_nodes)
+    return asset
+
+
+def check_triangles(path: Path, count: int, limit: int | None) -> None:
+    """Raises:
+    JobError: a file has more triangles than allowed.
+    """
+    if limit is not None and count > limit:
+        raise JobError(f"{path} has {count:,} triangles, more than pose.max_triangles={limit:,}; simplify it")
+
+
+def _open_gltf(path: Path) -> Asset:
+    hooks = import_gltf(path)
+    for name in hooks.hidden:
+        _hide_object(bpy.data.objects[name])
+    return Asset(gltf_clips(hooks.tracks), hooks.finite)
+
+
+def _open_fbx(path: Path) -> Asset:
+    _require_finished(bpy.ops.wm.fbx_import(filepath=str(path)))
+    return Asset(take_clips(), finite=True)
+
+
+def _open_usd(path: Path) -> Asset:
+    _require_finished(bpy.ops.wm.usd_import(filepath=str(path), import_cameras=False, import_lights=False))
+    return Asset(whole_scene_clip("default"), finite=True)
+
+
+def _require_finished(result: set[str]) -> None:
+    if result != {"FINISHED"}:
+        raise RuntimeError("the importer gave up")
+
+
+IMPORTERS: dict[str, Callable[[Path], Asset]] = {
+    **dict.fromkeys((".glb", ".gltf"), _open_gltf),
+    ".fbx": _open_fbx,
+    **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), _open_usd),
+}
+
+
+def _hide(nodes: Collection[str]) -> None:
+    """Hide what the file hides, its lights, and `nodes`: names of objects or bones."""
+    for item in bpy.data.objects:
+        if item.type == "LIGHT":
+            item.hide_render = True
+        item.hide_viewport = item.hide_render  # what is evaluated must be what is rendered
+    missing = set(nodes)
+    for name in nodes:
+        if name in bpy.data.objects:
+            missing.discard(name)
+            _hide_object(bpy.data.objects[name])
+    for armature in (item for item in bpy.data.objects if item.type == "ARMATURE"):
+        named = {name for name in nodes if name in armature.data.bones}
+        missing -= named
+        bones = {bone.name for name in named for bone in _with_descendants(armature.data.bones[name])}
+        for child in armature.children:
+            if child.parent_type == "BONE" and child.parent_bone in bones:
+                _hide_object(child)
+    if missing:
+        raise JobError(f"the nodes to hide are not in the file: {', '.join(sorted(missing))}; correct hide_nodes")
+
+
+def _hide_object(item: Any) -> None:
+    for part in _with_descendants(item):
+        part.hide_render = part.hide_viewport = True
+
+
+def _with_descendants(item: Any) -> list[Any]:
+    """An object or bone and all below it."""
+    return [item, *item.children_recursive]

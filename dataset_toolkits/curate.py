@@ -1,0 +1,130 @@
+"""The curate stage: which clips are worth training on, and for every other why not. Reads tables only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from dataset_toolkits.normalize import placement
+from dataset_toolkits.stage import Row, read_table, write_table
+
+POSE_COLUMNS = (
+    *("asset", "clip", "clip_name", "frames", "seconds", "vertices", "triangles", "finite"),
+    *("low", "high", "frame_side", "motion", "degenerate", "problem"),
+)
+ASSET_COLUMNS = (
+    *("asset_id", "path", "sha256", "bytes", "split", "category", "group"),
+    *("licence", "author", "source", "hide_nodes"),
+)
+
+
+@dataclass(frozen=True)
+class CurateOptions:
+    """Thresholds; a clip beyond any of them is rejected.
+
+    Attributes:
+        min_frames: frames of the posed clip.
+        min_seconds: duration of the clip.
+        min_motion: mean distance of a vertex from its mean position, as a share of the clip's longest side.
+        max_root_motion: longest side of the clip's box over the mean longest side of a frame's box. An object that
+            travels further fills only a corner of the cube in each frame.
+        min_visible: mean longest side of a frame's box as a share of the cube that the whole clip is scaled into; the
+            floor under what a higher `max_root_motion` lets through.
+        max_degenerate: share of the triangles that have no area.
+    """
+
+    min_frames: int = 2
+    min_seconds: float = 0.1
+    min_motion: float = 0.003
+    max_root_motion: float = 1.7
+    min_visible: float = 0.25
+    max_degenerate: float = 0.5
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            if not getattr(self, field.name) >= 0:
+                raise ValueError(f"curate.{field.name} is at least 0, not {getattr(self, field.name)}")
+
+
+def curate(root: Path, options: CurateOptions) -> None:
+    """Write `ROOT/tables/curate.parquet`.
+
+    Raises:
+        StageError: collect or pose is not complete.
+    """
+    assets = {row["name"]: row for row in read_table(root, "collect")}
+    poses: dict[str, list[Row]] = {name: [] for name in assets}
+    for row in read_table(root, "pose"):
+        poses.setdefault(row["name"], []).append(row)
+    rows = [_row(asset, pose, options) for name, asset in assets.items() for pose in poses[name] or [{"asset": name}]]
+    write_table(root, "curate", rows)
+    accepted = sum(row["accepted"] for row in rows)
+    print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {root / 'tables' / 'curate.parquet'}")
+
+
+def _row(asset: Row, pose: Row, options: CurateOptions) -> Row:
+    reasons = list(_asset_reasons(asset, pose) or _clip_reasons(pose, options))
+    row = {column: pose.get(column) for column in POSE_COLUMNS} | {column: asset[column] for column in ASSET_COLUMNS}
+    row |= {"asset": asset["name"], "scale": None, "centre": None, "visible": None}
+    if _has_size(pose):
+        place = placement(pose["low"], pose["high"])
+        visible = pose["frame_side"] / _longest_side(pose)
+        row |= {"scale": place.scale, "centre": list(place.centre), "visible": visible}
+    return row | {"accepted": not reasons, "reasons": "; ".join(reasons)}
+
+
+def _asset_reasons(asset: Row, pose: Row) -> list[str]:
+    """Why there is no clip to measure."""
+    if asset["status"] != "done":
+        return [f"{asset['status']} at collect: {asset['error']}"]
+    if "status" not in pose:
+        return ["not posed"]
+    if pose["status"] != "done":
+        return [f"failed at pose: {pose['error']}"]
+    return []
+
+
+def _clip_reasons(pose: Row, options: CurateOptions) -> Iterator[str]:
+    if pose["problem"] is not None:  # nothing was measured
+        yield pose["problem"]
+        return
+    if pose["clip"] is None:
+        yield "no animation"
+        return
+    yield from _below("frames", pose["frames"], options.min_frames, "min_frames")
+    yield from _below("seconds", pose["seconds"], options.min_seconds, "min_seconds")
+    yield from _above("degenerate share", pose["degenerate"], options.max_degenerate, "max_degenerate")
+    if not pose["finite"]:
+        yield "vertices that are not finite"
+    elif not pose["triangles"]:
+        yield "no triangles"
+    elif not _has_size(pose):
+        yield "zero size: all vertices in one place"
+    else:
+        side = _longest_side(pose)
+        yield from _below("motion", pose["motion"], options.min_motion, "min_motion")
+        yield from _above("root motion", side / pose["frame_side"], options.max_root_motion, "max_root_motion")
+        yield from _below("visible size", pose["frame_side"] / side, options.min_visible, "min_visible")
+
+
+def _below(what: str, value: float | None, threshold: float, option: str) -> Iterator[str]:
+    if value is not None and not value >= threshold:
+        yield f"{what} {value:.4g} below {option} {threshold:.4g}"
+
+
+def _above(what: str, value: float | None, threshold: float, option: str) -> Iterator[str]:
+    if value is not None and not value <= threshold:
+        yield f"{what} {value:.4g} above {option} {threshold:.4g}"
+
+
+def _has_size(pose: Row) -> bool:
+    """Whether the clip can be scaled to the cube."""
+    if not (pose.get("finite") and pose.get("low") and pose.get("high") and pose.get("frame_side")):
+        return False
+    return math.isfinite(1 / side) if (side := _longest_side(pose)) > 0 else False
+
+
+def _longest_side(pose: Row) -> float:
+    return max(high - low for low, high in zip(pose["low"], pose["high"], strict=True))

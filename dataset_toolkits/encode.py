@@ -1,0 +1,184 @@
+"""Stage encode: latents of every clip, by trained encoders."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dataset_toolkits.latent_statistics import write_statistics
+from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ss4d.models.sparse_vae import SparseEncoder
+    from ss4d.models.structure_vae import StructureEncoder
+
+# Where a pipeline's folder keeps the encoders.
+STRUCTURE_ENCODER, SPARSE_ENCODER = "ckpts/sparse_structure_encoder", "ckpts/slat_encoder"
+
+
+@dataclass
+class EncodeOptions:
+    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder."""
+
+    structure_encoder: str = ""
+    sparse_encoder: str = ""
+    resolution: int = 64  # of the voxels to encode; features must have been made at it
+    quarter_turns: list[int] = field(default_factory=lambda: [0])  # each: turns of 90 degrees, 0 to 3
+    device: str = speed_option("cpu")
+
+
+class EncodeStage(Stage):
+    """`encode/<clip>.safetensors` of every clip with features, and `tables/latent_statistics.json`; see docs/data.md.
+
+    The structure is that of the voxels that the stage features kept.
+    """
+
+    name = "encode"
+    suffix: ClassVar[str] = ".safetensors"
+    options: EncodeOptions
+
+    def items(self) -> list[Item]:
+        if not set(self.options.quarter_turns) <= {0, 1, 2, 3}:
+            raise StageError(f"encode.quarter_turns is {self.options.quarter_turns}: a quarter turn is 0, 1, 2 or 3")
+        rows = [row for row in read_table(self.root, "features") if row["status"] == "done"]
+        frames = {row["name"]: row["frames"] for row in read_table(self.root, "render")}
+        weights = [hash_model(stem) for stem in (self._structure_stem, self._sparse_stem)]
+        if rows:
+            self._check_sparse_encoder(artifact_path(self.root, "features", rows[0]["name"], ".safetensors"))
+        return [
+            Item(row["name"], {"features": row["key"], "frames": frames[row["name"]], "weights": weights})
+            for row in rows
+        ]
+
+    def process(self, item: Item, path: Path | None) -> list[Row]:
+        from safetensors import safe_open
+        from safetensors.torch import save_file
+
+        from ss4d.data.turns import turn_coords, turn_features
+
+        resolution = self.options.resolution
+        with safe_open(artifact_path(self.root, "features", item.name, ".safetensors"), framework="pt") as file:
+            coords, feats = (file.get_tensor(f"{name}_{resolution}") for name in ("coords", "feats"))
+            channels = json.loads(file.metadata()["channels"])
+        assert path is not None
+        tensors: dict[str, Tensor] = {}
+        for turns in self.options.quarter_turns:
+            turned = turn_coords(coords.int(), turns, resolution)
+            latents = self._encode(turned, turn_features(feats.float(), channels, turns), item.inputs["frames"])
+            tensors |= {f"{name}_{turns}": value for name, value in latents.items()}
+        save_file(tensors, path)
+        return [{"clip_name": item.name}]
+
+    def finish(self) -> None:
+        done = [item.name for item in self.items() if (record := self.current_record(item)) and record.error is None]
+        write_statistics(self.root, done)
+
+    def _encode(self, coords: Tensor, feats: Tensor, frames: int) -> dict[str, Tensor]:
+        """Tensors of the artifact for voxels int32 [N, 4] with features [N, F]; voxels keep their order."""
+        import torch
+        from torch.nn.functional import pad
+
+        from ss4d.data.occupancy import occupancy_grid
+        from ss4d.sparse import SparseTensor
+
+        device = self.options.device
+        with torch.inference_mode():
+            # The structure encoder works on each frame alone: one at a time bounds the memory.
+            grids = occupancy_grid(coords, frames, self.options.resolution).split(1)
+            structure = [self.structure_encoder(grid[None].to(device)) for grid in grids]
+            voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(device)
+            sparse = self.sparse_encoder(voxels)
+        latents = {
+            "structure_mean": torch.cat([posterior.mean[0] for posterior in structure]),
+            "structure_logvar": torch.cat([posterior.logvar[0] for posterior in structure]),
+            "sparse_mean": sparse.mean.feats,
+            "sparse_logvar": sparse.logvar.feats,
+        }
+        return {"coords": coords.short()} | {name: value.half().cpu().contiguous() for name, value in latents.items()}
+
+    @cached_property
+    def structure_encoder(self) -> StructureEncoder:
+        """Kept between the clips of a worker."""
+        return _load(self._structure_stem, self.options.device)
+
+    @cached_property
+    def sparse_encoder(self) -> SparseEncoder:
+        """Kept between the clips of a worker."""
+        return _load(self._sparse_stem, self.options.device)
+
+    @property
+    def _structure_stem(self) -> Path:
+        return model_stem("encode.structure_encoder", self.options.structure_encoder, STRUCTURE_ENCODER)
+
+    @property
+    def _sparse_stem(self) -> Path:
+        return model_stem("encode.sparse_encoder", self.options.sparse_encoder, SPARSE_ENCODER)
+
+    def _check_sparse_encoder(self, features: Path) -> None:
+        """Raise StageError where the sparse encoder is made for other features or another resolution."""
+        from safetensors import safe_open
+
+        from ss4d.models.checkpoint import read_json
+
+        args = read_json(self._sparse_stem.with_name(self._sparse_stem.name + ".json"))["args"]
+        with safe_open(features, framework="np") as file:
+            channels, tensors = len(json.loads(file.metadata()["channels"])), set(file.keys())
+        if args["in_channels"] != channels:
+            raise StageError(
+                f"the encoder {self._sparse_stem} takes {args['in_channels']} channels a voxel, but features have "
+                f"{channels}: choose the features.extractor it was trained with, or another encoder"
+            )
+        if args["resolution"] != self.options.resolution:
+            raise StageError(
+                f"the encoder {self._sparse_stem} is for {args['resolution']} voxels a side, but encode.resolution is "
+                f"{self.options.resolution}: make them equal"
+            )
+        if f"coords_{self.options.resolution}" not in tensors:
+            raise StageError(
+                f"there are no features for encode.resolution = {self.options.resolution}: add it to "
+                "voxelize.resolutions and features.resolutions"
+            )
+
+
+def model_stem(option: str, value: str, inside: str) -> Path:
+    """The checkpoint's path without ending that an option names, `inside` a folder.
+
+    Raises:
+        StageError: the option is not set, or names no checkpoint.
+    """
+    if not value:
+        raise StageError(f"{option} is not set: give a checkpoint's path without its ending, or a pipeline's folder")
+    stem = Path(value) / inside if Path(value).is_dir() else Path(value)
+    for ending in (".json", ".safetensors"):
+        if not stem.with_name(stem.name + ending).is_file():
+            raise StageError(f"{option} = {value} names no checkpoint: there is no {stem}{ending}")
+    return stem
+
+
+def hash_model(stem: Path) -> str:
+    """SHA-256 of a checkpoint: its description and its weights."""
+    digest = hashlib.sha256()
+    for ending in (".json", ".safetensors"):
+        with open(stem.with_name(stem.name + ending), "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def _load(stem: Path, device: str) -> Any:
+    """A model in evaluation mode; float32 on a CPU, whatever its settings say."""
+    import torch
+
+    from ss4d.models.base import TorsoModel
+    from ss4d.models.checkpoint import load_model
+
+    model = load_model(stem).to(device)
+    if torch.device(device).type == "cpu" and isinstance(model, TorsoModel):
+        model.set_dtype(torch.float32)
+    return model

@@ -1,0 +1,175 @@
+"""Running a stage: every item that is not done, in worker processes here or on a Ray cluster, then its table."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Generator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeVar
+
+from dataset_toolkits.stage import (
+    Item,
+    Record,
+    Row,
+    Stage,
+    read_table,
+    sweep_temporary,
+    table_path,
+    write_table,
+)
+from dataset_toolkits.workers import Outcome, Worker
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One of `count` equal parts of a stage's items, for a batch system: every job runs another `index`."""
+
+    index: int = 0
+    count: int = 1
+
+    @classmethod
+    def parse(cls, text: str) -> Shard:
+        """Read "i/n", e.g. "0/8"."""
+        index, _, count = text.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            raise ValueError(f"the shard {text} is not of the form i/n with i from 0 to n - 1, such as 0/8")
+        return cls(int(index), int(count))
+
+    def of(self, items: Sequence[_T]) -> Sequence[_T]:
+        return items[self.index :: self.count]
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Where and how items are made. None of it changes what is made."""
+
+    workers: int | None = None  # processes; None: one a core
+    executor: str = "local"  # or "ray"
+    address: str = "auto"  # of the Ray cluster
+    shard: Shard = Shard()
+    time_limit: float | None = None  # seconds an item; None: the stage's own
+    retry: bool = False  # make failed items again
+
+
+def run_stage(stage: Stage, execution: Execution) -> int:
+    """Make this shard's items that are not done, and the table once all items of the stage have a record.
+
+    Returns:
+        the number of failed items of the shard, those that failed in an earlier run included.
+
+    Raises:
+        StageError: an earlier stage is not complete, or workers cannot start.
+    """
+    sweep_temporary(stage.root)
+    items = stage.items()
+    records = [stage.current_record(item) for item in items]
+    pending = [
+        item
+        for item, record in execution.shard.of(list(zip(items, records, strict=True)))
+        if record is None or (execution.retry and record.error is not None)
+    ]
+    if None in records or not _is_table_of(stage, items):
+        table_path(stage.root, stage.name).unlink(missing_ok=True)
+    try:
+        _make(stage, pending, execution)
+    finally:
+        sweep_temporary(stage.root)
+
+    records = [stage.current_record(item) for item in items]
+    missing = records.count(None)
+    if not missing and (pending or not table_path(stage.root, stage.name).exists()):
+        stage.finish()
+        write_table(stage.root, stage.name, _rows([record for record in records if record is not None]))
+    share = execution.shard.of(records)
+    failed = sum(record is not None and record.error is not None for record in share)
+    state = f"the table waits for {missing} items of other shards" if missing else f"{len(items)} items in the table"
+    print(f"{stage.name}: {len(pending)} made, {len(share) - len(pending)} were there, {failed} failed; {state}")
+    return failed
+
+
+def _make(stage: Stage, items: Sequence[Item], execution: Execution) -> None:
+    from tqdm import tqdm
+
+    interval = 0.2 if sys.stderr.isatty() else 30.0
+    progress = tqdm(total=len(items), desc=stage.name, unit="item", mininterval=interval, disable=not items)
+    failed = 0
+    with progress, closing(_outcomes(stage, items, execution)) as outcomes:
+        for outcome in outcomes:
+            if outcome.error is not None:
+                failed += 1
+                progress.set_postfix(failed=failed, refresh=False)
+                progress.write(f"FAILED {stage.name} {outcome.name}: {outcome.error}", file=sys.stderr)
+            progress.update()
+
+
+def _outcomes(stage: Stage, items: Sequence[Item], execution: Execution) -> Generator[Outcome, None, None]:
+    time_limit = execution.time_limit or stage.time_limit
+    if not items:
+        return
+    if execution.executor == "ray":
+        from dataset_toolkits.ray_executor import make_on_ray
+
+        yield from make_on_ray(stage, items, time_limit, execution.address, execution.workers)
+    else:
+        yield from make_locally(stage, items, time_limit, execution.workers)
+
+
+def make_locally(
+    stage: Stage, items: Sequence[Item], time_limit: float, workers: int | None
+) -> Generator[Outcome, None, None]:
+    """Make items in a pool of worker processes; outcomes come as they are ready."""
+    cores = len(os.sched_getaffinity(0))
+    count = min(workers or cores, len(items))
+    crew = [Worker(stage, time_limit, threads=max(1, cores // count)) for _ in range(count)]
+    idle: SimpleQueue[Worker] = SimpleQueue()
+    for worker in crew:
+        idle.put(worker)
+
+    def make(item: Item) -> Outcome:
+        worker = idle.get()
+        try:
+            return worker.make(item)
+        finally:
+            idle.put(worker)
+
+    # A thread only waits for its worker. Workers die with the thread that started them, and threads last as long as
+    # the pool does.
+    with ThreadPoolExecutor(count) as threads:
+        futures = [threads.submit(make, item) for item in items]
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            for future in futures:
+                future.cancel()
+            for worker in crew:
+                worker.kill()
+            raise
+        for worker in crew:
+            worker.close()
+
+
+def _is_table_of(stage: Stage, items: Sequence[Item]) -> bool:
+    """Whether the table is there and about these items, made from today's options and inputs."""
+    if not table_path(stage.root, stage.name).exists():
+        return False
+    rows = read_table(stage.root, stage.name)
+    listed = list(dict.fromkeys((row["name"], row["key"]) for row in rows))
+    return listed == [(item.name, stage.key(item)) for item in items]
+
+
+def _rows(records: Sequence[Record]) -> list[Row]:
+    """The lines of a table: at least one an item, empty but for its error where the item failed."""
+    rows: list[Row] = []
+    for record in records:
+        status = "done" if record.error is None else "failed"
+        head = {"name": record.name, "key": record.key, "status": status, "error": record.error}
+        rows += [{**head, **row} for row in record.rows or [{}]]
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    return [{column: row.get(column) for column in columns} for row in rows]

@@ -1,0 +1,113 @@
+"""Stage features: what the rendered views say about every voxel.
+
+Each view's feature maps are sampled where the voxel's centre is projected to, and averaged over the views: over all
+of them, as TRELLIS does, or over those that see the voxel (paper §4.3); voxels that no view sees are then dropped.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from dataset_toolkits.aggregation import FeatureTable
+from dataset_toolkits.projection import FrameViews, pixel_rays
+from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+
+if TYPE_CHECKING:
+    from dataset_toolkits.extractors import Extractor
+    from ss4d.data.views import ViewArchive
+
+EXTRACTORS = ("small", "dinov2")
+AGGREGATIONS = ("visible", "mean")
+
+
+@dataclass
+class FeaturesOptions:
+    """Options of the stage features."""
+
+    extractor: str = "small"  # "small" or "dinov2"
+    aggregation: str = "visible"  # "visible" (paper) or "mean" (TRELLIS)
+    resolutions: list[int] | None = None  # some of those that voxelize made; null: all
+    dinov2: str = "dinov2_vitl14_reg"  # released name, Hub id or local folder
+    batch: int = speed_option(12)  # pictures that go through DINOv2 at once
+    device: str = speed_option("cpu")  # of DINOv2
+
+
+class FeaturesStage(Stage):
+    """`features/<clip>.safetensors` of every clip that is voxelised and rendered; see docs/data.md.
+
+    Its rows say besides what share of the pairs (view, voxel) deemed visible has the voxel's centre on rendered
+    foreground: `foreground_<R>`.
+    """
+
+    name = "features"
+    suffix: ClassVar[str] = ".safetensors"
+    time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes a frame on a CPU
+    options: FeaturesOptions
+
+    def items(self) -> list[Item]:
+        for value, allowed in ((self.options.extractor, EXTRACTORS), (self.options.aggregation, AGGREGATIONS)):
+            if value not in allowed:
+                raise StageError(f"features does not know '{value}': choose one of {', '.join(allowed)}")
+        voxels = {row["name"]: row["key"] for row in read_table(self.root, "voxelize") if row["status"] == "done"}
+        return [
+            Item(row["name"], {"render": row["key"], "voxelize": voxels[row["name"]]})
+            for row in read_table(self.root, "render")
+            if row["status"] == "done" and row["name"] in voxels
+        ]
+
+    def process(self, item: Item, path: Path | None) -> list[Row]:
+        from safetensors.numpy import load_file, save_file
+
+        from ss4d.data.views import ViewArchive
+
+        assert path is not None
+        source = artifact_path(self.root, "voxelize", item.name, ".safetensors")
+        voxels = {int(name.removeprefix("coords_")): coords for name, coords in load_file(source).items()}
+        clip = {resolution: FeatureTable(resolution) for resolution in self._resolutions(voxels)}
+        archive = ViewArchive(artifact_path(self.root, "render", item.name, ".zip"))
+        for frame, views in enumerate(frames_of(archive)):
+            maps = self.extractor(views)
+            for resolution, table in clip.items():
+                coords = voxels[resolution]
+                table.add(coords[coords[:, 0] == frame], views, maps, self.options.aggregation)
+        tensors = {f"{name}_{table.resolution}": value for table in clip.values() for name, value in table.tensors()}
+        save_file(tensors, path, {"channels": json.dumps(self.extractor.channels)})
+        row: Row = {"clip_name": item.name}
+        for table in clip.values():
+            row |= table.row(archive.index.frames)
+        return [row]
+
+    @cached_property
+    def extractor(self) -> Extractor:
+        """Kept between the clips of a worker."""
+        from dataset_toolkits.extractors import DinoExtractor, SmallExtractor
+
+        if self.options.extractor == "small":
+            return SmallExtractor()
+        from ss4d.models.image_encoder import DinoImageEncoder
+
+        return DinoExtractor(DinoImageEncoder(self.options.dinov2).to(self.options.device), self.options.batch)
+
+    def _resolutions(self, available: Iterable[int]) -> list[int]:
+        chosen = sorted(available if self.options.resolutions is None else self.options.resolutions)
+        if missing := set(chosen) - set(available):
+            raise ValueError(f"there are no voxels of {sorted(missing)}: add them to voxelize.resolutions")
+        return chosen
+
+
+def frames_of(archive: ViewArchive) -> Iterator[FrameViews]:
+    """The views of each frame."""
+    index, cameras = archive.index, archive.cameras
+    rays = pixel_rays(cameras, index.size)
+    for frame in range(index.frames):
+        views = range(len(index.views))
+        rgba = np.stack([archive.view(view, frame) for view in views])
+        depth = np.stack([archive.depth(view, frame) for view in views])
+        yield FrameViews(rgba, depth, cameras, rays)

@@ -1,0 +1,67 @@
+"""From the world to the images of the views, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from ss4d.data.views import Cameras
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Points as V cameras see them."""
+
+    uv: NDArray[np.float32]  # [V, N, 2] right and down in units of the image size; the image is [0, 1]^2
+    depth: NDArray[np.float32]  # [V, N] distance along the optical axis
+
+
+@dataclass(frozen=True)
+class PixelRays:
+    """Lines of sight: the world point at depth d of pixel (row, column) of view v is
+    `origins[v] + d * directions[v, row, column]`."""
+
+    origins: NDArray[np.float32]  # [V, 3]
+    directions: NDArray[np.float32]  # [V, S, S, 3]
+
+
+@dataclass(frozen=True)
+class FrameViews:
+    """What V cameras show of one frame, in pictures of S x S pixels."""
+
+    rgba: NDArray[np.uint8]  # [V, S, S, 4] straight alpha
+    depth: NDArray[np.float32]  # [V, S, S] along the optical axis, infinite where nothing is
+    cameras: Cameras
+    rays: PixelRays
+
+    @property
+    def size(self) -> int:
+        return self.depth.shape[1]
+
+
+def project(points: NDArray[np.floating], cameras: Cameras) -> Projection:
+    """Points [N, 3] of the world, before all cameras."""
+    camera = points.astype(np.float32) @ cameras.extrinsics[:, :3, :3].transpose(0, 2, 1)
+    camera += cameras.extrinsics[:, None, :3, 3]
+    image = camera @ cameras.intrinsics.transpose(0, 2, 1)
+    uv = image[..., :2] / image[..., 2:]
+    return Projection(uv.astype(np.float32), camera[..., 2].astype(np.float32))
+
+
+def pixel_rays(cameras: Cameras, size: int) -> PixelRays:
+    """Rays through the centres of the pixels of square images."""
+    rotation, translation = cameras.extrinsics[:, :3, :3], cameras.extrinsics[:, :3, 3]
+    steps = (np.arange(size, dtype=np.float32) + 0.5) / size
+    uv1 = np.stack([*np.meshgrid(steps, steps), np.ones((size, size), np.float32)], axis=-1).reshape(1, -1, 3)
+    to_world = np.linalg.inv(cameras.intrinsics).transpose(0, 2, 1) @ rotation
+    origins = -(translation[:, None] @ rotation)[:, 0]
+    return PixelRays(origins, (uv1 @ to_world).reshape(-1, size, size, 3).astype(np.float32))
+
+
+def voxel_centres(coords: NDArray[np.integer], resolution: int) -> NDArray[np.float32]:
+    """World positions [N, 3] of voxels [N, 3]."""
+    return ((coords + 0.5) / resolution - 0.5).astype(np.float32)

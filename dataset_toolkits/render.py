@@ -1,0 +1,203 @@
+"""Stage render: pictures and depth of every accepted clip, all around and as conditioning videos, by Blender."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dataset_toolkits.blender.process import BlenderProcess, blender_python
+from dataset_toolkits.stage import Item, Row, Stage, artifact_path, read_table, speed_option
+
+ENGINES = ("CYCLES", "BLENDER_WORKBENCH")
+DEVICES = ("CPU", "GPU")
+CUBE_RADIUS = 3**0.5 / 2  # of the sphere around the cube
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """Pictures of a clip.
+
+    Attributes:
+        engine: CYCLES, or BLENDER_WORKBENCH for quick sets.
+        size: pixels of the views.
+        views: cameras all around, as many as TRELLIS has.
+        cond_views: conditioning videos for each of `cond_yaws`: the front view, then random ones.
+        cond_size: pixels of the conditioning videos.
+        cond_fov: range of the field of view of the random ones, degrees.
+        cond_azimuth: degrees that they stand off the yaw at most, to either side.
+        cond_elevation: range of their elevation, degrees.
+        cond_yaws: sides that count as the front, multiples of 90 degrees.
+        samples: light paths a pixel (Cycles).
+        bounces: of light (Cycles).
+        supersampling: rendered pixels a pixel, along each axis (Workbench).
+        ambient: light from everywhere; a white surface under it alone has this linear value.
+        key: light from the upper left in front, likewise.
+        device: CPU or GPU (Cycles).
+        threads: cores of one Blender; each worker has one.
+    """
+
+    engine: str = "CYCLES"
+    size: int = 512
+    views: int = 150
+    cond_views: int = 3
+    cond_size: int = 512
+    cond_fov: list[float] = field(default_factory=lambda: [10.0, 70.0])
+    cond_azimuth: float = 15.0
+    cond_elevation: list[float] = field(default_factory=lambda: [0.0, 15.0])
+    cond_yaws: list[int] = field(default_factory=lambda: [0])
+    samples: int = 32
+    bounces: int = 2
+    supersampling: int = 2
+    ambient: float = 0.5
+    key: float = 0.5
+    device: str = "CPU"
+    threads: int = speed_option(1)
+
+    def __post_init__(self) -> None:
+        for name, choices in (("engine", ENGINES), ("device", DEVICES)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"render.{name} is one of {', '.join(choices)}, not {getattr(self, name)}")
+        for name in ("size", "views", "cond_views", "cond_size", "samples", "supersampling", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"render.{name} is at least 1, not {getattr(self, name)}")
+        for name, lowest, highest in (("cond_fov", 1, 80), ("cond_elevation", -90, 90)):
+            limits = list(getattr(self, name))
+            if len(limits) != 2 or not lowest <= limits[0] <= limits[1] <= highest:
+                raise ValueError(f"render.{name} is [low, high] within {lowest} to {highest} degrees, not {limits}")
+        if any(yaw % 90 for yaw in self.cond_yaws):
+            raise ValueError(f"render.cond_yaws are multiples of 90 degrees, not {list(self.cond_yaws)}")
+
+
+class RenderStage(Stage):
+    """`render/<clip>.zip` of every accepted clip; see docs/data.md."""
+
+    name = "render"
+    suffix: ClassVar[str] = ".zip"
+    time_limit: ClassVar[float] = 12 * 3600.0  # the defaults are thousands of pictures by Cycles
+    options: RenderOptions
+
+    def items(self) -> list[Item]:
+        blender_python()
+        poses = {row["name"]: row["key"] for row in read_table(self.root, "pose")}
+        columns = ("asset", "clip", "sha256", "hide_nodes", "scale", "centre")
+        return [
+            Item(
+                row["clip_name"],
+                {"pose": poses[row["asset"]]} | {column: row[column] for column in columns},
+                {"path": row["path"]},
+            )
+            for row in read_table(self.root, "curate")
+            if row["accepted"]
+        ]
+
+    def process(self, item: Item, path: Path | None) -> list[Row]:
+        from ss4d.data.views import ViewArchiveWriter
+
+        assert path is not None
+        posed = read_pose(artifact_path(self.root, "pose", item.inputs["asset"], ".safetensors"), item.inputs["clip"])
+        index = self._index(item, posed)
+        with ViewArchiveWriter(path, index) as archive:
+            for picture in self._pictures(item, posed.times, index, path.parent):
+                if picture.camera < len(index.views):
+                    archive.add_view(picture.camera, picture.frame, picture.rgba, picture.depth)
+                else:
+                    archive.add_cond(picture.camera - len(index.views), picture.frame, picture.rgba)
+        return [{"clip_name": item.name, "frames": index.frames, "bytes": path.stat().st_size}]
+
+    def close(self) -> None:
+        self._blender.close()
+
+    def _index(self, item: Item, posed: Posed) -> Any:
+        """The cameras of a clip, drawn from its name; a `ViewIndex`."""
+        from dataset_toolkits.rigs import RADIUS, clip_generator, conditioning_rig, crop_to_clip, sphere_rig
+        from ss4d.data.views import ViewIndex
+
+        options, generator = self.options, clip_generator(item.name)
+        vertices = (posed.vertices.astype(np.float64) - item.inputs["centre"]) * item.inputs["scale"]
+        views = sphere_rig(options.views, generator)
+        cond = conditioning_rig(
+            options.cond_views,
+            options.cond_yaws,
+            options.cond_azimuth,
+            options.cond_elevation,
+            options.cond_fov,
+            generator,
+        )
+        return ViewIndex(
+            frames=len(vertices),
+            size=options.size,
+            cond_size=options.cond_size,
+            scale=item.inputs["scale"],
+            centre=list(item.inputs["centre"]),
+            depth_range=[RADIUS - CUBE_RADIUS, RADIUS + CUBE_RADIUS],
+            views=views,
+            cond=[crop_to_clip(view, vertices) for view in cond],
+        )
+
+    def _pictures(self, item: Item, times: Sequence[float], index: Any, folder: Path) -> Iterator[Picture]:
+        options = self.options
+        cameras = [_camera(view, options.size) for view in index.views]
+        cameras += [_camera(view, options.cond_size) for view in index.cond]
+        settings = ("engine", "samples", "supersampling", "bounces", "ambient", "key", "device", "threads")
+        results = self._blender.run(
+            "render",
+            path=str(item.payload["path"]),
+            hide_nodes=item.inputs["hide_nodes"],
+            clip=item.inputs["clip"],
+            times=list(times),
+            scale=item.inputs["scale"],
+            centre=list(item.inputs["centre"]),
+            cameras=cameras,
+            options={name: getattr(options, name) for name in settings},
+            folder=str(folder),
+        )
+        for number, result in enumerate(results):
+            frame, camera = divmod(number, len(cameras))
+            yield Picture(frame, camera, np.load(folder / result["rgba"]), np.load(folder / result["depth"]))
+
+    @cached_property
+    def _blender(self) -> BlenderProcess:
+        return BlenderProcess(self.options.threads)
+
+
+@dataclass(frozen=True)
+class Picture:
+    """`rgba` uint8 [S, S, 4] and `depth` float32 [S, S] of one frame from one camera."""
+
+    frame: int
+    camera: int
+    rgba: NDArray[np.uint8]
+    depth: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """One clip of a pose artifact: `vertices` float32 [T, V, 3] at `times` [T], in seconds of the file."""
+
+    vertices: NDArray[np.float32]
+    times: Sequence[float]
+
+
+def read_pose(path: Path, clip: str | None) -> Posed:
+    """Raises:
+    ValueError: the artifact does not hold the clip.
+    """
+    from safetensors import safe_open
+
+    with safe_open(path, framework="np") as file:
+        names = json.loads(file.metadata()["clips"])
+        if clip not in names:
+            raise ValueError(f"{path} holds no clip '{clip}' but {names}: run the stages pose and curate again")
+        position = names.index(clip)
+        return Posed(file.get_tensor(f"vertices_{position}"), file.get_tensor(f"times_{position}").tolist())
+
+
+def _camera(view: Any, size: int) -> Mapping[str, Any]:
+    return {"extrinsics": view.extrinsics, "intrinsics": view.intrinsics, "size": size}

@@ -1,0 +1,139 @@
+"""The report: one HTML page about a data set, openable from disk, with pictures inside.
+
+It reads what the stages left (docs/data.md) and shows stages that have not run as such. Equal data sets give equal
+bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sized
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dataset_toolkits.report_facts import DataSet, read_data_set
+from dataset_toolkits.report_plots import Histogram, histogram, short
+from dataset_toolkits.stage import StageError, replace
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What the contact sheet shows.
+
+    Attributes:
+        clips: drawn at random from the accepted clips that are rendered.
+        frames: of each clip, evenly over time.
+        seed: of the draw.
+    """
+
+    clips: int = 12
+    frames: int = 6
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.clips < 0:
+            raise ValueError(f"report.clips is at least 0, not {self.clips}")
+        if self.frames < 1:
+            raise ValueError(f"report.frames is at least 1, not {self.frames}")
+
+
+def write_report(root: Path, options: ReportOptions) -> Path:
+    """Write `ROOT/report/index.html` in one step and return its path.
+
+    Raises:
+        StageError: `root` is no folder.
+    """
+    from dataset_toolkits.report_pictures import contact_sheet
+
+    if not root.is_dir():
+        raise StageError(f"{root} is not a folder: give --root the folder of a data set")
+    data = read_data_set(root)
+    page = _render(
+        data=data,
+        charts=_charts(data),
+        sheet=contact_sheet(data, options.clips, options.frames, options.seed),
+    )
+    path = root / "report" / "index.html"
+    replace(root, path, page.encode())
+    return path
+
+
+def _charts(data: DataSet) -> list[Histogram]:
+    """Histograms of what was measured; of clips, accepted and rejected ones apart once they are told apart."""
+    if data.clips:
+        rejected = [row for row in data.clips if not row["accepted"]]
+        groups = {"accepted": data.accepted, "rejected": rejected}
+    else:
+        groups = {"measured": data.stages["pose"].done_rows}
+    charts = [
+        histogram("Motion", "mean displacement over the clip's size", _column(groups, "motion")),
+        histogram("Frames per clip", "frames", _column(groups, "frames")),
+        histogram("Triangles", "triangles, logarithmic", _column(groups, "triangles"), logarithmic=True),
+    ]
+    for size in data.resolutions("voxelize"):
+        values = [row[f"voxels_{size}"] for row in data.stages["voxelize"].done_rows]
+        charts.append(histogram(f"Voxels at {size}³", "voxels a frame, mean of each clip", {"clips": values}))
+    for size in data.resolutions("features"):
+        shares = [100 * row[f"dropped_{size}"] for row in data.stages["features"].done_rows]
+        charts.append(histogram(f"Dropped at {size}³", "% of a clip's voxels that no camera sees", {"clips": shares}))
+    return [chart for chart in charts if chart.bars]
+
+
+def _column(groups: dict[str, list[dict[str, Any]]], name: str) -> dict[str, list[float]]:
+    return {group: [row[name] for row in rows if row[name] is not None] for group, rows in groups.items()}
+
+
+def _render(**context: Any) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "short": short,
+        "thousands": _thousands,
+        "plural": _plural,
+        "as_json": partial(json.dumps, ensure_ascii=False),
+        "credit": credit,
+        "licence_url": licence_url,
+    }
+    return environment.get_template("report_template.html").render(**context)
+
+
+@dataclass(frozen=True)
+class Credit:
+    """An author or a source as shown: its words, and the page they lead to (None where there is none)."""
+
+    words: str
+    url: str | None
+
+
+def credit(text: str) -> Credit:
+    """Take "words (https://...)" or a bare address apart; other text, and other kinds of address, stay words."""
+    match = re.fullmatch(r"(?:(?P<words>.+) )?(?P<open>\()?(?P<url>https?://[^\s()]+)(?(open)\))", text)
+    return Credit(match["words"] or match["url"], match["url"]) if match else Credit(text, None)
+
+
+def licence_url(name: str | None) -> str | None:
+    """The deed of a Creative Commons licence, which credits should lead to; None for other licences."""
+    match = re.fullmatch(r"CC-(?P<terms>BY(?:-NC)?(?:-ND|-SA)?)-(?P<version>\d\.\d)", name or "")
+    if match:
+        return f"https://creativecommons.org/licenses/{match['terms'].lower()}/{match['version']}/"
+    return "https://creativecommons.org/publicdomain/zero/1.0/" if name == "CC0-1.0" else None
+
+
+def _thousands(value: float) -> str:
+    return f"{value:,.0f}"
+
+
+def _plural(items: int | Sized, noun: str) -> str:
+    """A count with its noun: "1 clip", "2 clips"."""
+    count = items if isinstance(items, int) else len(items)
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"

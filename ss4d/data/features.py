@@ -1,0 +1,84 @@
+"""Voxel features and the pictures to be reconstructed from them, for the sparse VAE."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ss4d.data.artifact import VoxelRows, collate_voxels
+from ss4d.data.dataset import WindowDataset
+from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
+from ss4d.data.views import ViewArchive
+from ss4d.data.windows import Window
+from ss4d.sparse import SparseTensor
+
+
+@dataclass
+class TargetView:
+    """One rendered picture of a frame and its camera."""
+
+    rgba: Tensor  # uint8 [S, S, 4], straight alpha
+    extrinsics: Tensor  # float32 [4, 4]
+    intrinsics: Tensor  # float32 [3, 3]
+
+
+@dataclass
+class FeatureSample:
+    """A window's voxels with features [N, F], and one picture a frame."""
+
+    voxels: VoxelRows
+    targets: list[TargetView]
+
+
+@dataclass
+class FeatureBatch:
+    """Features of all windows, and `targets[video][frame]`."""
+
+    voxels: SparseTensor
+    targets: list[list[TargetView]]
+
+
+class FeatureDataset(WindowDataset):
+    """Samples are `FeatureSample`, batches `FeatureBatch`."""
+
+    stages = ("render", "features")
+
+    def __getitem__(self, window: Window) -> FeatureSample:
+        resolution, generator = self.clips.resolution, window.generator()
+        turns = self.draw_turn(generator)
+        file, pictures = self.clips.artifact(window.clip, "features"), self.clips.pictures(window.clip)
+        voxels = file.voxels(f"coords_{resolution}", f"feats_{resolution}", window.frames)
+        voxels = replace(
+            voxels,
+            coords=turn_coords(voxels.coords, turns, resolution),
+            values=turn_features(voxels.values, json.loads(file.metadata()["channels"]), turns),
+        )
+        targets = [draw_target(pictures, frame, generator) for frame in window.frames]
+        for target in targets:
+            target.extrinsics = turn_extrinsics(target.extrinsics, turns)
+        return FeatureSample(voxels, targets)
+
+    @staticmethod
+    def collate(samples: Sequence[FeatureSample]) -> FeatureBatch:
+        voxels = collate_voxels([sample.voxels for sample in samples])
+        return FeatureBatch(voxels, [sample.targets for sample in samples])
+
+
+def draw_target(pictures: ViewArchive, frame: int, generator: np.random.Generator) -> TargetView:
+    """A random picture of a frame: a view from all around or, as often, one of a conditioning video, which is
+    cropped to the object."""
+    if generator.random() < 0.5 or not pictures.index.cond:
+        cameras, read = pictures.cameras, pictures.view
+    else:
+        cameras, read = pictures.cond_cameras, pictures.cond
+    view = int(generator.integers(len(cameras.extrinsics)))
+    return TargetView(
+        torch.tensor(read(view, frame)),
+        torch.tensor(cameras.extrinsics[view]),
+        torch.tensor(cameras.intrinsics[view]),
+    )

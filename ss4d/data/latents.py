@@ -1,0 +1,104 @@
+"""Latents of the encode stage with the video they are to be generated from, for the two flows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ss4d.data.artifact import VoxelRows, collate_voxels
+from ss4d.data.dataset import WindowDataset
+from ss4d.data.views import ViewArchive
+from ss4d.data.windows import Window
+from ss4d.sparse import SparseTensor
+
+
+@dataclass
+class StructureLatents:
+    """Structure latents and conditioning images; in a batch both have [B, ...] in front."""
+
+    latents: Tensor  # float32 [T, C, r, r, r], means of the posterior
+    images: Tensor  # float32 [T, 3, S, S] on black, in [0, 1]
+
+
+@dataclass
+class SparseLatents:
+    """Latents [N, C] on the voxels of a window, and conditioning images."""
+
+    latents: VoxelRows
+    images: Tensor  # as in StructureLatents
+
+
+@dataclass
+class SparseLatentBatch:
+    """`images` float32 [B, T, 3, S, S]."""
+
+    latents: SparseTensor
+    images: Tensor
+
+
+class LatentDataset(WindowDataset):
+    """Base of the two: the turn that was encoded decides which videos show its front."""
+
+    stages = ("render", "encode")
+
+    def conditioning(self, window: Window, turns: int, generator: np.random.Generator) -> Tensor:
+        """A random conditioning video of the side that `turns` quarter turns bring to the front.
+
+        Raises:
+            ValueError: none was rendered.
+        """
+        pictures, yaw = self.clips.pictures(window.clip), -90 * turns % 360
+        matching = [view for view, camera in enumerate(pictures.index.cond) if camera.yaw % 360 == yaw]
+        if not matching:
+            yaws = sorted({camera.yaw for camera in pictures.index.cond})
+            raise ValueError(
+                f"{pictures.path} has conditioning videos of yaw {yaws}, but quarter turn {turns} needs {yaw}: "
+                "render them, or leave the turn out of data.quarter_turns"
+            )
+        return images_on_black(pictures, matching[int(generator.integers(len(matching)))], window.frames)
+
+
+class StructureLatentDataset(LatentDataset):
+    """Samples and batches are `StructureLatents`."""
+
+    def frame_tokens(self) -> list[float]:
+        side = self.clips.artifact(0, "encode").shape(f"structure_mean_{self.quarter_turns[0]}")[-1]
+        return [float(side**3)] * len(self.clips)
+
+    def __getitem__(self, window: Window) -> StructureLatents:
+        generator = window.generator()
+        turns = self.draw_turn(generator)
+        latents = self.clips.artifact(window.clip, "encode").frames(f"structure_mean_{turns}", window.frames)
+        return StructureLatents(latents, self.conditioning(window, turns, generator))
+
+    @staticmethod
+    def collate(samples: Sequence[StructureLatents]) -> StructureLatents:
+        return StructureLatents(
+            torch.stack([sample.latents for sample in samples]), torch.stack([sample.images for sample in samples])
+        )
+
+
+class SparseLatentDataset(LatentDataset):
+    """Samples are `SparseLatents`, batches `SparseLatentBatch`; latents as encoded, not yet normalised."""
+
+    def __getitem__(self, window: Window) -> SparseLatents:
+        generator = window.generator()
+        turns = self.draw_turn(generator)
+        file = self.clips.artifact(window.clip, "encode")
+        latents = file.voxels(f"coords_{turns}", f"sparse_mean_{turns}", window.frames)
+        return SparseLatents(latents, self.conditioning(window, turns, generator))
+
+    @staticmethod
+    def collate(samples: Sequence[SparseLatents]) -> SparseLatentBatch:
+        latents = collate_voxels([sample.latents for sample in samples])
+        return SparseLatentBatch(latents, torch.stack([sample.images for sample in samples]))
+
+
+def images_on_black(pictures: ViewArchive, view: int, frames: Sequence[int]) -> Tensor:
+    """Frames of a conditioning video as the models see them: float32 [T, 3, S, S] in [0, 1], over black."""
+    rgba = torch.tensor(np.stack([pictures.cond(view, frame) for frame in frames])).float() / 255
+    return (rgba[..., :3] * rgba[..., 3:]).movedim(-1, -3)

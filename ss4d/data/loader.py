@@ -1,0 +1,63 @@
+"""From the `data` section of a config to batches."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from ss4d.data.dataset import WindowDataset
+from ss4d.data.prepared import PreparedSet
+from ss4d.data.sampler import BatchSettings, TokenBatchSampler, category_weights
+
+
+@dataclass
+class DataSettings(BatchSettings):
+    """The `data` section of the config; configs/train.yaml says what each means."""
+
+    root: str
+    split: str | None
+    objects: Sequence[str] | None
+    resolution: int
+    quarter_turns: Sequence[int]
+    category_weight: Mapping[str, float]
+    workers: int
+
+    def __post_init__(self) -> None:
+        if not self.frames or min(self.frames) < 1:
+            raise ValueError(f"data.frames = {list(self.frames)} must list lengths of windows, at least 1 frame each")
+        if not self.quarter_turns or not set(self.quarter_turns) <= {0, 1, 2, 3}:
+            raise ValueError(f"data.quarter_turns = {list(self.quarter_turns)} must list turns out of 0, 1, 2, 3")
+        for name in ("max_stride", "tokens_per_batch", "max_clips"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} = {getattr(self, name)} must be at least 1")
+
+
+def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDataset:
+    """The dataset of a stage of training, on the clips that the settings name.
+
+    Raises:
+        ValueError: they are not prepared; the message names the stage to run.
+    """
+    clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
+    return kind(clips, settings.quarter_turns)
+
+
+def batch_loader(
+    dataset: WindowDataset, settings: DataSettings, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
+) -> DataLoader[Any]:
+    """Endless batches from step `start` on, the same for any number of workers."""
+    clips = dataset.clips.clips
+    weights = category_weights(clips, settings.category_weight)
+    sampler = TokenBatchSampler(clips, dataset.frame_tokens(), weights, settings, seed, start, rank, world_size)
+    return DataLoader(
+        dataset,
+        batch_sampler=sampler,
+        collate_fn=dataset.collate,
+        num_workers=settings.workers,
+        generator=torch.Generator(),  # else the loader would draw from torch's own, which the models use
+    )

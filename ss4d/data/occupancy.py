@@ -1,0 +1,47 @@
+"""Occupancy grids, for the structure VAE."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ss4d.data.dataset import WindowDataset
+from ss4d.data.turns import turn_coords
+from ss4d.data.windows import Window
+
+
+@dataclass
+class Occupancy:
+    """`grid` float32 [T, 1, R, R, R], 1 on surface voxels that a camera sees; [B, T, 1, R, R, R] in a batch."""
+
+    grid: Tensor
+
+
+class OccupancyDataset(WindowDataset):
+    """Samples and batches are `Occupancy`."""
+
+    stages = ("features",)
+
+    def frame_tokens(self) -> list[float]:
+        return [float(self.clips.resolution**3)] * len(self.clips)
+
+    def __getitem__(self, window: Window) -> Occupancy:
+        resolution = self.clips.resolution
+        coords = self.clips.artifact(window.clip, "features").coords(f"coords_{resolution}", window.frames)
+        coords = turn_coords(coords, self.draw_turn(window.generator()), resolution)
+        return Occupancy(occupancy_grid(coords, len(window.frames), resolution))
+
+    @staticmethod
+    def collate(samples: Sequence[Occupancy]) -> Occupancy:
+        return Occupancy(torch.stack([sample.grid for sample in samples]))
+
+
+def occupancy_grid(coords: Tensor, num_frames: int, resolution: int) -> Tensor:
+    """Voxels [N, 4] = (frame, x, y, z) as a grid, float32 [T, 1, R, R, R]."""
+    grid = torch.zeros(num_frames, 1, *[resolution] * 3)
+    frame, x, y, z = coords.long().unbind(1)
+    grid[frame, 0, x, y, z] = 1
+    return grid

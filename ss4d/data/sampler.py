@@ -1,0 +1,129 @@
+"""Batches by token budget, as a function of the step alone."""
+
+from __future__ import annotations
+
+import itertools
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch.utils.data import Sampler
+
+from ss4d.data.prepared import Clip
+from ss4d.data.windows import Window, sample_frames
+
+# Batches are drawn in blocks of this size, each from a seed of its own: any step is found by making one block. The
+# clip that waits for the next batch when a block ends is lost, one in this many batches.
+BLOCK = 256
+
+
+@dataclass
+class BatchSettings:
+    """How windows are drawn and put together."""
+
+    frames: Sequence[int]  # frames of a window; one of these is drawn for every batch
+    max_stride: int  # largest distance of two frames of a window
+    tokens_per_batch: int  # windows join a batch until the tokens of their frames would exceed this
+    max_clips: int  # and at most so many
+
+
+class TokenBatchSampler(Sampler[list[Window]]):
+    """Endless batches of windows of equally many frames.
+
+    Every pass takes each clip once in random order, or with its weight as probability. Windows are put into a batch
+    in that order until the next one would exceed the budget; that one opens the next batch, so none is passed over.
+    A window too large for any batch goes alone, with a warning. Ranks deal the batches out among themselves.
+
+    Args:
+        clips: what windows are cut from.
+        frame_tokens: tokens of a mean frame of each clip (a window's are estimated from it).
+        weights: for each clip, in (0, 1].
+        start: the first step; a run that stopped before it goes on as if it had not.
+    """
+
+    def __init__(
+        self,
+        clips: Sequence[Clip],
+        frame_tokens: Sequence[float],
+        weights: Sequence[float],
+        settings: BatchSettings,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+    ):
+        self.clips, self.frame_tokens, self.weights = clips, list(frame_tokens), np.array(weights)
+        self.settings = settings
+        self.seed, self.start, self.rank, self.world_size = seed, start, rank, world_size
+        self._block: tuple[int, list[list[Window]]] = (-1, [])
+        self._warned = False
+
+    def __iter__(self) -> Iterator[list[Window]]:
+        return (self.batch(step) for step in itertools.count(self.start))
+
+    def batch(self, step: int) -> list[Window]:
+        """This rank's batch of a step.
+
+        Raises:
+            ValueError: a clip is shorter than a window.
+        """
+        block, place = divmod(step * self.world_size + self.rank, BLOCK)
+        if self._block[0] != block:
+            self._block = (block, self._pack(np.random.default_rng([self.seed, block])))
+        return self._block[1][place]
+
+    def _pack(self, generator: np.random.Generator) -> list[list[Window]]:
+        settings, order, batches = self.settings, self._order(generator), []
+        clip = next(order)
+        for _ in range(BLOCK):
+            length = settings.frames[int(generator.integers(len(settings.frames)))]
+            batch: list[Window] = []
+            left = float(settings.tokens_per_batch)
+            while not batch or (self._tokens(clip, length) <= left and len(batch) < settings.max_clips):
+                batch.append(self._window(clip, length, generator))
+                left -= self._tokens(clip, length)
+                clip = next(order)
+            batches.append(batch)
+        return batches
+
+    def _order(self, generator: np.random.Generator) -> Iterator[int]:
+        """Clips, pass after pass."""
+        while True:
+            order = generator.permutation(len(self.clips))
+            yield from order[generator.random(len(order)) < self.weights[order]].tolist()
+
+    def _tokens(self, clip: int, length: int) -> float:
+        return self.frame_tokens[clip] * length
+
+    def _window(self, clip: int, length: int, generator: np.random.Generator) -> Window:
+        try:
+            frames = sample_frames(self.clips[clip].frames, length, self.settings.max_stride, generator)
+        except ValueError as error:
+            raise ValueError(f"{self.clips[clip].name}: {error}; see data.frames and data.objects") from error
+        tokens, budget = self._tokens(clip, length), self.settings.tokens_per_batch
+        if tokens > budget and not self._warned:
+            warnings.warn(
+                f"{length} frames of {self.clips[clip].name} have about {tokens:.0f} tokens, more than "
+                f"data.tokens_per_batch = {budget}: such windows make a batch of their own",
+                stacklevel=2,
+            )
+            self._warned = True
+        return Window(clip, frames, int(generator.integers(2**63)))
+
+
+def category_weights(clips: Sequence[Clip], weights: Mapping[str, float]) -> list[float]:
+    """The weight of each clip: its category's, 1 where none is given.
+
+    Raises:
+        ValueError: an unknown category, or a weight outside (0, 1].
+    """
+    known = {clip.category for clip in clips if clip.category}
+    for category, weight in weights.items():
+        if category not in known:
+            raise ValueError(
+                f"data.category_weight: no clip is of category {category}, only {', '.join(sorted(known))}"
+            )
+        if not 0 < weight <= 1:
+            raise ValueError(f"data.category_weight: {category} has weight {weight}, it must lie in (0, 1]")
+    return [float(weights.get(clip.category or "", 1.0)) for clip in clips]

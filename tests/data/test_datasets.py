@@ -1,0 +1,180 @@
+"""A dataset for each stage of training: samples with known answers, and the same batches from any worker."""
+
+from __future__ import annotations
+
+from dataclasses import is_dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import CHANNELS, IMAGE_SIZE, QUARTER_TURNS, RESOLUTION, box_voxels, latent, picture
+
+from ss4d.data import (
+    DataSettings,
+    FeatureDataset,
+    OccupancyDataset,
+    PreparedSet,
+    SparseLatentDataset,
+    StructureLatentDataset,
+    Window,
+    WindowDataset,
+    batch_loader,
+    open_dataset,
+)
+from ss4d.data.turns import turn_extrinsics
+from ss4d.sparse import SparseTensor
+
+KINDS = [OccupancyDataset, FeatureDataset, StructureLatentDataset, SparseLatentDataset]
+
+
+def opened(kind: type[Any], root: Path, *quarter_turns: int) -> Any:
+    return kind(PreparedSet.open(root, RESOLUTION, kind.stages), quarter_turns or (0,))
+
+
+def plain(value: Any) -> Any:
+    """A batch as nested lists, for comparison."""
+    if isinstance(value, SparseTensor):
+        return [value.coords.tolist(), value.feats.tolist(), value.num_frames]
+    if isinstance(value, torch.Tensor):
+        return value.tolist()
+    if is_dataclass(value):
+        return {key: plain(getattr(value, key)) for key in value.__dataclass_fields__}
+    return [plain(part) for part in value] if isinstance(value, list) else value
+
+
+def test_occupancy_is_the_box_turned(clip_folder: Path):
+    upright = opened(OccupancyDataset, clip_folder)[Window(0, (1, 3), 0)].grid
+    assert upright.shape == (2, 1, 16, 16, 16) and upright.sum() == 2 * 4**3
+    assert bool((upright[0, 0, 3:7, 5:9, 5:9] == 1).all()) and bool((upright[1, 0, 5:9, 5:9, 5:9] == 1).all())
+    for turns in range(4):
+        turned = opened(OccupancyDataset, clip_folder, turns)[Window(0, (1, 3), 0)].grid
+        assert torch.equal(turned, torch.rot90(upright, turns, dims=(2, 3)))  # from x (dim 2) towards y (dim 3)
+
+
+def test_turns_are_all_drawn(clip_folder: Path):
+    dataset = opened(OccupancyDataset, clip_folder, 0, 1, 2, 3)
+    grids = {tuple(dataset[Window(1, (0,), seed)].grid.nonzero().flatten().tolist()) for seed in range(40)}
+    assert len(grids) == 4
+
+
+def test_features_come_with_pictures_of_their_frames(clip_folder: Path):
+    dataset, seen = opened(FeatureDataset, clip_folder), set()
+    for seed in range(60):
+        sample = dataset[Window(1, (0, 2), seed)]
+        assert torch.equal(sample.voxels.coords[:, 1:], box_voxels(6, 4).int()[[*range(216), *range(432, 648)], 1:])
+        for frame, target in zip((0, 2), sample.targets, strict=True):
+            red, green = target.rgba[-1, 0, :2].tolist()
+            kind, view = divmod(red // 10, 10)
+            assert green == 10 * frame and np.array_equal(target.rgba.numpy(), picture(kind, view, frame))
+            cameras = dataset.clips.pictures(1).cond_cameras if kind else dataset.clips.pictures(1).cameras
+            assert torch.equal(target.extrinsics, torch.tensor(cameras.extrinsics[view]))
+            assert torch.equal(target.intrinsics, torch.tensor(cameras.intrinsics[view]))
+            seen.add((kind, view))
+    assert seen == {(0, 0), (0, 1), (1, 0), (1, 1)}
+
+
+def test_turned_features_have_turned_cameras_and_vectors(clip_folder: Path):
+    upright, turned = (opened(FeatureDataset, clip_folder, turns)[Window(0, (1, 2), 5)] for turns in (0, 1))
+    x, y = upright.voxels.coords[:, 1], upright.voxels.coords[:, 2]
+    assert torch.equal(turned.voxels.coords[:, 1], 15 - y) and torch.equal(turned.voxels.coords[:, 2], x)
+    column = {name: index for index, name in enumerate(CHANNELS)}
+    for vector in ("normal", "offset"):
+        x, y = (upright.voxels.values[:, column[f"{vector}_{axis}"]] for axis in "xy")
+        assert torch.equal(turned.voxels.values[:, column[f"{vector}_x"]], -y)
+        assert torch.equal(turned.voxels.values[:, column[f"{vector}_y"]], x)
+    assert torch.equal(turned.voxels.values[:, :3], upright.voxels.values[:, :3])
+    for before, after in zip(upright.targets, turned.targets, strict=True):
+        assert torch.equal(before.rgba, after.rgba)
+        assert torch.equal(after.extrinsics, turn_extrinsics(before.extrinsics, 1))
+
+
+@pytest.mark.parametrize("kind", [StructureLatentDataset, SparseLatentDataset])
+def test_latents_of_a_turn_go_with_the_video_of_that_side(kind: type[WindowDataset], clip_folder: Path):
+    dataset, drawn = opened(kind, clip_folder, *QUARTER_TURNS), set()
+    for seed in range(20):
+        sample = dataset[Window(0, (1, 3), seed)]
+        view = round((float(sample.images[0, 0, -1, 0]) * 255 - 100) / 10)
+        turns = view  # the second video has yaw 270, which quarter turn 1 brings to the front
+        drawn.add(turns)
+        for position, frame in enumerate((1, 3)):
+            rgba = torch.tensor(picture(1, view, frame)).float() / 255
+            torch.testing.assert_close(sample.images[position], (rgba[..., :3] * rgba[..., 3:]).movedim(-1, 0))
+            found = sample.latents[position] if kind is StructureLatentDataset else sparse_frame(sample, position)
+            torch.testing.assert_close(found.mean(), torch.tensor(latent(turns, frame)), atol=0.01, rtol=0)
+    assert drawn == {0, 1} and sample.images.shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
+
+
+def sparse_frame(sample: Any, position: int) -> torch.Tensor:
+    return sample.latents.values[sample.latents.coords[:, 0] == position]
+
+
+def test_a_turn_without_latents_or_video_is_refused(clip_folder: Path):
+    with pytest.raises(ValueError, match=r"has no structure_mean_2, only .*: run the encode stage with options"):
+        opened(StructureLatentDataset, clip_folder, 2)[Window(0, (0,), 0)]
+    dataset = opened(StructureLatentDataset, clip_folder)
+    with pytest.raises(ValueError, match=r"of yaw \[0, 270\], but quarter turn 3 needs 90: render them, or leave"):
+        dataset.conditioning(Window(0, (0,), 0), 3, np.random.default_rng(0))
+
+
+def test_tokens_are_voxels_or_cells(clip_folder: Path):
+    assert opened(OccupancyDataset, clip_folder).frame_tokens() == [16**3] * 2
+    assert opened(StructureLatentDataset, clip_folder).frame_tokens() == [8**3] * 2
+    for kind in (FeatureDataset, SparseLatentDataset):
+        assert opened(kind, clip_folder).frame_tokens() == [4**3, 6**3]
+
+
+def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSettings:
+    dense = {OccupancyDataset: 16**3, StructureLatentDataset: 8**3}
+    return DataSettings(
+        root=str(root),
+        split="train",
+        objects=None,
+        resolution=RESOLUTION,
+        frames=[1, 2],
+        max_stride=2,
+        quarter_turns=[0, 1],
+        tokens_per_batch=4 * dense.get(kind, 216),
+        max_clips=3,
+        category_weight={"crate": 0.5},
+        workers=workers,
+    )
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_workers_make_what_none_makes(kind: type[WindowDataset], clip_folder: Path):
+    batches = []
+    for workers in (0, 2):
+        options, state = settings(clip_folder, kind, workers), torch.get_rng_state()
+        dataset = open_dataset(kind, options)
+        list(islice(batch_loader(dataset, options, seed=3), 2))  # files are open before workers are forked
+        loader = batch_loader(dataset, options, seed=3, start=4)
+        batches.append([plain(batch) for batch in islice(loader, 5)])
+        assert torch.equal(torch.get_rng_state(), state)  # the models' random numbers do not depend on loading
+    assert batches[0] == batches[1] and batches[0][0] != batches[0][1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"frames": []}, r"data\.frames = \[\] must list"),
+        ({"quarter_turns": [4]}, r"data\.quarter_turns = \[4\] must list turns"),
+        ({"tokens_per_batch": 0}, r"data\.tokens_per_batch = 0 must be at least 1"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(change: dict[str, Any], message: str, clip_folder: Path):
+    with pytest.raises(ValueError, match=message):
+        replace(settings(clip_folder, FeatureDataset, 0), **change)
+
+
+def test_batches_put_windows_side_by_side(clip_folder: Path):
+    windows = [Window(0, (0, 1), 0), Window(1, (1, 3), 1)]
+    occupancy, features = opened(OccupancyDataset, clip_folder), opened(FeatureDataset, clip_folder)
+    grid = occupancy.collate([occupancy[window] for window in windows]).grid
+    batch = features.collate([features[window] for window in windows])
+    assert grid.shape == (2, 2, 1, 16, 16, 16) and batch.voxels.num_frames == (2, 2)
+    video, frame, x, y, z = batch.voxels.coords.long().unbind(1)
+    assert bool((grid[video, frame, 0, x, y, z] == 1).all()) and grid.sum() == len(batch.voxels)
+    assert [len(targets) for targets in batch.targets] == [2, 2]

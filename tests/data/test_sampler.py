@@ -1,0 +1,98 @@
+"""Batches by token budget: nothing is exceeded, lost, or different on another rank or after a restart."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from dataclasses import replace
+from itertools import islice, pairwise
+
+import pytest
+
+from ss4d.data.prepared import Clip
+from ss4d.data.sampler import BLOCK, BatchSettings, TokenBatchSampler, category_weights
+from ss4d.data.windows import Window
+
+SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens a frame
+CLIPS = [Clip(f"clip{i}", f"asset{i}", None, "fish" if i < 3 else "robot", 16, size) for i, size in enumerate(SIZES)]
+SETTINGS = BatchSettings(frames=[2, 4], max_stride=3, tokens_per_batch=500, max_clips=3)
+
+
+def sampler(settings: BatchSettings = SETTINGS, seed: int = 7, weights: list[float] | None = None, **options: int):
+    return TokenBatchSampler(CLIPS, SIZES, weights or [1.0] * len(CLIPS), settings, seed, **options)
+
+
+def tokens(batch: list[Window]) -> float:
+    return sum(SIZES[window.clip] * len(window.frames) for window in batch)
+
+
+def test_budget_and_number_of_clips_are_kept():
+    batches = list(islice(sampler(), 200))
+    assert all(tokens(batch) <= 500 and 1 <= len(batch) <= 3 for batch in batches)
+    assert all(len({len(window.frames) for window in batch}) == 1 for batch in batches)
+    assert {len(batch[0].frames) for batch in batches} == {2, 4}
+    # Batches are filled: what opens the next one would not have gone in.
+    for batch, following in pairwise(batches):
+        opening = SIZES[following[0].clip] * len(batch[0].frames)
+        assert len(batch) == 3 or tokens(batch) + opening > 500
+
+
+def test_every_pass_takes_every_clip_once():
+    drawn = [window.clip for batch in islice(sampler(), 100) for window in batch]
+    for start in range(0, len(drawn) - 5, 5):
+        assert sorted(drawn[start : start + 5]) == [0, 1, 2, 3, 4]
+
+
+def test_a_clip_beyond_the_budget_goes_alone_with_one_warning():
+    batches = sampler(replace(SETTINGS, frames=[4], tokens_per_batch=250))
+    with pytest.warns(UserWarning, match=r"4 frames of clip\d have about \d+ tokens, more than .* = 250") as caught:
+        drawn = [batches.batch(step) for step in range(100)]
+    assert len(caught) == 1
+    assert all(len(batch) == 1 for batch in drawn if batch[0].clip in (1, 4))
+    assert min(Counter(window.clip for batch in drawn for window in batch).values()) > 20
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        sampler().batch(0)
+
+
+def test_two_ranks_share_what_one_process_would_draw():
+    whole = sampler()
+    ranks = [sampler(rank=rank, world_size=2) for rank in range(2)]
+    for step in range(BLOCK):  # past the end of a block
+        assert [ranks[0].batch(step), ranks[1].batch(step)] == [whole.batch(2 * step), whole.batch(2 * step + 1)]
+
+
+def test_a_restart_goes_on_as_if_there_had_been_none():
+    steps = iter(sampler())
+    drawn = [next(steps) for _ in range(BLOCK + 20)]
+    for start in (0, 3, BLOCK - 1, BLOCK, BLOCK + 7):
+        resumed = iter(sampler(start=start))
+        assert [next(resumed) for _ in range(10)] == drawn[start : start + 10]
+
+
+def test_seeds_and_blocks_differ():
+    assert sampler(seed=1).batch(0) != sampler(seed=2).batch(0)
+    assert sampler().batch(0) != sampler().batch(BLOCK)
+
+
+def test_weights_are_shares_of_the_passes():
+    weights = category_weights(CLIPS, {"fish": 0.25})
+    assert weights == [0.25, 0.25, 0.25, 1.0, 1.0]
+    batches = sampler(weights=weights)
+    counts = Counter(window.clip for step in range(2 * BLOCK) for window in batches.batch(step))
+    for fish in range(3):
+        assert counts[fish] / counts[3] == pytest.approx(0.25, abs=0.06)
+    assert counts[4] == pytest.approx(counts[3], abs=3)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"), [({"cat": 0.5}, "of category cat, only fish, robot"), ({"fish": 0}, "0, it must")]
+)
+def test_weights_that_make_no_sense_are_refused(weights: dict[str, float], message: str):
+    with pytest.raises(ValueError, match=message):
+        category_weights(CLIPS, weights)
+
+
+def test_a_clip_shorter_than_a_window_is_named():
+    with pytest.raises(ValueError, match=r"clip\d: the clip has 16 frames, 20 are asked for; see data.frames"):
+        sampler(replace(SETTINGS, frames=[20])).batch(0)

@@ -1,0 +1,247 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import objaverse_stub
+import pytest
+
+from dataset_toolkits.assets import choose_split
+from dataset_toolkits.collect import EVALUATION_OBJECTS, CollectOptions, collect, read_evaluation
+from dataset_toolkits.stage import Row, StageError, read_table
+
+UID = "34d16c3882f94a31bde584948883a06a"  # of ObjaverseDy
+
+
+def write(path: Path, content: str = "") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(content or f"content of {path.name}")
+    return path
+
+
+def run(root: Path, **options: Any) -> dict[str, Row]:
+    collect(root, CollectOptions(**options))
+    return {row["asset_id"]: row for row in read_table(root, "collect")}
+
+
+def test_a_folder_with_an_index(tmp_path: Path) -> None:
+    write(tmp_path / "assets" / "files" / "fox.glb", "fox")
+    entry = {
+        "id": "animals/Fox",
+        "file": "files/fox.glb",
+        "split": "val",
+        "category": "animal",
+        "group": "foxes",
+        "licence": "CC0-1.0",
+        "author": "ann",
+        "source": "github somewhere",
+        "hide_nodes": ["Sword"],
+        "clips": ["Attack", "Run", "Walk"],
+        "best_clip": "Run",
+        "triangles": 12,
+    }
+    write(tmp_path / "assets" / "index.json", json.dumps({"objects": [entry]}))
+
+    rows = run(tmp_path, folder=str(tmp_path / "assets"))
+
+    assert rows == {
+        "animals/Fox": {
+            "name": "animals__Fox",
+            "asset_id": "animals/Fox",
+            "path": str(tmp_path / "assets" / "files" / "fox.glb"),
+            "sha256": hashlib.sha256(b"fox").hexdigest(),
+            "bytes": 3,
+            "split": "val",
+            "category": "animal",
+            "group": "foxes",
+            "licence": "CC0-1.0",
+            "author": "ann",
+            "source": "github somewhere",
+            "hide_nodes": ["Sword"],
+            "clips": ["Run", "Attack", "Walk"],
+            "status": "done",
+            "error": None,
+        }
+    }
+
+
+def test_a_folder_without_an_index(tmp_path: Path) -> None:
+    folder = tmp_path / "ein Ordner ü"
+    for name in ("a.glb", "sub dir/bär.FBX", "b.usdz", "both.glb", "both.fbx", "notes.txt"):
+        write(folder / name)
+
+    rows = run(tmp_path, folder=str(folder), val_share=0.0)
+
+    assert sorted(rows) == ["a", "b", "both.fbx", "both.glb", "sub dir/bär"]
+    assert rows["sub dir/bär"]["name"] == "sub_dir__b_r"
+    assert {row["split"] for row in rows.values()} == {"train"}
+    assert rows["a"]["group"] == "a"
+    assert rows["a"]["clips"] == []
+    assert {row["split"] for row in run(tmp_path, folder=str(folder), val_share=1.0).values()} == {"val"}
+
+
+def test_split_by_hash() -> None:
+    splits = [choose_split(f"object {i}", 0.1) for i in range(2000)]
+    assert 150 < splits.count("val") < 250
+    assert splits == [choose_split(f"object {i}", 0.1) for i in range(2000)]
+
+
+def test_files_that_cannot_be_read_fail_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "assets"
+    write(folder / "good.glb")
+    (folder / "empty.glb").touch()
+    write(folder / "rig.stl")
+    write(folder / "parts.gltf", json.dumps({"buffers": [{"uri": "missing.bin"}]}))
+    write(folder / "damaged.gltf", "no json")
+    names = ("good.glb", "empty.glb", "gone.glb", "rig.stl", "parts.gltf", "damaged.gltf")
+    index = {"objects": [{"id": name, "file": name, "split": "train"} for name in names]}
+    write(folder / "index.json", json.dumps(index))
+
+    failed = collect(tmp_path, CollectOptions(folder=str(folder)))
+
+    errors = {row["asset_id"]: row["error"] for row in read_table(tmp_path, "collect") if row["status"] == "failed"}
+    assert failed == len(errors) == 5
+    assert errors["empty.glb"] == f"{folder}/empty.glb is empty"
+    assert errors["gone.glb"] == f"{folder}/gone.glb cannot be read: No such file or directory"
+    assert errors["rig.stl"].startswith("rig.stl is none of .glb, .gltf")
+    assert errors["parts.gltf"] == f"{folder}/missing.bin cannot be read: No such file or directory"
+    assert "damaged.gltf is not glTF" in errors["damaged.gltf"]
+    assert "FAILED collect gone.glb" in capsys.readouterr().out
+
+
+def test_content_of_gltf_includes_its_buffers(tmp_path: Path) -> None:
+    text = json.dumps({"buffers": [{"uri": "a%20b.bin"}, {"uri": "data:,x"}], "images": [{"bufferView": 0}]})
+    for name in ("one", "two"):
+        write(tmp_path / "assets" / name / "scene.gltf", text)
+        write(tmp_path / "assets" / name / "a b.bin", name)
+
+    rows = run(tmp_path, folder=str(tmp_path / "assets"))
+
+    assert [row["status"] for row in rows.values()] == ["done", "done"]
+    assert rows["one/scene"]["sha256"] == hashlib.sha256(f"{text}one".encode()).hexdigest()
+    assert rows["one/scene"]["bytes"] == len(text) + 3
+
+
+def test_duplicates_by_content(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "assets" / f"{name}.glb", "same" if name != "b" else "other")
+    rows = run(tmp_path, folder=str(tmp_path / "assets"))
+    assert [row["status"] for row in rows.values()] == ["done", "done", "refused"]
+    assert rows["c"]["error"] == "same content as a"
+
+
+def test_evaluation_objects_are_refused(tmp_path: Path) -> None:
+    folder, kept_out = tmp_path / "assets", tmp_path / "consistent4d"
+    write(folder / "dy" / f"{UID}.glb")
+    write(folder / "renamed.glb", "skull")
+    write(folder / "good.glb")
+    write(kept_out / "skull.glb", "skull")
+
+    rows = run(tmp_path, folder=str(folder), evaluation_folders=[str(kept_out)])
+
+    assert {name: row["status"] for name, row in rows.items()} == {
+        f"dy/{UID}": "refused",
+        "renamed": "refused",
+        "good": "done",
+    }
+    assert rows[f"dy/{UID}"]["error"] == f"evaluation object {UID} of ObjaverseDy"
+    assert rows["renamed"]["error"] == "same content as the evaluation object skull.glb"
+
+    rows = run(tmp_path, folder=str(folder), evaluation_folders=[str(kept_out)], for_evaluation=True)
+    assert {row["status"] for row in rows.values()} == {"done"}
+
+
+def test_listed_evaluation_objects(tmp_path: Path) -> None:
+    shipped = read_evaluation([])
+    assert len(shipped.uids) == 20
+    assert set(shipped.uids.values()) == {"ObjaverseDy"}
+    assert all(len(uid) == 32 and int(uid, 16) for uid in shipped.uids)
+    assert "Consistent4D" in EVALUATION_OBJECTS.read_text()
+
+    listed = write(tmp_path / "list.txt", f"# comment\nuid1 SetA  # why\nuid2 SetB {'f' * 64}\n\n")
+    evaluation = read_evaluation([], listed)
+    assert evaluation.uids == {"uid1": "SetA", "uid2": "SetB"}
+    assert evaluation.hashes == {"f" * 64: "SetB"}
+
+
+def test_objaverse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = objaverse_stub.install(monkeypatch)
+    uids = write(tmp_path / "uids.txt", "aaa\nunknown\nunreachable\nbbb\naaa\n")
+
+    rows = run(tmp_path, objaverse_uids=str(uids))
+
+    assert list(rows) == ["aaa", "unknown", "unreachable", "bbb"]
+    assert calls == [["aaa", "unreachable", "bbb"], ["aaa"], ["unreachable"], ["bbb"]]  # all at once, then one by one
+    assert [row["status"] for row in rows.values()] == ["done", "failed", "failed", "done"]
+    assert rows["unknown"]["error"] == "Objaverse has no object of this uid"
+    assert rows["unreachable"]["error"] == "it could not be fetched: OSError: HTTP Error 404: Not Found"
+    aaa = rows["aaa"]
+    assert aaa["path"] == str(tmp_path / "assets" / "hf-objaverse-v1" / "glbs" / "000-000" / "aaa.glb")
+    assert aaa["sha256"] == hashlib.sha256(b"content of aaa.glb").hexdigest()
+    assert (aaa["licence"], aaa["author"], aaa["category"]) == ("by", "ann", "animals-pets")
+    assert aaa["source"] == "https://sketchfab.com/3d-models/aaa"
+
+
+def test_objaverse_xl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("pandas", reason="pandas comes with objaverse")
+    calls = objaverse_stub.install(monkeypatch)
+    unreachable = "https://other.org/unreachable"
+    wanted = write(tmp_path / "wanted.txt", f"{objaverse_stub.GITHUB}\n{'2' * 64}\n{unreachable}\n{'9' * 64}\n")
+
+    rows = run(tmp_path, objaverse_xl=str(wanted))
+
+    sketchfab = "https://sketchfab.com/3d-models/ccc"
+    assert list(rows) == [objaverse_stub.GITHUB, sketchfab, unreachable, "9" * 64]
+    assert len(calls) == 4
+    assert [row["status"] for row in rows.values()] == ["done", "done", "failed", "failed"]
+    assert rows[unreachable]["error"] == "it could not be fetched: OSError: HTTP Error 404: Not Found"
+    assert rows["9" * 64]["error"] == "Objaverse-XL has no object of this identifier"
+    github = rows[objaverse_stub.GITHUB]
+    assert github["path"].endswith("assets/github/repos/maker/models/rigs/walk%20cycle.glb")
+    assert (github["licence"], github["author"]) == ("MIT License", "maker")
+    assert github["name"] == "https_____github.com__maker__models__blob__c0ffee__rigs__walk_20cycle.glb"
+
+
+def test_only_some(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write(tmp_path / "assets" / f"{name}.glb")
+    assert list(run(tmp_path, folder=str(tmp_path / "assets"), only=["c", "a"])) == ["a", "c"]
+    with pytest.raises(StageError, match=r"collect\.only names assets that no source has: d, e"):
+        run(tmp_path, folder=str(tmp_path / "assets"), only=["e", "d", "a"])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "is not JSON"),
+        ("[]", "needs a list objects"),
+        ('{"objects": [{"id": "a"}]}', "needs a list objects whose entries have id, file and split: KeyError"),
+        ('{"objects": [' + ", ".join(['{"id": "a", "file": "f", "split": "train"}'] * 2) + "]}", "two assets have the"),
+    ],
+)
+def test_bad_index(tmp_path: Path, content: str, message: str) -> None:
+    write(tmp_path / "assets" / "index.json", content)
+    with pytest.raises(StageError, match=message):
+        run(tmp_path, folder=str(tmp_path / "assets"))
+
+
+def test_bad_sources(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match=r"collect needs collect\.folder=DIR"):
+        run(tmp_path)
+    with pytest.raises(StageError, match="is not a folder"):
+        run(tmp_path, folder=str(tmp_path / "nowhere"))
+    with pytest.raises(StageError, match=r"holds no \.glb"):
+        run(tmp_path, folder=str(tmp_path))
+    with pytest.raises(StageError, match=r"collect\.objaverse_uids=.*cannot be read"):
+        run(tmp_path, objaverse_uids=str(tmp_path / "nowhere"))
+    with pytest.raises(ValueError, match=r"collect\.val_share is a share from 0 to 1, not 2"):
+        CollectOptions(val_share=2)
+
+
+def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "objaverse", None)
+    uids = write(tmp_path / "uids.txt", "aaa")
+    with pytest.raises(StageError, match=r"pip install objaverse==0\.1\.7"):
+        run(tmp_path, objaverse_uids=str(uids))

@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from dataset_toolkits.config import ToolkitConfig, load_config, save_config
+
+CONFIGS = Path(__file__).parents[2] / "configs" / "data"
+
+
+def test_defaults_where_there_is_nothing(tmp_path: Path) -> None:
+    assert load_config(tmp_path, None, []) == ToolkitConfig()
+
+
+def test_overrides_are_kept_for_later_stages(tmp_path: Path) -> None:
+    overrides = ["curate.min_motion=0.5", "voxelize.resolutions=[8, 4]", "collect.folder=a b/ü", "collect.val_share=1"]
+    config = load_config(tmp_path, None, overrides)
+    assert config.curate.min_motion == 0.5
+    assert config.voxelize.resolutions == [8, 4]
+    assert config.collect.folder == "a b/ü"
+    assert isinstance(config.collect.val_share, float)
+    assert config.curate.min_frames == ToolkitConfig().curate.min_frames
+
+    save_config(tmp_path, config)
+    assert load_config(tmp_path, None, []) == config
+    assert load_config(tmp_path, None, ["collect.folder=null"]).collect.folder is None
+    assert not list((tmp_path / "tmp").iterdir())
+
+
+def test_saving_the_same_again_leaves_the_file_alone(tmp_path: Path) -> None:
+    save_config(tmp_path, ToolkitConfig())
+    before = (tmp_path / "config.yaml").stat()
+    save_config(tmp_path, ToolkitConfig())
+    assert (tmp_path / "config.yaml").stat().st_ino == before.st_ino
+
+
+def test_a_file_replaces_what_was_kept(tmp_path: Path) -> None:
+    save_config(tmp_path, load_config(tmp_path, None, ["curate.min_motion=0.5", "curate.min_frames=7"]))
+    file = tmp_path / "other.yaml"
+    file.write_text("curate:\n  min_frames: 3\n")
+    config = load_config(tmp_path, file, ["curate.min_seconds=2"])
+    assert config.curate.min_frames == 3
+    assert config.curate.min_motion == ToolkitConfig().curate.min_motion
+    assert config.curate.min_seconds == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("curate.min_moton=1", r"unknown option curate\.min_moton .*: did you mean curate\.min_motion\?"),
+        ("voxelise.resolutions=[1]", r"unknown option voxelise\.resolutions .*: did you mean voxelize\.resolutions\?"),
+        ("seed=1", r"unknown option seed .*: the stages are collect, pose, curate"),
+        ("curate.min_frames=few", r"curate\.min_frames: Value 'few' of type 'str' could not be converted to Integer"),
+        ("curate.min_frames=null", r"curate\.min_frames: Incompatible value 'None' for field of type 'int'"),
+        ("voxelize.resolutions=64", r"voxelize\.resolutions: "),
+        ("curate=3", "curate=3: value: "),
+        ("curate.min_frames.x=3", r"curate\.min_frames: "),
+        ("curate.min_frames", "is not of the form key=value"),
+        ("=3", "is not of the form key=value"),
+        ("curate.min_frames=[3", "the value is not YAML"),
+        ("curate.min_motion=-1", r"curate\.min_motion is at least 0, not -1"),
+    ],
+)
+def test_bad_overrides(tmp_path: Path, override: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as caught:
+        load_config(tmp_path, None, [override])
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("curate: [", "cannot be read as YAML"),
+        ("- 1", "must map stages to their options"),
+        (
+            "curate: {min_moton: 1}",
+            r"unknown option curate\.min_moton \(.*file\.yaml\): did you mean curate\.min_motion",
+        ),
+        ("7: {}", "unknown option 7"),
+    ],
+)
+def test_bad_files(tmp_path: Path, content: str, message: str) -> None:
+    file = tmp_path / "file.yaml"
+    file.write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_config(tmp_path, file, [])
+    with pytest.raises(ValueError, match=r"nowhere\.yaml cannot be read"):
+        load_config(tmp_path, tmp_path / "nowhere.yaml", [])
+
+
+def test_empty_file_means_defaults(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("# nothing\n")
+    assert load_config(tmp_path, None, []) == ToolkitConfig()
+
+
+@pytest.mark.parametrize("name", ["paper", "tiny"])
+def test_shipped_files_load(tmp_path: Path, name: str) -> None:
+    config = load_config(tmp_path, CONFIGS / f"{name}.yaml", [])
+    assert config.pose.frames == {"paper": 36, "tiny": 16}[name]
+    assert config.features.extractor == {"paper": "dinov2", "tiny": "small"}[name]
+    assert config.features.aggregation == "visible"

@@ -1,0 +1,161 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from scenes import run
+
+from dataset_toolkits.encode import EncodeOptions, EncodeStage
+from dataset_toolkits.stage import StageError, write_table
+from ss4d.models import create_model
+from ss4d.models.base import TorsoModel
+from ss4d.models.checkpoint import load_model, save_model
+from ss4d.sparse import SparseTensor
+
+CHANNELS = ["red", "normal_x", "normal_y", "normal_z"]
+FRAMES = {"a": 3, "b": 2, "held_out": 2}
+RESOLUTION = 8
+STRUCTURE = {"in_channels": 1, "latent_channels": 3, "num_res_blocks": 1, "channels": [4, 8]}
+SPARSE = {
+    **{"resolution": RESOLUTION, "in_channels": 4, "model_channels": 16, "latent_channels": 5, "num_blocks": 1},
+    **{"num_heads": 2, "pe_mode": "rope_t", "use_fp16": True},
+}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """Features of three clips, and a pipeline's folder with the two encoders."""
+    done = {"status": "done", "error": None}
+    (tmp_path / "features").mkdir()
+    for clip, frames in FRAMES.items():
+        # The last frame has no voxel.
+        cells = torch.randperm((frames - 1) * RESOLUTION**3)[:40].sort().values
+        coords = torch.stack(torch.unravel_index(cells, (frames - 1, *[RESOLUTION] * 3)), dim=1).short()
+        tensors = {f"coords_{RESOLUTION}": coords, f"feats_{RESOLUTION}": torch.randn(40, 4).half()}
+        save_file(tensors, tmp_path / "features" / f"{clip}.safetensors", {"channels": json.dumps(CHANNELS)})
+    write_table(tmp_path, "features", [{"name": clip, "key": f"f{clip}", **done, "clip_name": clip} for clip in FRAMES])
+    rows = [{"name": clip, "key": "r", **done, "clip_name": clip, "frames": n} for clip, n in FRAMES.items()]
+    write_table(tmp_path, "render", rows)
+    splits = {"a": "train", "b": "train", "held_out": "val"}
+    write_table(tmp_path, "curate", [{"clip_name": clip, "split": split} for clip, split in splits.items()])
+    for stem, name, args in (
+        ("sparse_structure_encoder", "SparseStructureEncoder", STRUCTURE),
+        ("slat_encoder", "SLatEncoder", SPARSE),
+    ):
+        model = create_model(name, **args)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        save_model(model, tmp_path / "model" / "ckpts" / stem, name, args, torch.float32)
+    return tmp_path
+
+
+@pytest.fixture
+def options(root: Path) -> EncodeOptions:
+    folder = str(root / "model")
+    return EncodeOptions(folder, folder, resolution=RESOLUTION, quarter_turns=[0, 1])
+
+
+def test_latents_are_those_of_the_encoders(root, options):
+    run(EncodeStage(root, options))
+    features = load_file(root / "features" / "a.safetensors")
+    latents = load_file(root / "encode" / "a.safetensors")
+    coords = features["coords_8"].int()
+    assert torch.equal(latents["coords_0"].int(), coords) and latents["coords_0"].dtype == torch.int16
+
+    grid = torch.zeros(1, 3, 1, 8, 8, 8)
+    grid[0, coords[:, 0], 0, coords[:, 1], coords[:, 2], coords[:, 3]] = 1
+    with torch.no_grad():
+        structure = load_model(root / "model/ckpts/sparse_structure_encoder")(grid)
+        encoder = load_model(root / "model/ckpts/slat_encoder")
+        assert isinstance(encoder, TorsoModel)
+        encoder.set_dtype(torch.float32)
+        rows = torch.nn.functional.pad(coords, (1, 0))
+        sparse = encoder(SparseTensor(features["feats_8"].float(), rows, num_frames=[3]))
+    assert latents["structure_mean_0"].shape == (3, 3, 4, 4, 4)
+    for name, expected in (
+        ("structure_mean_0", structure.mean[0]),
+        ("structure_logvar_0", structure.logvar[0]),
+        ("sparse_mean_0", sparse.mean.feats),
+        ("sparse_logvar_0", sparse.logvar.feats),
+    ):
+        assert latents[name].dtype == torch.float16 and expected.std() > 1e-3
+        torch.testing.assert_close(latents[name].float(), expected, rtol=2e-3, atol=1e-3)
+
+
+def test_a_quarter_turn_encodes_the_turned_world(root, options):
+    """(x, y) becomes (-y, x), voxels and normals alike: the same as encoding a clip made of the turned object."""
+    run(EncodeStage(root, options))
+    features = load_file(root / "features" / "a.safetensors")
+    frame, x, y, z = features["coords_8"].unbind(1)
+    red, normal_x, normal_y, normal_z = features["feats_8"].unbind(1)
+    turned = {
+        "coords_8": torch.stack([frame, RESOLUTION - 1 - y, x, z], dim=1),
+        "feats_8": torch.stack([red, -normal_y, normal_x, normal_z], dim=1),
+    }
+    once = load_file(root / "encode" / "a.safetensors")
+    save_file(turned, root / "features" / "a.safetensors", {"channels": json.dumps(CHANNELS)})
+    run(EncodeStage(root, replace(options, quarter_turns=[0, 3])))
+    again = load_file(root / "encode" / "a.safetensors")
+    for name in ("coords", "structure_mean", "structure_logvar", "sparse_mean", "sparse_logvar"):
+        assert torch.equal(once[f"{name}_1"], again[f"{name}_0"])
+        assert torch.equal(once[f"{name}_0"], again[f"{name}_3"])  # and back
+    assert not torch.equal(once["sparse_mean_0"], once["sparse_mean_1"])
+
+
+def test_statistics_are_over_the_train_split(root, options):
+    run(EncodeStage(root, options))
+    statistics = json.loads((root / "tables" / "latent_statistics.json").read_text())
+    clips = [load_file(root / "encode" / f"{clip}.safetensors") for clip in ("a", "b")]
+    for kind, width in (("structure", 3), ("sparse", 5)):
+        values = [
+            np.moveaxis(clip[f"{kind}_mean_{turns}"].double().numpy(), 1, -1).reshape(-1, width)
+            for clip in clips
+            for turns in (0, 1)
+        ]
+        np.testing.assert_allclose(statistics[kind]["mean"], np.concatenate(values).mean(axis=0), atol=1e-12)
+        np.testing.assert_allclose(statistics[kind]["std"], np.concatenate(values).std(axis=0), atol=1e-12)
+
+
+def test_without_training_clips_there_are_no_statistics(root, options):
+    run(EncodeStage(root, options))
+    write_table(root, "curate", [{"clip_name": clip, "split": "val"} for clip in FRAMES])
+    EncodeStage(root, options).finish()
+    assert not (root / "tables" / "latent_statistics.json").exists()
+
+
+def test_other_weights_make_other_items(root, options):
+    stage = EncodeStage(root, options)
+    before = [stage.key(item) for item in stage.items()]
+    assert before == [stage.key(item) for item in stage.items()]
+    path = root / "model/ckpts/slat_encoder.safetensors"
+    weights = load_file(path)
+    weights["input_layer.bias"] += 1
+    save_file(weights, path)
+    assert not set(before) & {stage.key(item) for item in stage.items()}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"structure_encoder": ""}, r"encode\.structure_encoder is not set"),
+        ({"sparse_encoder": "nowhere/slat"}, r"encode\.sparse_encoder = nowhere/slat.*no nowhere/slat\.json"),
+        ({"resolution": 16}, r"8 voxels a side.*encode\.resolution is 16"),
+        ({"quarter_turns": [0, 4]}, r"quarter_turns is \[0, 4\]"),
+    ],
+)
+def test_options_that_cannot_be_met_are_named(root, options, change, message):
+    with pytest.raises(StageError, match=message):
+        EncodeStage(root, replace(options, **change)).items()
+
+
+def test_an_encoder_for_other_features_is_refused(root, options):
+    model = create_model("SLatEncoder", **{**SPARSE, "in_channels": 12})
+    save_model(model, root / "other", "SLatEncoder", {**SPARSE, "in_channels": 12}, torch.float32)
+    with pytest.raises(StageError, match=r"takes 12 channels a voxel, but features have 4"):
+        EncodeStage(root, replace(options, sparse_encoder=str(root / "other"))).items()

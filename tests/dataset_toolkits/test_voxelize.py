@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from scenes import box, run, sphere_cameras, write_scene
+
+from dataset_toolkits.overlap import surface_voxels
+from dataset_toolkits.stage import StageError, read_table, write_table
+from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage, place
+
+
+def test_every_frame_is_placed_and_voxelised(tmp_path):
+    frames = [box([-0.31] * 3, [0.22, 0.11, 0.02]), box([-0.4, -0.1, -0.2], [0.45, 0.3, 0.1])]
+    write_scene(tmp_path, "toy", frames, sphere_cameras(1), 8)
+    (row,) = run(VoxelizeStage(tmp_path, VoxelizeOptions(resolutions=[8, 16])))
+    tensors = load_file(tmp_path / "voxelize" / "toy__move.safetensors")
+    assert set(tensors) == {"coords_8", "coords_16"}
+    for resolution in (8, 16):
+        coords = tensors[f"coords_{resolution}"]
+        assert coords.dtype == np.int16
+        expected = [
+            [frame, *voxel]
+            for frame, scene in enumerate(frames)
+            for voxel in surface_voxels(scene.corners, resolution).tolist()
+        ]
+        np.testing.assert_array_equal(coords, expected)
+        assert expected == sorted(expected)
+        assert row[f"voxels_{resolution}"] == len(expected) / 2
+
+
+def test_key_follows_the_placement_and_the_pose(tmp_path):
+    write_scene(tmp_path, "toy", [box([-0.3] * 3, [0.2] * 3)], sphere_cameras(1), 8)
+    stage = VoxelizeStage(tmp_path, VoxelizeOptions())
+    before = stage.key(stage.items()[0])
+    rows = read_table(tmp_path, "curate")
+    write_table(tmp_path, "curate", [{**row, "split": "val"} for row in rows])
+    assert stage.key(stage.items()[0]) == before
+    write_table(tmp_path, "curate", [{**row, "scale": 0.09} for row in rows])
+    assert stage.key(stage.items()[0]) != before
+
+
+def test_a_clip_that_leaves_the_cube_is_named():
+    vertices = np.zeros((2, 3, 3), np.float32)
+    vertices[1, 2] = [0, 0, 7]
+    with pytest.raises(ValueError, match=r"clip fox__run leaves the cube.*frame 1.*0\.7"):
+        place(vertices, 0.1, [0, 0, 0], "fox__run")
+    vertices[1, 2, 2] = np.nan
+    with pytest.raises(ValueError, match="fox__run"):
+        place(vertices, 0.1, [0, 0, 0], "fox__run")
+
+
+def test_an_unfinished_earlier_stage_is_named(tmp_path):
+    with pytest.raises(StageError, match="dataset_toolkits pose"):
+        VoxelizeStage(tmp_path, VoxelizeOptions()).items()
