@@ -9,10 +9,14 @@ DEMO_OUT=outputs/demo
 VENV=.venv
 STAMP=$VENV/.ss4d-installed         # what was installed: a checksum of the files that decide it
 DEV_STAMP=$VENV/.ss4d-dev-installed # the same for what tests and data preparation want on top
+BLENDER_VENV=.venv-blender
+BLENDER_STAMP=$BLENDER_VENV/.ss4d-installed
+BLENDER_LIBRARIES="libgl1 libegl1 libegl-mesa0 libgl1-mesa-dri libx11-6 libxext6 libxfixes3 libxi6 libxrender1 \
+libxxf86vm1 libxkbcommon0 libsm6 libice6"
 
 usage() {
     cat <<END
-Usage: ./setup.sh install|data|demo|test
+Usage: ./setup.sh install|data|demo|blender|test
   install   create $VENV and install SS4D with pinned requirements; does nothing where that is done
   data      install, then add what preparing data wants (Ray, DINOv2, Objaverse; also the linters and pytest)
   demo      install, then turn $DEMO_CLIP into 4D Gaussians in $DEMO_OUT

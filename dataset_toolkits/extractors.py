@@ -73,8 +73,8 @@ class SmallExtractor:
 
 
 class DinoExtractor:
-    """DINOv2 patch tokens, as REFERENCE gives them for image conditioning: pictures over black at the encoder's size,
-    tokens from before the last norm, a norm without parameters; class and register tokens dropped.
+    """DINOv2 patch tokens from before the last norm, of pictures over black at the encoder's size; class and register
+    tokens dropped. These are the features that TRELLIS' sparse VAE takes; image conditioning normalises them besides.
 
     Args:
         batch: pictures that go through the encoder at once; a full-size encoder needs about 0.2 GB for each.
@@ -88,7 +88,7 @@ class DinoExtractor:
         device = next(self.encoder.parameters()).device
         images = torch.stack([picture_on_black(rgba, self.encoder.image_size) for rgba in views.rgba])
         skip = 1 + self.encoder.model.config.num_register_tokens
-        tokens = [self.encoder(part.to(device))[:, skip:].cpu() for part in images.split(self.batch)]
+        tokens = [self.encoder.tokens_before_norm(part.to(device))[:, skip:].cpu() for part in images.split(self.batch)]
         maps = torch.cat(tokens).transpose(1, 2)
         side = math.isqrt(maps.shape[2])
         return [maps.unflatten(2, (side, side))]

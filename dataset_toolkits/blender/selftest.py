@@ -27,7 +27,7 @@ def main() -> int:
         bpy.ops.render.render(write_still=True)
         pixels = bpy.data.images.load(scene.render.filepath).pixels[:]
     alpha = pixels[4 * (8 * 16 + 8) + 3]
-    return 0 if alpha == 1.0 and pixels[3] == 0.0 else 1
+    return 0 if alpha > 0.9 and pixels[3] == 0.0 else 1
 
 
 if __name__ == "__main__":

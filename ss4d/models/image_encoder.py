@@ -88,12 +88,16 @@ class DinoImageEncoder(nn.Module):
             self.image_size = int(config["image_size"])
         self.model.eval().requires_grad_(False)
 
-    @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
         """sRGB images [N, 3, S, S] in [0, 1], S a multiple of the patch size -> tokens [N, L, D]."""
+        tokens = self.tokens_before_norm(images)
+        return layer_norm(tokens, tokens.shape[-1:])
+
+    @torch.no_grad()
+    def tokens_before_norm(self, images: Tensor) -> Tensor:
+        """The same tokens as the network leaves them: TRELLIS' voxel features are means of these."""
         mean, std = (
             torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
         pixels = ((images - mean) / std).to(self.model.dtype)
-        tokens = self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1]
-        return layer_norm(tokens.float(), tokens.shape[-1:])
+        return self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1].float()
