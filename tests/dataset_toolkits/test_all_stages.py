@@ -18,7 +18,7 @@ from ss4d.data.views import ViewArchive
 REPOSITORY = Path(__file__).resolve().parents[2]
 OPTIONS = [
     *("pose.frames=2", "pose.sampling=spread", "pose.max_triangles=1000"),
-    *("render.engine=BLENDER_WORKBENCH", "render.size=64", "render.views=6", "render.cond_size=32"),
+    *("render.engine=BLENDER_WORKBENCH", "render.size=128", "render.views=12", "render.cond_size=32"),
     "voxelize.resolutions=[16]",
 ]
 
