@@ -45,6 +45,8 @@ def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | Non
     except RuntimeError as error:  # what operators raise; the first line names the problem
         reason = str(error).strip().splitlines()[0].removeprefix("Error: ")
         raise JobError(f"Blender cannot read {path}: {reason}") from error
+    if not bpy.data.objects:  # some importers only print what is wrong
+        raise JobError(f"Blender finds nothing in {path}: it is empty or damaged")
     _hide(hide_nodes)
     return asset
 

@@ -81,7 +81,14 @@ def test_hidden_nodes_and_what_is_below_them_stay_away(assets: Path, tmp_path: P
     builder.node("tip", parent=prop, mesh=cube(builder), translation=[3, 0, 0])
     builder.animation("Slide", body, "translation", [0, 1], [[0, 0, 0], [0, 0, 2]])
     builder.write(assets / "body.glb")
-    entry = {"id": "body", "file": "body.glb", "split": "train", "category": "", "group": "body", "licence": ""}
+    entry: dict[str, object] = {
+        "id": "body",
+        "file": "body.glb",
+        "split": "train",
+        "category": "",
+        "group": "body",
+        "licence": "",
+    }
     entry |= {"author": None, "source": "", "hide_nodes": ["prop"], "best_clip": "Slide", "clips": []}
     (assets / "index.json").write_text(json.dumps({"objects": [entry]}))
     (row,) = pose(assets, tmp_path, frames=2, sampling="spread")
