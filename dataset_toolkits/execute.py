@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
@@ -16,6 +17,7 @@ from dataset_toolkits.stage import (
     Record,
     Row,
     Stage,
+    StageError,
     read_table,
     sweep_temporary,
     table_path,
@@ -64,10 +66,14 @@ def run_stage(stage: Stage, execution: Execution) -> int:
         the number of failed items of the shard, those that failed in an earlier run included.
 
     Raises:
-        StageError: an earlier stage is not complete, or workers cannot start.
+        StageError: an earlier stage is not complete, two items share a name, or workers cannot start.
     """
     sweep_temporary(stage.root)
     items = stage.items()
+    if twice := [name for name, count in Counter(item.name for item in items).items() if count > 1]:
+        raise StageError(
+            f"two items of {stage.name} share the name {twice[0]}: rename the asset or clip of one of them"
+        )
     records = [stage.current_record(item) for item in items]
     pending = [
         item

@@ -118,7 +118,7 @@ def test_requirements_pin_everything_and_name_no_index() -> None:
 def test_setup_explains_itself(arguments: tuple[str, ...]) -> None:
     result = run_setup(*arguments)
     assert result.returncode == 2
-    assert "Usage: ./setup.sh install|demo|test" in result.stderr
+    assert "Usage: ./setup.sh install|data|demo|blender|test" in result.stderr
 
 
 @pytest.mark.parametrize("version", ["3.9", "3.14", "2.7"])

@@ -135,7 +135,7 @@ def test_cycles_repeats_itself(tmp_path, blender):
 def test_gpu_that_is_not_there_is_named(tmp_path, blender):
     builder = GltfBuilder()
     textured_wall(builder, [[[255, 255, 255, 255]]])
-    options = {"samples": 1, "supersampling": 1, "bounces": 0, "ambient": 0.5, "key": 0.5, "threads": 1}
+    options: dict[str, Any] = {"samples": 1, "supersampling": 1, "bounces": 0, "ambient": 0.5, "key": 0.5, "threads": 1}
     options |= {"engine": "CYCLES", "device": "GPU"}
     with pytest.raises(BlenderError, match=r"finds no GPU here; use render.device=CPU"):
         Pictures(blender, builder.write(tmp_path / "wall.glb"), "CYCLES", options=options)

@@ -286,3 +286,9 @@ def test_interrupt_stops_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_bad_shards(text: str) -> None:
     with pytest.raises(ValueError, match="is not of the form i/n"):
         Shard.parse(text)
+
+
+def test_items_that_share_a_name_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StageError, match="share the name twin"):
+        run_stage(FakeStage(tmp_path, FakeOptions(), ["twin", "other", "twin"]), LOCAL)
+    assert not (tmp_path / "fake").exists()

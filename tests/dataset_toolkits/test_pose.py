@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from gltf_builder import CUBE_TRIANGLES, CUBE_VERTICES, GltfBuilder, cube
 from safetensors.numpy import load_file
 
-from dataset_toolkits.blender.process import BlenderError, BlenderProcess
+from dataset_toolkits.blender.process import BlenderProcess
 from dataset_toolkits.collect import CollectOptions, collect
 from dataset_toolkits.pose import PoseOptions, PoseStage, measure
 from dataset_toolkits.render import read_pose
@@ -65,67 +64,12 @@ def test_a_clip_is_posed_as_the_file_says(assets: Path, tmp_path: Path) -> None:
     np.testing.assert_allclose(rise.vertices[:, :, 2].max(1), [0.5, 1.0, 1.5], atol=1e-5)
 
 
-def test_consecutive_frames_start_at_the_beginning(assets: Path, tmp_path: Path) -> None:
-    sliding_cube(assets / "cube.glb")
-    rows = {row["clip"]: row for row in pose(assets, tmp_path, frames=16, sampling="consecutive", fps=24)}
-    assert rows["Slide"]["frames"] == 16
-    assert rows["Rise"]["frames"] == 13  # half a second and both ends
-    slide = read_pose(artifact_path(tmp_path, "pose", "cube", ".safetensors"), "Slide")
-    np.testing.assert_allclose(slide.vertices[:, :, 1].max(1), 0.5 - 2 * np.arange(16) / 24, atol=1e-4)
-
-
-def test_hidden_nodes_and_what_is_below_them_stay_away(assets: Path, tmp_path: Path) -> None:
-    builder = GltfBuilder()
-    body = builder.node("body", mesh=cube(builder))
-    prop = builder.node("prop", parent=body, mesh=cube(builder), translation=[3, 0, 0])
-    builder.node("tip", parent=prop, mesh=cube(builder), translation=[3, 0, 0])
-    builder.animation("Slide", body, "translation", [0, 1], [[0, 0, 0], [0, 0, 2]])
-    builder.write(assets / "body.glb")
-    entry: dict[str, object] = {
-        "id": "body",
-        "file": "body.glb",
-        "split": "train",
-        "category": "",
-        "group": "body",
-        "licence": "",
-    }
-    entry |= {"author": None, "source": "", "hide_nodes": ["prop"], "best_clip": "Slide", "clips": []}
-    (assets / "index.json").write_text(json.dumps({"objects": [entry]}))
-    (row,) = pose(assets, tmp_path, frames=2, sampling="spread")
-    assert (row["triangles"], row["high"][0]) == (12, pytest.approx(0.5, abs=1e-5))
-
-
 def test_an_asset_without_animation_has_one_row_without_a_clip(assets: Path, tmp_path: Path) -> None:
     builder = GltfBuilder()
     builder.node("box", mesh=cube(builder))
     builder.write(assets / "still.glb")
     (row,) = pose(assets, tmp_path)
     assert row["clip"] is None and row["clip_name"] == "still"
-
-
-def test_vertices_that_are_not_numbers_spoil_only_their_clip(assets: Path, tmp_path: Path) -> None:
-    builder = GltfBuilder()
-    node = builder.node("box", mesh=cube(builder))
-    builder.animation("Slide", node, "translation", [0, 1], [[0, 0, 0], [0, 0, 2]])
-    builder.animation("Lost", node, "translation", [0, 1], [[0, 0, 0], [np.nan] * 3])
-    builder.write(assets / "lost.glb")
-    rows = {row["clip"]: row for row in pose(assets, tmp_path, frames=2, sampling="spread")}
-    assert rows["Slide"]["problem"] is None
-    assert "finite" in rows["Lost"]["problem"] and not rows["Lost"]["finite"]
-
-
-def test_files_that_cannot_be_posed_say_why(assets: Path, tmp_path: Path) -> None:
-    path = sliding_cube(assets / "cube.glb")
-    with pytest.raises(BlenderError, match="12 triangles"):
-        pose(assets, tmp_path, max_triangles=10)
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(BlenderError):
-        pose(assets, tmp_path)
-    empty = GltfBuilder()
-    empty.node("nothing")
-    empty.write(path)
-    with pytest.raises(BlenderError, match="triangle"):
-        pose(assets, tmp_path)
 
 
 def test_measurements_of_a_known_motion() -> None:
