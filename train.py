@@ -1,7 +1,14 @@
-"""Train one of the four models: `python train.py experiment=structure_flow/tiny [key=value ...]`."""
+"""Train one of the four models: `python train.py experiment=structure_flow/tiny [key=value ...]`.
+
+On several GPUs: `torchrun --nproc-per-node 8 train.py experiment=structure_flow/paper gpus=8`. configs/train.yaml lists
+every key; docs/training.md explains them.
+"""
 
 from __future__ import annotations
 
+import json
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,42 +18,72 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ss4d.data import DataSettings, open_dataset
 from ss4d.models import create_model
-from ss4d.models.checkpoint import load_weights
+from ss4d.models.checkpoint import CheckpointError
+from ss4d.training.alignment import warm_start
+from ss4d.training.checkpointing import SaveError
+from ss4d.training.distributed import World, joined_world
 from ss4d.training.objectives import OBJECTIVES
-from ss4d.training.trainer import Trainer, TrainerSettings
+from ss4d.training.phases import Phase, read_phases
+from ss4d.training.trainer import Trainer
 
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
 def main(config: DictConfig) -> None:
-    run(config)
+    try:
+        run(config)
+    except (ValueError, CheckpointError, SaveError, FloatingPointError) as error:
+        sys.exit(f"train.py: {error}")
 
 
 def run(config: DictConfig) -> None:
     """Train as a resolved `configs/train.yaml` says."""
-    run_dir = Path(config.run_dir)
-    run_dir.mkdir(parents=True, exist_ok=True)
-    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
-    (run_dir / "commit.txt").write_text(git_commit() + "\n")
-    torch.manual_seed(config.seed)
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    phases = read_phases(config)
     if config.threads:
         torch.set_num_threads(config.threads)
-
-    options: Any = OmegaConf.to_container(config, resolve=True)
-    models = {name: create_model(spec["name"], **spec["args"]) for name, spec in options["models"].items()}
-    for name, model in models.items():
+    with joined_world(config.gpus) as world:
+        torch.manual_seed(config.seed)
+        models = {name: create_model(spec["name"], **spec["args"]) for name, spec in options["models"].items()}
         if config.init_from:
-            load_weights(model, Path(config.init_from) / "ckpts" / f"{name}.safetensors")
-        print(f"{name}: {sum(p.numel() for p in model.parameters()):,} parameters")
-    objective = OBJECTIVES[config.objective.name](models, options["objective"])
-    data = DataSettings(**options["data"])
-    dataset = open_dataset(objective.dataset, data)
-    print(f"{len(dataset)} clips from {data.root}; run folder {run_dir}")
-    for stage, count in dataset.clips.skipped.items():
-        print(f"left out: {count} clips that the {stage} stage did not make")
-    settings = TrainerSettings(**options["train"])
-    Trainer(objective, dataset, data, settings, options["models"], run_dir, config.seed).fit()
+            report = warm_start(models, config.init_from, config.objective.name)
+            if world.is_first:
+                print(report)
+        run_dir = Path(config.run_dir)
+        if world.is_first:
+            record(run_dir, config)
+            print(summary(phases, world, run_dir))
+        objective = OBJECTIVES[config.objective.name](models, options["objective"])
+        Trainer(objective, phases, options["models"], run_dir, options, world).fit()
+
+
+def record(run_dir: Path, config: DictConfig) -> None:
+    """What a run needs to be repeated: the resolved config, the commit and the environment."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    environment = {
+        "command": sys.argv,
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    (run_dir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+
+
+def summary(phases: list[Phase], world: World, run_dir: Path) -> str:
+    """What a step of each phase takes in."""
+    lines = [f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}"]
+    for phase in phases:
+        clips, frames = phase.data.max_clips, max(phase.data.frames)
+        product = clips * world.size * phase.accumulation
+        lines.append(
+            f"phase {phase.name}: steps {phase.start} to {phase.stop}, {clips} clips x {world.size} processes x "
+            f"{phase.accumulation} accumulated = {product} clips of up to {frames} frames = {product * frames} frames "
+            f"a step, at most {phase.data.tokens_per_batch:,} tokens a batch"
+        )
+    return "\n".join(lines)
 
 
 def git_commit() -> str:
@@ -62,4 +99,4 @@ def git_commit() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -1,6 +1,6 @@
 """Data sets made by `dataset_toolkits`, as batches for each stage of training."""
 
-from ss4d.data.dataset import WindowDataset
+from ss4d.data.dataset import BatchSize, WindowDataset, to_device
 from ss4d.data.features import FeatureBatch, FeatureDataset, FeatureSample, TargetView
 from ss4d.data.latents import (
     SparseLatentBatch,
@@ -15,6 +15,7 @@ from ss4d.data.prepared import Clip, PreparedSet
 from ss4d.data.windows import Window, sample_frames
 
 __all__ = [
+    "BatchSize",
     "Clip",
     "DataSettings",
     "FeatureBatch",
@@ -34,4 +35,5 @@ __all__ = [
     "batch_loader",
     "open_dataset",
     "sample_frames",
+    "to_device",
 ]

@@ -4,13 +4,37 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.windows import Window
+from ss4d.sparse import SparseTensor
+
+
+@dataclass(frozen=True)
+class BatchSize:
+    """How much a batch holds. Every batch has one as its `size`."""
+
+    clips: int
+    frames: int  # of all clips
+    tokens: int  # of all frames: voxels, or cells of dense grids
+
+
+def to_device(batch: Any, device: torch.device) -> Any:
+    """A batch with all its tensors moved."""
+    if isinstance(batch, Tensor | SparseTensor):
+        return batch.to(device)
+    if isinstance(batch, list):
+        return [to_device(part, device) for part in batch]
+    if is_dataclass(batch):
+        return type(batch)(*(to_device(getattr(batch, field.name), device) for field in fields(batch)))
+    raise TypeError(f"a batch cannot hold a {type(batch).__name__}")
 
 
 class WindowDataset(Dataset[Any]):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
-from ss4d.data.dataset import WindowDataset
+from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
 from ss4d.data.views import ViewArchive
 from ss4d.data.windows import Window
@@ -41,6 +41,10 @@ class FeatureBatch:
 
     voxels: SparseTensor
     targets: list[list[TargetView]]
+
+    @property
+    def size(self) -> BatchSize:
+        return BatchSize(self.voxels.num_videos, sum(self.voxels.num_frames), len(self.voxels))
 
 
 class FeatureDataset(WindowDataset):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
-from ss4d.data.dataset import WindowDataset
+from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.views import ViewArchive
 from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
@@ -22,6 +22,12 @@ class StructureLatents:
 
     latents: Tensor  # float32 [T, C, r, r, r], means of the posterior
     images: Tensor  # float32 [T, 3, S, S] on black, in [0, 1]
+
+    @property
+    def size(self) -> BatchSize:
+        """Of a batch."""
+        videos, frames = self.latents.shape[:2]
+        return BatchSize(videos, videos * frames, videos * frames * self.latents[0, 0, 0].numel())
 
 
 @dataclass
@@ -38,6 +44,10 @@ class SparseLatentBatch:
 
     latents: SparseTensor
     images: Tensor
+
+    @property
+    def size(self) -> BatchSize:
+        return BatchSize(self.latents.num_videos, sum(self.latents.num_frames), len(self.latents))
 
 
 class LatentDataset(WindowDataset):

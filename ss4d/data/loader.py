@@ -50,7 +50,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
 def batch_loader(
     dataset: WindowDataset, settings: DataSettings, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
 ) -> DataLoader[Any]:
-    """Endless batches from step `start` on, the same for any number of workers."""
+    """This rank's endless batches from place `start` of the run on, the same for any number of workers."""
     clips = dataset.clips.clips
     weights = category_weights(clips, settings.category_weight)
     sampler = TokenBatchSampler(clips, dataset.frame_tokens(), weights, settings, seed, start, rank, world_size)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ss4d.data.dataset import WindowDataset
+from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.turns import turn_coords
 from ss4d.data.windows import Window
 
@@ -18,6 +18,12 @@ class Occupancy:
     """`grid` float32 [T, 1, R, R, R], 1 on surface voxels that a camera sees; [B, T, 1, R, R, R] in a batch."""
 
     grid: Tensor
+
+    @property
+    def size(self) -> BatchSize:
+        """Of a batch."""
+        videos, frames = self.grid.shape[:2]
+        return BatchSize(videos, videos * frames, self.grid.numel())
 
 
 class OccupancyDataset(WindowDataset):

@@ -1,4 +1,4 @@
-"""Batches by token budget, as a function of the step alone."""
+"""Batches by token budget, as a function of their place in the run alone."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils.data import Sampler
 from ss4d.data.prepared import Clip
 from ss4d.data.windows import Window, sample_frames
 
-# Batches are drawn in blocks of this size, each from a seed of its own: any step is found by making one block. The
+# Batches are drawn in blocks of this size, each from a seed of its own: any batch is found by making one block. The
 # clip that waits for the next batch when a block ends is lost, one in this many batches.
 BLOCK = 256
 
@@ -33,13 +33,14 @@ class TokenBatchSampler(Sampler[list[Window]]):
 
     Every pass takes each clip once in random order, or with its weight as probability. Windows are put into a batch
     in that order until the next one would exceed the budget; that one opens the next batch, so none is passed over.
-    A window too large for any batch goes alone, with a warning. Ranks deal the batches out among themselves.
+    A window too large for any batch goes alone, with a warning. Ranks deal the batches out among themselves, so any
+    number of processes sees the same ones.
 
     Args:
         clips: what windows are cut from.
         frame_tokens: tokens of a mean frame of each clip (a window's are estimated from it).
         weights: for each clip, in (0, 1].
-        start: the first step; a run that stopped before it goes on as if it had not.
+        start: place of the first batch, counted over all ranks; a run that stopped before it goes on as if it had not.
     """
 
     def __init__(
@@ -60,18 +61,18 @@ class TokenBatchSampler(Sampler[list[Window]]):
         self._warned = False
 
     def __iter__(self) -> Iterator[list[Window]]:
-        return (self.batch(step) for step in itertools.count(self.start))
+        return (self.batch(place) for place in itertools.count(self.start + self.rank, self.world_size))
 
-    def batch(self, step: int) -> list[Window]:
-        """This rank's batch of a step.
+    def batch(self, place: int) -> list[Window]:
+        """The batch at a place of the run.
 
         Raises:
             ValueError: a clip is shorter than a window.
         """
-        block, place = divmod(step * self.world_size + self.rank, BLOCK)
+        block, offset = divmod(place, BLOCK)
         if self._block[0] != block:
             self._block = (block, self._pack(np.random.default_rng([self.seed, block])))
-        return self._block[1][place]
+        return self._block[1][offset]
 
     def _pack(self, generator: np.random.Generator) -> list[list[Window]]:
         settings, order, batches = self.settings, self._order(generator), []

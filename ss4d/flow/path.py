@@ -50,9 +50,10 @@ def logit_normal_times(
 
     `share_at_one` of them are set to 1 (pure noise), where almost all information about the image is used.
     """
-    times = torch.sigmoid(mean + std * torch.randn(count, generator=generator))
-    at_one = torch.rand(count, generator=generator) < share_at_one
-    return torch.where(at_one, torch.ones(()), times)
+    device = generator.device if generator is not None else None
+    times = torch.sigmoid(mean + std * torch.randn(count, generator=generator, device=device))
+    at_one = torch.rand(count, generator=generator, device=device) < share_at_one
+    return torch.where(at_one, torch.ones_like(times), times)
 
 
 def _expand(t: Tensor | float, x: Tensor) -> Tensor | float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,19 @@ class CheckpointError(ValueError):
 
 def save_model(model: nn.Module, stem: Path, name: str, args: dict[str, Any], dtype: torch.dtype) -> None:
     """Write `stem`.json and `stem`.safetensors (weights as `dtype`); each file appears whole or not at all."""
+    save_model_weights(model.state_dict(), stem, name, args, dtype)
+
+
+def save_model_weights(
+    weights: Mapping[str, torch.Tensor], stem: Path, name: str, args: dict[str, Any], dtype: torch.dtype
+) -> None:
+    """`save_model` for weights that are not those a model holds just now."""
     stem.parent.mkdir(parents=True, exist_ok=True)
-    weights = {
+    converted = {
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
-        for key, value in model.state_dict().items()
+        for key, value in weights.items()
     }
-    save_weights(weights, stem.with_name(stem.name + ".safetensors"))
+    save_weights(converted, stem.with_name(stem.name + ".safetensors"))
     temporary = stem.with_name(stem.name + ".json.tmp")
     temporary.write_text(json.dumps({"name": name, "args": args}, indent=4) + "\n")
     os.replace(temporary, stem.with_name(stem.name + ".json"))

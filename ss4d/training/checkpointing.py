@@ -1,21 +1,149 @@
-"""The trainer's state on disk."""
+"""Checkpoints of a run: `checkpoints/step_00001000/`, each whole or not there at all.
+
+Tensors are written by torch.distributed.checkpoint, every process its part, and can be read by another number of
+processes. `progress.json` holds the plain values, `manifest.json` the size and checksum of every file.
+"""
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import warnings
+import zlib
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
+import torch.distributed.checkpoint as dcp
+
+from ss4d.training.distributed import World, from_first, gathered, wait_for_all
 
 
-def save_state(state: dict[str, Any], path: Path) -> None:
-    """Write tensors and plain values; the file appears whole or not at all."""
-    temporary = path.with_name(path.name + ".tmp")
-    torch.save(state, temporary)
-    os.replace(temporary, path)
+class SaveError(OSError):
+    """A checkpoint could not be written; the last good one is untouched."""
 
 
-def load_state(path: Path) -> dict[str, Any]:
-    """Read what `save_state` wrote, without unpickling code."""
-    return torch.load(path, map_location="cpu", weights_only=True)
+@dataclass(frozen=True)
+class CheckpointStore:
+    """The checkpoints of a run folder, of which the newest `keep` stay.
+
+    All processes must call its methods, and see one file system.
+    """
+
+    folder: Path
+    world: World
+
+    def save(self, step: int, tensors: dict[str, Any], progress: dict[str, Any], keep: int) -> None:
+        """Write a checkpoint under a temporary name, then rename it.
+
+        Raises:
+            SaveError: a process could not write, for instance because the disk is full.
+        """
+        final = self.folder / f"step_{step:08d}"
+        temporary = self.folder / f".{final.name}"
+        if self.world.is_first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(temporary, ignore_errors=True)
+        wait_for_all(self.world)
+        self._together(lambda: _write_tensors(tensors, temporary), temporary)
+        self._together(lambda: _finish(temporary, final, progress) if self.world.is_first else None, temporary)
+        if self.world.is_first:
+            for path in self._all()[:-keep]:
+                shutil.rmtree(path)
+
+    def load(self, tensors: dict[str, Any]) -> dict[str, Any] | None:
+        """Read the newest undamaged checkpoint into `tensors`, in place; returns its progress, None if there is none.
+
+        Damaged ones are passed over with a warning.
+        """
+        path = from_first(self._newest() if self.world.is_first else None, self.world)
+        if path is None:
+            return None
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*single process.*")
+            dcp.load(tensors, checkpoint_id=path)
+        progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
+        return progress
+
+    def _together(self, work: Any, temporary: Path) -> None:
+        """Do the work on all processes; if it fails on one, all stop and nothing stays behind."""
+        failure = None
+        try:
+            work()
+        except Exception as error:  # torch wraps a full disk in exceptions of several kinds
+            failure = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        failures = [text for text in gathered(failure, self.world) if text is not None]
+        if failures:
+            if self.world.is_first:
+                shutil.rmtree(temporary, ignore_errors=True)
+            raise SaveError(
+                f"the checkpoint in {self.folder} could not be written ({failures[0]}): make room or check the "
+                "disk, and start the same command again; it goes on from the last checkpoint that was"
+            )
+
+    def _newest(self) -> Path | None:
+        for path in reversed(self._all()):
+            fault = find_fault(path)
+            if fault is None:
+                return path
+            warnings.warn(f"{path} is damaged ({fault}): going on from the one before it", stacklevel=3)
+        return None
+
+    def _all(self) -> list[Path]:
+        return sorted(self.folder.glob("step_*"))
+
+
+def find_fault(path: Path) -> str | None:
+    """What is wrong with the files of a checkpoint, if anything."""
+    try:
+        manifest = json.loads((path / "manifest.json").read_text())
+    except (OSError, ValueError):
+        return "manifest.json is missing or cut short"
+    for name, expected in manifest.items():
+        file = path / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if file.stat().st_size != expected["size"]:
+            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
+        if _checksum(file) != expected["crc32"]:
+            return f"{name} has another content than was written"
+    return None
+
+
+def _write_tensors(tensors: dict[str, Any], folder: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*single process.*")
+        dcp.save(tensors, checkpoint_id=folder)
+
+
+def _finish(temporary: Path, final: Path, progress: dict[str, Any]) -> None:
+    (temporary / "progress.json").write_text(json.dumps(progress))
+    manifest = {
+        file.relative_to(temporary).as_posix(): {"size": file.stat().st_size, "crc32": _checksum(file)}
+        for file in sorted(temporary.rglob("*"))
+        if file.is_file()
+    }
+    (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+    for file in temporary.rglob("*"):
+        if file.is_file():
+            _flush(file)
+    shutil.rmtree(final, ignore_errors=True)
+    os.replace(temporary, final)
+    _flush(final.parent)
+
+
+def _checksum(file: Path) -> int:
+    value = 0
+    with file.open("rb") as stream:
+        while block := stream.read(1 << 24):
+            value = zlib.crc32(block, value)
+    return value
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

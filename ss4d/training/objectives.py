@@ -6,6 +6,7 @@ into a loss.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,14 +37,14 @@ from ss4d.training.images import structural_similarity
 
 @dataclass
 class Loss:
-    """The scalar to minimise and the figures to log."""
+    """The scalar to minimise and the figures to log (scalars, detached)."""
 
     total: Tensor
-    figures: dict[str, float] = field(default_factory=dict)
+    figures: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Objective(nn.Module):
-    """Models to train and the loss of a batch.
+    """Models to train and, when called, the loss of a batch.
 
     Args:
         models: the trained models by name.
@@ -55,18 +56,27 @@ class Objective(nn.Module):
     def __init__(self, models: Mapping[str, nn.Module], options: Mapping[str, Any]):
         super().__init__()
         self.models = nn.ModuleDict(models)
+        self.frozen = nn.ModuleDict()
         self.options = dict(options)
 
     def prepare(self, clips: PreparedSet) -> None:
-        """Load whatever stays fixed, once, before training."""
+        """Load whatever stays fixed, once, before training and before any move to another device."""
 
     def statistics(self) -> dict[str, Tensor]:
         """Figures of the data that inference needs beside the weights."""
         return {}
 
-    def loss(self, batch: Any, generator: torch.Generator) -> Loss:
-        """The loss of a batch; all randomness comes from `generator` (and torch's own, for posterior samples)."""
+    def forward(self, batch: Any, generator: torch.Generator) -> Loss:
+        """The loss of a batch; all that is random about it comes from `generator`, on whose device it lies."""
         raise NotImplementedError
+
+    def model(self, name: str) -> nn.Module:
+        """The model that learns along, or else the one that `options[name]` points to, frozen."""
+        if name in self.models:
+            return self.models[name]
+        if name not in self.frozen:
+            self.frozen[name] = load_model(Path(self.options[name])).requires_grad_(False)
+        return self.frozen[name]
 
 
 class StructureVAEObjective(Objective):
@@ -74,10 +84,10 @@ class StructureVAEObjective(Objective):
 
     dataset = OccupancyDataset
 
-    def loss(self, batch: Occupancy, generator: torch.Generator) -> Loss:
+    def forward(self, batch: Occupancy, generator: torch.Generator) -> Loss:
         occupancy = batch.grid
         posterior = self.models["encoder"](occupancy)
-        logits = self.models["decoder"](posterior.sample()).float()
+        logits = self.models["decoder"](posterior.sample(generator)).float()
         entropy = binary_cross_entropy_with_logits(logits, occupancy)
         probability, axes = logits.sigmoid(), (-3, -2, -1)
         overlap = 2 * (probability * occupancy).sum(axes) + 1
@@ -88,7 +98,7 @@ class StructureVAEObjective(Objective):
             found = logits > 0
             union = (found | (occupancy > 0)).sum(axes).clamp(min=1)
             iou = ((found & (occupancy > 0)).sum(axes) / union).mean()
-        return Loss(total, {"bce": entropy.item(), "dice": dice.item(), "kl": kl.item(), "iou": iou.item()})
+        return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "kl": kl, "iou": iou})
 
 
 class FlowObjective(Objective):
@@ -100,12 +110,12 @@ class FlowObjective(Objective):
     path = FlowPath()
 
     def prepare(self, clips: PreparedSet) -> None:
-        self.encode_images = learnt_or_frozen(self.models, "image_encoder", self.options).forward
+        self.model("image_encoder")
 
     def condition(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Tokens [B, T, L, D] of images [B, T, 3, S, S], zero for a share of the windows."""
-        cond = self.encode_images(images.flatten(0, 1)).unflatten(0, images.shape[:2])
-        keep = torch.rand(len(images), generator=generator) >= self.options["drop_condition"]
+        cond = self.model("image_encoder")(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        keep = torch.rand(len(images), generator=generator, device=images.device) >= self.options["drop_condition"]
         return cond * keep[:, None, None, None].to(cond.dtype)
 
     def times(self, num_videos: int, generator: torch.Generator) -> Tensor:
@@ -125,14 +135,14 @@ class StructureFlowObjective(FlowObjective):
 
     dataset = StructureLatentDataset
 
-    def loss(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
+    def forward(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
         x0 = batch.latents
         cond, t = self.condition(batch.images, generator), self.times(len(x0), generator)
-        noise = torch.randn(x0.shape, generator=generator)
+        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         times = 1000 * t[:, None].expand(-1, x0.shape[1])
         velocity = self.models["flow"](self.path.sample(x0, noise, t), times, cond).float()
         error = (velocity - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
-        return Loss(error.mean(), error_by_time(error, t))
+        return flow_loss(error, t)
 
 
 class SparseVAEObjective(Objective):
@@ -144,13 +154,13 @@ class SparseVAEObjective(Objective):
     dataset = FeatureDataset
 
     def prepare(self, clips: PreparedSet) -> None:
-        self.encode = learnt_or_frozen(self.models, "encoder", self.options).forward
+        self.model("encoder")
 
-    def loss(self, batch: FeatureBatch, generator: torch.Generator) -> Loss:
-        posterior = self.encode(batch.voxels)
-        sequences = self.models["decoder"](posterior.sample())
+    def forward(self, batch: FeatureBatch, generator: torch.Generator) -> Loss:
+        posterior = self.model("encoder")(batch.voxels)
+        sequences = self.models["decoder"](posterior.sample(generator))
         # Projection and SSIM subtract nearly equal numbers: half precision would destroy them.
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast(batch.voxels.device.type, enabled=False):
             return self._rendering_loss(batch.targets, posterior.kl().float(), sequences, generator)
 
     def _rendering_loss(
@@ -160,10 +170,10 @@ class SparseVAEObjective(Objective):
         sequences: list[GaussianSequence],
         generator: torch.Generator,
     ) -> Loss:
-        options, l1, ssim, psnr, regulariser = self.options, [], [], [], torch.zeros(())
+        options, l1, ssim, psnr, regulariser = self.options, [], [], [], kl.new_zeros(())
         for views, sequence in zip(targets, sequences, strict=True):
             for gaussians, view in zip(sequence, views, strict=True):
-                background = torch.rand(3, generator=generator)
+                background = torch.rand(3, generator=generator, device=kl.device)
                 target = over(view.rgba, background)
                 height, width = target.shape[1:]
                 colour = rasterize(gaussians, view.extrinsics, view.intrinsics, height, width, background).colour
@@ -175,8 +185,8 @@ class SparseVAEObjective(Objective):
                 regulariser = regulariser + options["opacity_weight"] * (1 - gaussians.opacity).square().mean()
         l1_mean, ssim_mean = torch.stack(l1).mean(), torch.stack(ssim).mean()
         total = l1_mean + options["ssim_weight"] * (1 - ssim_mean) + options["kl_weight"] * kl + regulariser / len(l1)
-        figures = {"l1": l1_mean.item(), "ssim": ssim_mean.item(), "kl": kl.item()}
-        return Loss(total, {**figures, "psnr": torch.stack(psnr).mean().item()})
+        figures = {"loss": total, "l1": l1_mean, "ssim": ssim_mean, "kl": kl, "psnr": torch.stack(psnr).mean()}
+        return Loss(total, figures)
 
 
 class SparseFlowObjective(FlowObjective):
@@ -191,17 +201,18 @@ class SparseFlowObjective(FlowObjective):
     def statistics(self) -> dict[str, Tensor]:
         return {"mean": self.normalisation.mean, "std": self.normalisation.std}
 
-    def loss(self, batch: SparseLatentBatch, generator: torch.Generator) -> Loss:
-        x0 = batch.latents.replace((batch.latents.feats - self.normalisation.mean) / self.normalisation.std)
+    def forward(self, batch: SparseLatentBatch, generator: torch.Generator) -> Loss:
+        mean, std = self.normalisation.mean.to(batch.latents.device), self.normalisation.std.to(batch.latents.device)
+        x0 = batch.latents.replace((batch.latents.feats - mean) / std)
         cond, t = self.condition(batch.images, generator), self.times(x0.num_videos, generator)
-        noise = torch.randn(x0.feats.shape, generator=generator)
+        noise = torch.randn(x0.feats.shape, generator=generator, device=x0.device)
         video = x0.coords[:, 0].long()
         x_t = x0.replace(self.path.sample(x0.feats, noise, t[video]))
         times = 1000 * t[:, None].expand(-1, x0.num_frames[0])
         velocity = self.models["flow"](x_t, times, cond).feats.float()
         error = (velocity - self.path.velocity(x0.feats, noise)).square().mean(1)
-        per_video = torch.zeros(len(t)).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
-        return Loss(per_video.mean(), error_by_time(per_video, t))
+        per_video = torch.zeros_like(t).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
+        return flow_loss(per_video, t)
 
 
 OBJECTIVES: dict[str, type[Objective]] = {
@@ -212,19 +223,17 @@ OBJECTIVES: dict[str, type[Objective]] = {
 }
 
 
-def learnt_or_frozen(models: nn.ModuleDict, name: str, options: Mapping[str, Any]) -> nn.Module:
-    """The model that learns along, or else the one `options[name]` points to, frozen."""
-    return models[name] if name in models else load_model(Path(options[name])).requires_grad_(False)
+TIME_BINS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)
 
 
-def error_by_time(error: Tensor, t: Tensor) -> dict[str, float]:
-    """Mean error [B] in three bins of t, where the bin holds any."""
-    figures = {}
-    for low, high in ((0.0, 0.5), (0.5, 0.85), (0.85, 1.01)):
-        inside = (t >= low) & (t < high)
+def flow_loss(error: Tensor, t: Tensor) -> Loss:
+    """The mean error [B] of videos at times [B], and that of each bin of time that holds any."""
+    total, figures = error.mean(), {}
+    for low, high in itertools.pairwise(TIME_BINS):
+        inside = (t >= low) & ((t < high) | (high == TIME_BINS[-1]))
         if bool(inside.any()):
-            figures[f"error_t{low:g}"] = float(error.detach()[inside].mean())
-    return figures
+            figures[f"error_t{low:g}-{high:g}"] = error[inside].mean()
+    return Loss(total, {"loss": total, **figures})
 
 
 def over(rgba: Tensor, background: Tensor) -> Tensor:

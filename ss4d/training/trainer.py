@@ -1,173 +1,284 @@
-"""The training loop, for all four experiments; it reads from top to bottom."""
+"""The training loop, for all four experiments; it reads from top to bottom.
+
+Everything random about a step follows from the seed and the place of its batches in the run. So a run that stops and
+goes on is bitwise the run that never stopped, and two processes do what one does that accumulates twice as much.
+"""
 
 from __future__ import annotations
 
-import csv
 import math
+import signal
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
-from torch.optim import AdamW
 from tqdm import tqdm
 
-from ss4d.data import DataSettings, WindowDataset, batch_loader
-from ss4d.models.checkpoint import save_model, save_weights
-from ss4d.training.checkpointing import load_state, save_state
+from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
+from ss4d.models.checkpoint import save_model_weights, save_weights
+from ss4d.training.checkpointing import CheckpointStore
+from ss4d.training.distributed import World, distribute, gradients_kept_local, highest, whole
+from ss4d.training.monitor import Meter, Monitor
 from ss4d.training.objectives import Objective
+from ss4d.training.optimization import (
+    GradientClipper,
+    LossScale,
+    WeightAverage,
+    adamw,
+    learning_rate,
+    optimizer_tensors,
+)
+from ss4d.training.phases import Phase
+from ss4d.training.validation import mean_figures, validation_set
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16}
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
-class TrainerSettings:
-    """The `train` section of the config."""
+class Progress:
+    """Where a run stands, beside its tensors."""
 
-    steps: int
-    learning_rate: float
-    weight_decay: float
-    warmup_steps: int
-    final_learning_rate: float  # the cosine schedule ends there
-    ema_decay: float
-    gradient_clip: float
-    precision: str
-    log_every: int
-    save_every: int
+    step: int = 0
+    place: int = 0  # batches taken by all processes together
+    best: float = math.inf  # lowest validation loss
+    scale: float | None = None
+    good_steps: int = 0
+    norms: tuple[float, ...] = ()
 
 
 class Trainer:
-    """Trains an objective on its dataset, checkpointing into `run_dir` and resuming from there.
+    """Trains an objective through its phases, checkpointing into `run_dir` and going on from there.
 
     Args:
         specs: {"name", "args"} of each trained model, written beside its weights.
+        config: the resolved config: `seed`, `wandb`, and what wandb is to show.
     """
 
     def __init__(
         self,
         objective: Objective,
-        dataset: WindowDataset,
-        data: DataSettings,
-        settings: TrainerSettings,
+        phases: Sequence[Phase],
         specs: Mapping[str, Mapping[str, Any]],
         run_dir: Path,
-        seed: int,
+        config: Mapping[str, Any],
+        world: World,
     ):
-        self.objective, self.dataset, self.data, self.settings = objective, dataset, data, settings
-        self.specs, self.run_dir, self.seed = specs, run_dir, seed
-        self.parameters = [p for p in objective.parameters() if p.requires_grad]
-        self.ema = {key: value.detach().clone() for key, value in objective.models.state_dict().items()}
-        self.optimizer = AdamW(
-            self.parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay
-        )
-        self.generator = torch.Generator().manual_seed(seed)
-        self.step = 0
-
-    @property
-    def state_path(self) -> Path:
-        return self.run_dir / "state.pt"
+        self.objective, self.phases, self.specs = objective, phases, specs
+        self.run_dir, self.config, self.world, self.seed = run_dir, config, world, int(config["seed"])
+        self.store = CheckpointStore(run_dir / "checkpoints", world)
+        self.progress = Progress()
+        self.monitor: Monitor | None = None
+        self.stop_signal: int | None = None
 
     def fit(self) -> None:
-        """Train until `settings.steps`, from the last checkpoint if there is one."""
-        if self.state_path.exists():
-            self.restore()
-        self.objective.prepare(self.dataset.clips)
-        self.objective.train()
-        batches = iter(batch_loader(self.dataset, self.data, self.seed, start=self.step))
-        started, last_log = time.monotonic(), self.step
-        progress = tqdm(total=self.settings.steps, initial=self.step, unit="step", dynamic_ncols=True)
-        while self.step < self.settings.steps:
-            figures = self.train_step(next(batches))
-            self.step += 1
-            progress.update()
-            if self.step % self.settings.log_every == 0 or self.step == self.settings.steps:
-                seconds, started = time.monotonic() - started, time.monotonic()
-                figures["steps_per_second"] = (self.step - last_log) / seconds
-                last_log = self.step
-                self.log(figures)
-                progress.set_postfix({key: f"{value:.3g}" for key, value in figures.items()})
-            if self.step % self.settings.save_every == 0 or self.step == self.settings.steps:
-                self.save()
-        progress.close()
+        """Train to the end of the last phase, from the newest checkpoint if there is one.
 
-    def train_step(self, batch: Any) -> dict[str, float]:
-        """One update by a batch of the objective's dataset; returns the figures to log."""
-        settings = self.settings
+        Raises:
+            SaveError: a checkpoint could not be written.
+            FloatingPointError: the loss or its gradients stopped being finite.
+        """
+        first = self.phases[0]
+        datasets = {phase.name: open_dataset(self.objective.dataset, phase.data) for phase in self.phases}
+        self._set_up(datasets[first.name], first)
+        self._restore()
+        with self._stoppable(), self._monitored():
+            for phase in self.phases:
+                if self.progress.step < phase.stop and self.stop_signal is None:
+                    self._run_phase(phase, datasets[phase.name])
+            if self.stop_signal is not None and self.world.is_first:
+                print(f"stopped by signal {self.stop_signal} after step {self.progress.step}; start again to go on")
+
+    def _set_up(self, dataset: WindowDataset, first: Phase) -> None:
+        models = self.objective.models
+        self.objective.prepare(dataset.clips)
+        self.objective.to(self.world.device).train()
+        self.objective.frozen.eval()
+        if first.train.compile:
+            for model in models.values():
+                for block in getattr(model, "blocks", []):
+                    block.compile(dynamic=True)
+        self.wrapped = distribute(self.objective, models.values(), self.world, first.train.strategy)
+        self.names = {p: name for name, p in models.named_parameters() if p.requires_grad}
+        self.parameters = list(self.names)
+        self.optimizer = adamw(self.parameters, first.train)
+        self.average = WeightAverage(models)
+        self.clipper = GradientClipper(first.train.gradient_clip, first.train.clip_percentile)
+        self.scale = LossScale.of(first.train.precision)
+
+    def _run_phase(self, phase: Phase, dataset: WindowDataset) -> None:
+        settings, world = phase.train, self.world
+        self.clipper.limit, self.clipper.percentile = settings.gradient_clip, settings.clip_percentile
         for group in self.optimizer.param_groups:
-            group["lr"] = self.learning_rate()
-        dtype = PRECISIONS[settings.precision]
-        with torch.autocast("cpu", dtype=dtype or torch.bfloat16, enabled=dtype is not None):
-            loss = self.objective.loss(batch, self.generator)
-        if not math.isfinite(loss.total.item()):
-            raise FloatingPointError(f"the loss is {loss.total.item()} at step {self.step}: lower the learning rate")
-        loss.total.backward()
-        norm = nn.utils.clip_grad_norm_(self.parameters, settings.gradient_clip)
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.update_ema()
-        return {"loss": loss.total.item(), **loss.figures, "gradient_norm": float(norm)}
+            group["weight_decay"] = settings.weight_decay
+        loader = batch_loader(dataset, phase.data, self.seed, self.progress.place, world.rank, world.size)
+        batches, meter = iter(loader), Meter()
+        held_out = validation_set(self.objective, phase) if settings.validate_every else None
+        bar = tqdm(
+            total=phase.stop,
+            initial=self.progress.step,
+            unit="step",
+            desc=phase.name,
+            disable=not world.is_first,
+            dynamic_ncols=True,
+        )
+        started, logged = time.monotonic(), self.progress.step
+        while self.progress.step < phase.stop and self.stop_signal is None:
+            self._step(phase, batches, meter)
+            step, last = self.progress.step, self.progress.step == phase.stop
+            bar.update()
+            if step % settings.log_every == 0 or last:
+                self._log(meter, time.monotonic() - started, step - logged, bar)
+                started, logged = time.monotonic(), step
+            if held_out is not None and (step % settings.validate_every == 0 or last):
+                self._validate(phase, held_out)
+            if step % settings.save_every == 0 or last:
+                self._save(settings.keep)
+            self.stop_signal = highest(self.stop_signal, world)
+        if self.stop_signal is not None and self.progress.step % settings.save_every:
+            self._save(settings.keep)
+        bar.close()
 
-    def learning_rate(self) -> float:
-        """Linear warm-up, then a cosine down to `final_learning_rate`."""
-        settings = self.settings
-        if self.step < settings.warmup_steps:
-            return settings.learning_rate * (self.step + 1) / settings.warmup_steps
-        done = (self.step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
-        span = settings.learning_rate - settings.final_learning_rate
-        return settings.final_learning_rate + 0.5 * span * (1 + math.cos(math.pi * done))
-
-    @torch.no_grad()
-    def update_ema(self) -> None:
-        """Exponential moving average of the weights, warming up so that the first steps do not linger."""
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        for key, value in self.objective.models.state_dict().items():
-            if value.is_floating_point():
-                self.ema[key].lerp_(value.detach(), 1 - decay)
-
-    def log(self, figures: Mapping[str, float]) -> None:
-        """Append a row to log.csv: step, figure, value."""
-        path = self.run_dir / "log.csv"
-        new = not path.exists()
-        with path.open("a", newline="") as file:
-            writer = csv.writer(file)
-            if new:
-                writer.writerow(["step", "figure", "value"])
-            writer.writerows([self.step, key, f"{value:.6g}"] for key, value in figures.items())
-
-    def save(self) -> None:
-        """The state to resume from, and the averaged weights as models under `ckpts`."""
-        state = {
-            "step": self.step,
-            "models": self.objective.models.state_dict(),
-            "ema": self.ema,
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-        }
-        save_state(state, self.state_path)
-        live = {key: value.clone() for key, value in self.objective.models.state_dict().items()}
-        self.objective.models.load_state_dict(self.ema)
-        for name, model in self.objective.models.items():
-            save_model(
-                model,
-                self.run_dir / "ckpts" / name,
-                self.specs[name]["name"],
-                dict(self.specs[name]["args"]),
-                torch.float32,
+    def _step(self, phase: Phase, batches: Iterator[Any], meter: Meter) -> None:
+        """One update, from `accumulation` batches of every process."""
+        settings, progress, world = phase.train, self.progress, self.world
+        rate = learning_rate(settings, progress.step - phase.start)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        for part in range(phase.accumulation):
+            batch = to_device(next(batches), world.device)
+            generator = self._generator(progress.place + part * world.size + world.rank)
+            with gradients_kept_local(self.wrapped, self.objective.models.values(), part < phase.accumulation - 1):
+                with self._autocast(settings.precision):
+                    loss = self.wrapped(batch, generator)
+                (loss.total * (self.scale.value / phase.accumulation)).backward()
+            size = batch.size
+            meter.add({**loss.figures, "clips": size.clips, "frames": size.frames, "tokens": size.tokens})
+        progress.place += phase.accumulation * world.size
+        norm = self.clipper.clip(self.parameters, self.scale.value)
+        if math.isfinite(norm):
+            self.optimizer.step()
+            self.average.update(self.objective.models, settings.ema_decay, progress.step)
+        elif self.scale.fixed:
+            raise FloatingPointError(
+                f"the gradients at step {progress.step} are not finite (norm {norm}): lower train.learning_rate or "
+                "train.gradient_clip, and start again to go on from the last checkpoint"
             )
-        self.objective.models.load_state_dict(live)
-        if statistics := self.objective.statistics():
-            save_weights(statistics, self.run_dir / "ckpts" / "latent_statistics.safetensors")
+        self.scale.update(math.isfinite(norm))
+        self.optimizer.zero_grad(set_to_none=True)
+        progress.step += 1
+        meter.add({"gradient_norm": norm, "learning_rate": rate, "batches": phase.accumulation})
 
-    def restore(self) -> None:
-        """Continue from `state.pt`, exactly where it was written."""
-        state = load_state(self.state_path)
-        self.step = state["step"]
-        self.objective.models.load_state_dict(state["models"])
-        self.ema = state["ema"]
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
+    def _generator(self, place: int) -> torch.Generator:
+        """The source of all randomness of one batch."""
+        key = zlib.crc32(f"{self.seed}/{place}".encode())
+        return torch.Generator(self.world.device).manual_seed(key)
+
+    def _autocast(self, precision: str) -> Any:
+        dtype = DTYPES[precision]
+        return nullcontext() if dtype is None else torch.autocast(self.world.device.type, dtype=dtype)
+
+    def _log(self, meter: Meter, seconds: float, steps: int, bar: tqdm[Any]) -> None:
+        figures = meter.means(self.world)
+        rate = steps / seconds
+        batches = figures.pop("batches") * self.world.size
+        for unit in ("clips", "frames", "tokens"):
+            figures[f"{unit}_per_second"] = figures.pop(unit) * batches * rate
+        figures["steps_per_second"] = rate
+        if self.world.device.type == "cuda":
+            figures["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        if not self.scale.fixed:
+            figures["loss_scale"] = self.scale.value
+        if self.monitor is not None:
+            self.monitor.log(self.progress.step, figures)
+        bar.set_postfix({key: f"{figures[key]:.3g}" for key in ("loss", "gradient_norm", "clips_per_second")})
+
+    def _validate(self, phase: Phase, held_out: WindowDataset) -> None:
+        """The loss of the averaged weights on held-out clips; the best are kept under `best`."""
+        self.average.swap(self.objective.models)
+        self.objective.eval()
+        try:
+            with torch.no_grad(), self._autocast(phase.train.precision):
+                figures = mean_figures(self.objective, held_out, phase, self.world)
+        finally:
+            self.objective.train()
+            self.objective.frozen.eval()
+            self.average.swap(self.objective.models)
+        if self.monitor is not None:
+            self.monitor.log(self.progress.step, {f"val_{key}": value for key, value in figures.items()})
+        if figures["loss"] < self.progress.best:
+            self.progress.best = figures["loss"]
+            self._export(self.run_dir / "best")
+
+    def _export(self, folder: Path) -> None:
+        """The averaged weights as models, and what inference needs beside them."""
+        weights = {key: whole(value) for key, value in self.average.tensors.items()}
+        if not self.world.is_first:
+            return
+        for name, spec in self.specs.items():
+            prefix = f"{name}."
+            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+            save_model_weights(own, folder / name, spec["name"], dict(spec["args"]), torch.float32)
+        if statistics := self.objective.statistics():
+            save_weights(statistics, folder / "latent_statistics.safetensors")
+
+    def _tensors(self) -> dict[str, Any]:
+        return {
+            "models": self.objective.models.state_dict(),
+            "average": self.average.tensors,
+            "optimizer": optimizer_tensors(self.optimizer, self.names),
+        }
+
+    def _save(self, keep: int) -> None:
+        progress = self.progress
+        progress.scale, progress.good_steps = self.scale.value, self.scale.good_steps
+        progress.norms = tuple(self.clipper.history)
+        self.store.save(progress.step, self._tensors(), asdict(progress), keep)
+        self._export(self.run_dir / "ckpts")
+
+    def _restore(self) -> None:
+        """Go on exactly where the newest checkpoint was written, with any number of processes."""
+        tensors = self._tensors()
+        values = self.store.load(tensors)
+        if values is None:
+            return
+        self.progress = Progress(**values)
+        self.clipper.history = list(self.progress.norms)
+        self.scale.value, self.scale.good_steps = float(self.progress.scale or 1.0), self.progress.good_steps
+        if self.world.is_first:
+            print(f"going on from step {self.progress.step}")
+
+    @contextmanager
+    def _stoppable(self) -> Iterator[None]:
+        """SIGTERM (a preempted job) and Ctrl-C end the run after the step at hand, with a checkpoint.
+
+        A handler that is already there, such as a launcher's, stays.
+        """
+
+        def stop(number: int, _: Any) -> None:
+            self.stop_signal = number
+
+        default = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+        ours = [number for number, handler in default.items() if signal.getsignal(number) == handler]
+        for number in ours:
+            signal.signal(number, stop)
+        try:
+            yield
+        finally:
+            for number in ours:
+                signal.signal(number, default[number])
+
+    @contextmanager
+    def _monitored(self) -> Iterator[None]:
+        if not self.world.is_first:
+            yield
+            return
+        self.monitor = Monitor(self.run_dir, self.progress.step, self.config["wandb"], self.config)
+        try:
+            yield
+        finally:
+            self.monitor.close()

@@ -33,7 +33,7 @@ SMALL = {
         "models.flow.args.cond_channels=24",
         "models.flow.args.num_heads=2",
         "models.flow.args.num_blocks=2",
-        "data.frames=[1,4]",
+        "frames=[1,4]",
     ],
     "sparse_vae": [
         f"data.tokens_per_batch={4 * 216}",
@@ -53,7 +53,7 @@ SMALL = {
         "models.flow.args.num_blocks=1",
         "models.flow.args.io_block_channels=[12]",
         "models.flow.args.io_block_channels_t=[24]",
-        "data.frames=[1,4]",
+        "frames=[1,4]",
     ],
 }
 
@@ -107,7 +107,7 @@ def test_every_experiment_leaves_models_config_and_log(runs: Path):
         for name, spec in config.models.items():
             model = load_model(run_dir / "ckpts" / name)
             assert sum(p.numel() for p in model.parameters()) > 0 and spec.name
-        assert (run_dir / "commit.txt").read_text().strip()
+        assert (run_dir / "environment.json").read_text().strip()
     statistics = load_file(runs / "sparse_flow/ckpts/latent_statistics.safetensors")
     assert statistics["mean"].tolist() == [0.5] * 8 and statistics["std"].tolist() == [2.0] * 8
 

@@ -1,0 +1,113 @@
+"""Temporal alignment (paper §4.1): a 4D model starts from the weights of a per-frame one, or of a released one.
+
+The Temporal Layers of the paper are TRELLIS' own attention layers, widened to all frames of a window, so nearly every
+weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they start as pure packing and unpacking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ss4d.models.checkpoint import CheckpointError, read_json, read_weights
+from ss4d.models.folder import fetch
+
+# For each experiment's models: their keys in a released pipeline.json, and where TRELLIS keeps those that it omits.
+RELEASED = {
+    "structure_vae": {"encoder": "ckpts/ss_enc_conv3d_16l8_fp16", "decoder": "sparse_structure_decoder"},
+    "structure_flow": {"flow": "sparse_structure_flow_model", "image_encoder": "image_encoder"},
+    "sparse_vae": {"encoder": "ckpts/slat_enc_swin8_B_64l8_fp16", "decoder": "slat_decoder_gs"},
+    "sparse_flow": {"flow": "slat_flow_model"},
+}
+OURS = {"structure_vae": "sparse_structure_encoder", "sparse_vae": "slat_encoder"}  # encoders in our own folders
+TEMPORAL = ("input_blocks_t.", "out_blocks_t.")
+
+
+@dataclass(frozen=True)
+class WarmStart:
+    """What became of a model's weights."""
+
+    model: str
+    source: str
+    loaded: int
+    new: tuple[str, ...]  # weights the source lacks, started as pure packing
+
+    def __str__(self) -> str:
+        fresh = f"; {len(self.new)} of CompNet's temporal blocks start as pure packing" if self.new else ""
+        return f"init_from: {self.model}: {self.loaded} weights from {self.source}{fresh}"
+
+
+def warm_start(models: Mapping[str, nn.Module], source: str, objective: str) -> str:
+    """Load every model of an experiment from a run folder, a checkpoint folder or a Hub id; returns a report.
+
+    Raises:
+        CheckpointError: a weight that is missing, unexpected or of another shape, other than CompNet's temporal
+            blocks where the source has none of them.
+    """
+    return "\n".join(str(_load(name, model, _weights(source, objective, name))) for name, model in models.items())
+
+
+@dataclass(frozen=True)
+class _Source:
+    path: str
+    tensors: dict[str, Tensor]
+
+
+def _weights(source: str, objective: str, name: str) -> _Source:
+    run = Path(source) / "ckpts" / f"{name}.safetensors"
+    if run.is_file():
+        return _Source(str(run), read_weights(run))
+    spec: Any = read_json(fetch(source, "pipeline.json"))
+    named = spec.get("args", {}).get("models", {})
+    key = RELEASED[objective][name]
+    if name == "encoder" and OURS[objective] in named:
+        key = OURS[objective]
+    stem = named.get(key, key)
+    if not stem.startswith("ckpts") and stem.count("/") < 2:
+        raise CheckpointError(f"pipeline.json of {source} names no model '{key}' for init_from: it has {list(named)}")
+    parts = stem.split("/")
+    if not stem.startswith("ckpts"):
+        source, stem = "/".join(parts[:2]), "/".join(parts[2:])
+    path = fetch(source, f"{stem}.safetensors")
+    return _Source(f"{source}: {stem}", read_weights(path))
+
+
+def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:
+    wanted, given = model.state_dict(), dict(source.tensors)
+    missing = [key for key in wanted if key not in given]
+    without_time = not any(key.startswith(TEMPORAL) for key in given)
+    new = [key for key in missing if without_time and key.startswith(TEMPORAL)]
+    # Buffers follow from the arguments; TRELLIS keeps one that we compute.
+    faults = [f"{key} is missing" for key in missing if key not in new]
+    faults += [f"{key} is not part of the model" for key in given if key not in wanted]
+    faults += [
+        f"{key} has shape {list(given[key].shape)} instead of {list(wanted[key].shape)}"
+        for key in wanted
+        if key in given and given[key].shape != wanted[key].shape
+    ]
+    if faults:
+        listing = "; ".join(faults[:8]) + (f" and {len(faults) - 8} more" if len(faults) > 8 else "")
+        raise CheckpointError(
+            f"init_from: {source.path} does not fit {name}: {listing}; use the config that belongs to these weights"
+        )
+    model.load_state_dict({**wanted, **given})
+    if new:
+        start_as_packing(model)
+    return WarmStart(name, source.path, len(given), tuple(new))
+
+
+@torch.no_grad()
+def start_as_packing(flow: nn.Module) -> None:
+    """Make CompNet's temporal blocks do nothing but pack frames and unpack them again, ignoring the skips."""
+    for block in [*flow.input_blocks_t, *flow.out_blocks_t]:  # type: ignore[misc,union-attr]
+        for parameter in block.conv2.parameters():
+            parameter.zero_()
+        shortcut = block.skip_connection
+        if isinstance(shortcut, nn.Linear):
+            shortcut.weight.copy_(torch.eye(*shortcut.weight.shape))
+            shortcut.bias.zero_()

@@ -1,0 +1,149 @@
+"""One process or many: torchrun and SLURM, DDP and FSDP2."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among all that train together."""
+
+    rank: int
+    size: int
+    device: torch.device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process writes the run's files."""
+        return self.rank == 0
+
+
+@contextmanager
+def joined_world(gpus: int | None) -> Iterator[World]:
+    """Join the processes that torchrun or SLURM started; alone where neither did.
+
+    Args:
+        gpus: how many processes the config expects, one a GPU (or a CPU process); None takes what was started.
+
+    Raises:
+        ValueError: another number was started.
+    """
+    _variables_of_slurm()
+    size = int(os.environ.get("WORLD_SIZE", 1))
+    if gpus is not None and gpus != size:
+        raise ValueError(
+            f"gpus = {gpus}, but {size} process{'es were' * (size > 1) or ' was'} started: "
+            f"run `torchrun --nproc-per-node {gpus} train.py ...`, or leave gpus out"
+        )
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    cuda = torch.cuda.is_available()
+    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    if cuda:
+        torch.cuda.set_device(device)
+    if "WORLD_SIZE" not in os.environ:
+        yield World(0, 1, device)
+        return
+    dist.init_process_group("nccl" if cuda else "gloo")
+    try:
+        yield World(dist.get_rank(), size, device)
+    finally:
+        dist.destroy_process_group()
+
+
+def _variables_of_slurm() -> None:
+    """torchrun's variables for a task that hydra's submitit launcher started."""
+    if "SUBMITIT_EXECUTOR" in os.environ and "WORLD_SIZE" not in os.environ:
+        from submitit.helpers import TorchDistributedEnvironment
+
+        TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
+def distribute(objective: nn.Module, models: Iterable[nn.Module], world: World, strategy: str) -> nn.Module:
+    """The objective as it is to be called: gradients come out averaged over all processes.
+
+    "ddp" copies the models to every process. "fsdp" cuts weights, gradients, optimiser state and average into one
+    part a process, block by block (torch's fully_shard).
+
+    Raises:
+        ValueError: FSDP without a process group.
+    """
+    if strategy == "fsdp":
+        if not dist.is_initialized():
+            raise ValueError("train.strategy = fsdp needs processes: start with `torchrun --nproc-per-node N train.py`")
+        mesh = init_device_mesh(world.device.type, (world.size,))
+        for model in models:
+            for block in getattr(model, "blocks", []):
+                fully_shard(block, mesh=mesh)
+            fully_shard(model, mesh=mesh)
+        return objective
+    return DistributedDataParallel(objective) if world.size > 1 else objective
+
+
+@contextmanager
+def gradients_kept_local(wrapped: nn.Module, models: Iterable[nn.Module], active: bool) -> Iterator[None]:
+    """While `active`, backward passes add up gradients without exchanging them (all but the last of a step)."""
+    sharded = [model for model in models if isinstance(model, FSDPModule)]
+    for model in sharded:
+        model.set_requires_gradient_sync(not active)
+    if active and isinstance(wrapped, DistributedDataParallel):
+        with wrapped.no_sync():
+            yield
+    else:
+        yield
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor that may be cut over processes, put together on each (all must call this)."""
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process' part of a tensor, sharing its memory."""
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+def gathered(value: Any, world: World) -> list[Any]:
+    """The value of every process, in order of rank."""
+    if world.size == 1:
+        return [value]
+    values: list[Any] = [None] * world.size
+    dist.all_gather_object(values, value)
+    return values
+
+
+def from_first(value: Any, world: World) -> Any:
+    """What the first process holds."""
+    if world.size == 1:
+        return value
+    values = [value]
+    dist.broadcast_object_list(values, src=0)
+    return values[0]
+
+
+def wait_for_all(world: World) -> None:
+    """Return when every process has come here."""
+    if world.size > 1:
+        dist.barrier()
+
+
+def highest(value: int | None, world: World) -> int | None:
+    """The highest value that any process holds, None where all hold None."""
+    if world.size == 1:
+        return value
+    tensor = torch.tensor(-1 if value is None else value, device=world.device)
+    dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    result = int(tensor)
+    return None if result < 0 else result

@@ -1,0 +1,131 @@
+"""Watching a run: figures to a CSV, to TensorBoard and, where asked for, to Weights & Biases."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ss4d.training.distributed import World, gathered
+
+
+@dataclass
+class Meter:
+    """Means of figures over batches and processes; a figure may be missing from some."""
+
+    sums: dict[str, Tensor] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def add(self, figures: Mapping[str, Tensor | float]) -> None:
+        """Take in the figures of a batch (scalars); nothing is copied from a GPU yet."""
+        for key, value in figures.items():
+            value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(value)
+            self.sums[key] = self.sums[key] + value if key in self.sums else value
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def means(self, world: World) -> dict[str, float]:
+        """The mean of every figure since the last call, over all processes (all must call this)."""
+        mine = {key: (float(value), self.counts[key]) for key, value in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        parts = gathered(mine, world)
+        keys = dict.fromkeys(key for part in parts for key in part)
+        return {
+            key: sum(part[key][0] for part in parts if key in part) / sum(part[key][1] for part in parts if key in part)
+            for key in keys
+        }
+
+
+class Monitor:
+    """Writes what is logged; only the first process has one.
+
+    Args:
+        step: the step a run goes on from: rows after it, of a run that was killed, are dropped.
+        wandb: the `wandb` section of the config: {"mode": "disabled", "offline" or "online", "project"}.
+        config: the resolved config, for wandb.
+    """
+
+    def __init__(self, run_dir: Path, step: int, wandb: Mapping[str, Any], config: Mapping[str, Any]):
+        from tensorboardX import SummaryWriter
+
+        self.run_dir = run_dir
+        self.csv = run_dir / "log.csv"
+        _drop_rows_after(self.csv, step)
+        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self.wandb = _open_wandb(run_dir, wandb, config)
+
+    def log(self, step: int, figures: Mapping[str, float]) -> None:
+        """A row a figure in log.csv (step, figure, value), and the same to the others."""
+        new = not self.csv.exists()
+        with self.csv.open("a", newline="") as file:
+            writer = csv.writer(file)
+            if new:
+                writer.writerow(["step", "figure", "value"])
+            writer.writerows([step, key, f"{value:.6g}"] for key, value in figures.items())
+        for key, value in figures.items():
+            self.board.add_scalar(key, value, step)
+        if self.wandb is not None:
+            self.wandb.log(dict(figures), step=step)
+
+    def pictures(self, step: int, name: str, frames: np.ndarray) -> None:
+        """A moving picture, uint8 [T, H, W, 3]: `samples/NAME_STEP.mp4`, its first frame as a PNG beside it."""
+        from PIL import Image
+
+        from ss4d.video import write_video
+
+        folder = self.run_dir / "samples"
+        folder.mkdir(exist_ok=True)
+        stem = folder / f"{name}_{step:08d}"
+        Image.fromarray(frames[0]).save(stem.with_suffix(".png"))
+        if len(frames) > 1:
+            write_video(stem.with_suffix(".mp4"), frames, fps=8)
+        self.board.add_image(name, frames[0], step, dataformats="HWC")
+        if self.wandb is not None:
+            import wandb
+
+            self.wandb.log({name: wandb.Image(frames[0])}, step=step)
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def _drop_rows_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    with path.open(newline="") as file:
+        header, *rows = list(csv.reader(file)) or [["step", "figure", "value"]]
+    kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", newline="") as file:
+        csv.writer(file).writerows([header, *kept])
+    os.replace(temporary, path)
+
+
+def _open_wandb(run_dir: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
+    if options["mode"] == "disabled":
+        return None
+    try:
+        import wandb
+    except ImportError as error:
+        raise ValueError(f"wandb.mode = {options['mode']} needs the wandb package: pip install 'ss4d[train]'") from error
+    # The id follows from the folder, so that a run that goes on is one run there, too.
+    name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
+    return wandb.init(
+        project=options["project"],
+        name=run_dir.name,
+        id=name,
+        resume="allow",
+        dir=run_dir,
+        mode=options["mode"],
+        config=dict(config),
+    )
