@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # Where a pipeline's folder keeps the encoders.
 STRUCTURE_ENCODER, SPARSE_ENCODER = "ckpts/sparse_structure_encoder", "ckpts/slat_encoder"
 
+CELLS_AT_ONCE = 16 * 32**3  # of the grids that the structure encoder takes in one call
+
 
 @dataclass
 class EncodeOptions:
@@ -89,8 +91,9 @@ class EncodeStage(Stage):
 
         device = self.options.device
         with torch.inference_mode():
-            # The structure encoder works on each frame alone: one at a time bounds the memory.
-            grids = occupancy_grid(coords, frames, self.options.resolution).split(1)
+            # The structure encoder works on each frame alone: a few at a time bound the memory.
+            grids = occupancy_grid(coords, frames, self.options.resolution)
+            grids = grids.split(max(1, CELLS_AT_ONCE // self.options.resolution**3))
             structure = [self.structure_encoder(grid[None].to(device)) for grid in grids]
             voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(device)
             sparse = self.sparse_encoder(voxels)

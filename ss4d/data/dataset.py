@@ -32,7 +32,7 @@ def to_device(batch: Any, device: torch.device) -> Any:
         return batch.to(device)
     if isinstance(batch, list):
         return [to_device(part, device) for part in batch]
-    if is_dataclass(batch):
+    if is_dataclass(batch) and not isinstance(batch, type):
         return type(batch)(*(to_device(getattr(batch, field.name), device) for field in fields(batch)))
     raise TypeError(f"a batch cannot hold a {type(batch).__name__}")
 

@@ -11,11 +11,13 @@ import os
 import shutil
 import warnings
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch.distributed.checkpoint as dcp
+from torch.distributed.checkpoint.api import CheckpointException
 
 from ss4d.training.distributed import World, from_first, gathered, wait_for_all
 
@@ -40,14 +42,16 @@ class CheckpointStore:
         Raises:
             SaveError: a process could not write, for instance because the disk is full.
         """
-        final = self.folder / f"step_{step:08d}"
-        temporary = self.folder / f".{final.name}"
+        final: Path | None = self.folder / f"step_{step:08d}"
+        temporary = self.folder / f".step_{step:08d}"
         if self.world.is_first:
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.rmtree(temporary, ignore_errors=True)
         wait_for_all(self.world)
         self._together(lambda: _write_tensors(tensors, temporary), temporary)
-        self._together(lambda: _finish(temporary, final, progress) if self.world.is_first else None, temporary)
+        if not self.world.is_first:
+            final = None
+        self._together(lambda: _finish(temporary, final, progress), temporary)
         if self.world.is_first:
             for path in self._all()[:-keep]:
                 shutil.rmtree(path)
@@ -66,13 +70,14 @@ class CheckpointStore:
         progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
         return progress
 
-    def _together(self, work: Any, temporary: Path) -> None:
+    def _together(self, work: Callable[[], None], temporary: Path) -> None:
         """Do the work on all processes; if it fails on one, all stop and nothing stays behind."""
         failure = None
         try:
             work()
-        except Exception as error:  # torch wraps a full disk in exceptions of several kinds
-            failure = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+        except (Exception, CheckpointException) as error:  # a full disk comes as any of many kinds
+            reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+            failure = f"{reason}; {shutil.disk_usage(self.folder).free / 1e6:.0f} MB are free"
         failures = [text for text in gathered(failure, self.world) if text is not None]
         if failures:
             if self.world.is_first:
@@ -117,7 +122,10 @@ def _write_tensors(tensors: dict[str, Any], folder: Path) -> None:
         dcp.save(tensors, checkpoint_id=folder)
 
 
-def _finish(temporary: Path, final: Path, progress: dict[str, Any]) -> None:
+def _finish(temporary: Path, final: Path | None, progress: dict[str, Any]) -> None:
+    """The first process, which has a `final`, completes a checkpoint."""
+    if final is None:
+        return
     (temporary / "progress.json").write_text(json.dumps(progress))
     manifest = {
         file.relative_to(temporary).as_posix(): {"size": file.stat().st_size, "crc32": _checksum(file)}

@@ -117,7 +117,9 @@ def _open_wandb(run_dir: Path, options: Mapping[str, Any], config: Mapping[str, 
     try:
         import wandb
     except ImportError as error:
-        raise ValueError(f"wandb.mode = {options['mode']} needs the wandb package: pip install 'ss4d[train]'") from error
+        raise ValueError(
+            f"wandb.mode = {options['mode']} needs the wandb package: pip install 'ss4d[train]'"
+        ) from error
     # The id follows from the folder, so that a run that goes on is one run there, too.
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     return wandb.init(

@@ -27,7 +27,7 @@ def adamw(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> AdamW:
     return optimizer
 
 
-def optimizer_tensors(optimizer: Optimizer, names: Mapping[nn.Parameter, str]) -> dict[str, dict[str, Tensor]]:
+def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, dict[str, Tensor]]:
     """The optimiser's tensors by parameter name: what a checkpoint holds, whatever the number of processes."""
     return {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
 

@@ -37,7 +37,7 @@ def read_phases(config: DictConfig) -> list[Phase]:
     Raises:
         ValueError: a phase sets a key that the config lacks, or that belongs to the whole run.
     """
-    base = OmegaConf.masked_copy(config, [key for key in config if key != "phases"])
+    base = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
     OmegaConf.set_struct(base, True)
     phases: list[Phase] = []
     for name, changes in (dict(config.phases) or {"main": {}}).items():

@@ -103,8 +103,8 @@ class Trainer:
                 for block in getattr(model, "blocks", []):
                     block.compile(dynamic=True)
         self.wrapped = distribute(self.objective, models.values(), self.world, first.train.strategy)
-        self.names = {p: name for name, p in models.named_parameters() if p.requires_grad}
-        self.parameters = list(self.names)
+        self.parameters = [p for p in models.parameters() if p.requires_grad]
+        self.names: dict[torch.Tensor, str] = {p: name for name, p in models.named_parameters()}
         self.optimizer = adamw(self.parameters, first.train)
         self.average = WeightAverage(models)
         self.clipper = GradientClipper(first.train.gradient_clip, first.train.clip_percentile)
@@ -262,7 +262,7 @@ class Trainer:
         def stop(number: int, _: Any) -> None:
             self.stop_signal = number
 
-        default = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+        default: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
         ours = [number for number, handler in default.items() if signal.getsignal(number) == handler]
         for number in ours:
             signal.signal(number, stop)

@@ -2,92 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_dir
-from hydra.core.global_hydra import GlobalHydra
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
-from tiny import FEATURES, GAUSSIANS, IMAGE_SIZE, LATENT_SIDE, RESOLUTION
+from small_runs import SMALL, figures, fit, overrides, resolve, same_weights
 
 import train
 from ss4d.models.checkpoint import load_model
-
-CONFIGS = Path(train.__file__).parent / "configs"
-SMALL = {
-    "structure_vae": [
-        f"data.tokens_per_batch={4 * RESOLUTION**3}",
-        "models.encoder.args.channels=[4,8]",
-        "models.decoder.args.channels=[8,4]",
-    ],
-    "structure_flow": [
-        f"data.tokens_per_batch={4 * LATENT_SIDE**3}",
-        f"models.image_encoder.args.image_size={IMAGE_SIZE}",
-        "models.image_encoder.args.channels=24",
-        "models.image_encoder.args.num_heads=2",
-        "models.flow.args.model_channels=24",
-        "models.flow.args.cond_channels=24",
-        "models.flow.args.num_heads=2",
-        "models.flow.args.num_blocks=2",
-        "frames=[1,4]",
-    ],
-    "sparse_vae": [
-        f"data.tokens_per_batch={4 * 216}",
-        f"models.encoder.args.in_channels={FEATURES}",
-        "models.encoder.args.model_channels=24",
-        "models.decoder.args.model_channels=24",
-        "models.encoder.args.num_blocks=1",
-        "models.decoder.args.num_blocks=1",
-        "models.decoder.args.num_heads=3",
-        f"models.decoder.args.representation_config.num_gaussians={GAUSSIANS['num_gaussians']}",
-    ],
-    "sparse_flow": [
-        f"data.tokens_per_batch={4 * 216}",
-        "models.flow.args.model_channels=24",
-        "models.flow.args.cond_channels=24",
-        "models.flow.args.num_heads=2",
-        "models.flow.args.num_blocks=1",
-        "models.flow.args.io_block_channels=[12]",
-        "models.flow.args.io_block_channels_t=[24]",
-        "frames=[1,4]",
-    ],
-}
-
-
-def fit(experiment: str, clips: Path, runs: Path, *changes: str, folder: str | None = None) -> Path:
-    """Run `train.py` on a small version of an experiment; returns its run folder."""
-    run_dir = runs / (folder or experiment)
-    overrides = [
-        f"experiment={experiment}/tiny",
-        f"data.root={clips}",
-        f"data.resolution={RESOLUTION}",
-        f"run_dir={run_dir}",
-        "train.warmup_steps=1",
-        "train.log_every=1",
-        *SMALL[experiment],
-        *changes,
-    ]
-    if experiment == "sparse_flow":
-        overrides.append(f"objective.image_encoder={runs}/structure_flow/ckpts/image_encoder")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        train.run(compose("train", overrides))
-    return run_dir
-
-
-def losses(run_dir: Path) -> list[float]:
-    with (run_dir / "log.csv").open() as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["figure"] == "loss"]
-
-
-def same_weights(a: Path, b: Path) -> bool:
-    paths = sorted(path.name for path in (a / "ckpts").glob("*.safetensors"))
-    pairs = [(load_file(a / "ckpts" / name), load_file(b / "ckpts" / name)) for name in paths]
-    return all(torch.equal(x[key], y[key]) for x, y in pairs for key in x)
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
 def test_every_experiment_leaves_models_config_and_log(runs: Path):
     for experiment in SMALL:
         run_dir = runs / experiment
-        assert len(losses(run_dir)) == 2
+        assert len(figures(run_dir)) == 2
         config: Any = OmegaConf.load(run_dir / "config.yaml")
         for name, spec in config.models.items():
             model = load_model(run_dir / "ckpts" / name)
@@ -123,18 +48,46 @@ def test_stopping_and_resuming_changes_nothing(experiment: str, runs: Path, clip
 
 def test_the_structure_vae_learns_two_boxes(runs: Path, clip_folder: Path):
     changes = ["train.steps=60", "train.learning_rate=5e-3", "train.precision=fp32"]
-    values = losses(fit("structure_vae", clip_folder, runs, *changes, folder="learning"))
+    values = figures(fit("structure_vae", clip_folder, runs, *changes, folder="learning"))
     assert sum(values[-5:]) < 0.5 * sum(values[:5])
 
 
 def test_a_frozen_image_encoder_is_used_as_it_is(runs: Path, clip_folder: Path):
     encoder = runs / "structure_flow/ckpts/image_encoder"
-    changes = ["train.steps=1", f"objective.image_encoder={encoder}", "~models.image_encoder"]
-    small = [change for change in SMALL["structure_flow"] if "image_encoder" not in change]
-    run_dir = runs / "frozen"
-    data = [f"data.root={clip_folder}", f"data.resolution={RESOLUTION}"]
-    overrides = ["experiment=structure_flow/tiny", *data, f"run_dir={run_dir}", *small, *changes]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        train.run(compose("train", overrides))
-    assert sorted(path.stem for path in (run_dir / "ckpts").glob("*.json")) == ["flow"]
+    lines = overrides("structure_flow", clip_folder, runs / "frozen", "train.steps=1")
+    lines = [line for line in lines if "models.image_encoder" not in line]
+    train.run(resolve([*lines, f"objective.image_encoder={encoder}", "~models.image_encoder"]))
+    assert sorted(path.stem for path in (runs / "frozen" / "ckpts").glob("*.json")) == ["flow"]
+
+
+def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder: Path):
+    phases = "phases={short:{frames:[1],train:{steps:2}},long:{frames:[4],accumulation:2,train:{steps:2}}}"
+    lines = ["train.steps=9", phases]
+    whole = fit("structure_flow", clip_folder, runs, *lines, folder="phases")
+    assert len(figures(whole)) == 4
+    assert figures(whole, "frames_per_second")[0] > 0
+    stopped = runs / "phases_stopped"
+    one_more = "phases={short:{frames:[1],train:{steps:2}},long:{frames:[4],accumulation:2,train:{steps:1}}}"
+    schedule = ["train.final_learning_rate=1e-3", "train.learning_rate=1e-3"]
+    whole = fit("structure_flow", clip_folder, runs, *lines, *schedule, folder="phases_whole")
+    fit("structure_flow", clip_folder, runs, "train.steps=9", one_more, *schedule, folder="phases_stopped")
+    fit("structure_flow", clip_folder, runs, *lines, *schedule, folder="phases_stopped")
+    assert same_weights(whole, stopped)
+
+
+def test_the_best_weights_on_held_out_clips_are_kept(runs: Path, clip_folder: Path):
+    lines = ["train.steps=4", "train.validate_every=2", "train.validate_batches=2", "train.validate_split=train"]
+    run_dir = fit("structure_vae", clip_folder, runs, *lines, folder="best")
+    losses = figures(run_dir, "val_loss")
+    assert len(losses) == 2
+    best = load_file(run_dir / "best/decoder.safetensors")
+    last = load_file(run_dir / "ckpts/decoder.safetensors")
+    same = all(torch.equal(best[key], last[key]) for key in best)
+    assert same == (losses[1] < losses[0])
+
+
+def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path):
+    lines = ["train.steps=3", "train.precision=fp16"]
+    run_dir = fit("structure_vae", clip_folder, runs, *lines, folder="fp16")
+    assert figures(run_dir, "loss_scale")[0] <= 2.0**16
+    assert all(value > 0 for value in figures(run_dir))

@@ -1,0 +1,70 @@
+"""Two processes do what one does that accumulates twice as much, copied (DDP) or cut up (FSDP2)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+from small_runs import figures, fit, overrides
+from torch import allclose
+
+import train
+from ss4d.training.distributed import World, joined_world
+
+STEPS = 20
+COMMON = [f"train.steps={STEPS}", "train.precision=fp32", "train.learning_rate=1e-3", "train.save_every=10"]
+
+
+def launch(processes: int, lines: list[str]) -> None:
+    """`torchrun train.py`, as a user would."""
+    script = Path(train.__file__)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent)}
+    result = subprocess.run([*command, str(script), *lines], env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-3000:]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
+    """One process that accumulates two batches a step."""
+    folder = tmp_path_factory.mktemp("alone")
+    return fit("structure_flow", clip_folder, folder, *COMMON, "accumulation=2", "gpus=1")
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, tmp_path: Path, clip_folder: Path):
+    run_dir = tmp_path / strategy
+    lines = overrides("structure_flow", clip_folder, run_dir, *COMMON, "gpus=2", f"train.strategy={strategy}")
+    launch(2, lines)
+    assert figures(run_dir) == pytest.approx(figures(alone), rel=1e-4)
+    assert figures(run_dir, "gradient_norm") == pytest.approx(figures(alone, "gradient_norm"), rel=1e-3)
+    for name in ("flow", "image_encoder"):
+        one, two = (load_file(folder / f"ckpts/{name}.safetensors") for folder in (alone, run_dir))
+        assert all(allclose(one[key], two[key], atol=1e-4) for key in one)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(alone: Path, tmp_path: Path, clip_folder: Path):
+    run_dir = tmp_path / "changing"
+    schedule = [*COMMON, "train.final_learning_rate=1e-3"]
+    whole = fit("structure_flow", clip_folder, tmp_path, *schedule, "accumulation=2", folder="whole")
+    start = overrides("structure_flow", clip_folder, run_dir, *schedule, "train.steps=10", "train.strategy=fsdp")
+    launch(2, start)
+    fit("structure_flow", clip_folder, tmp_path, *schedule, "accumulation=2", folder="changing")
+    assert figures(run_dir) == pytest.approx(figures(whole), rel=1e-4)
+
+
+def test_the_number_of_processes_must_be_the_expected_one():
+    wrong = pytest.raises(ValueError, match=r"gpus = 8, but 1 process was started: run `torchrun --nproc-per-node 8")
+    with wrong, joined_world(8):
+        pass
+    with joined_world(None) as world:
+        assert (world.rank, world.size) == (0, 1) and isinstance(world, World)
+
+
+def test_fsdp_needs_processes(tmp_path: Path, clip_folder: Path):
+    with pytest.raises(ValueError, match=r"train\.strategy = fsdp needs processes: start with `torchrun"):
+        fit("structure_flow", clip_folder, tmp_path, "train.steps=1", "train.strategy=fsdp")

@@ -1,0 +1,103 @@
+"""Stopped in any way, a run goes on from its last good checkpoint as if it had never stopped."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import pytest
+from small_runs import figures, fit, overrides, same_weights
+
+import train
+
+STEPS = 50
+LINES = [f"train.steps={STEPS}", "train.save_every=5", "train.learning_rate=1e-3", "frames=[1]"]
+
+
+def start(lines: list[str]) -> subprocess.Popen[str]:
+    """train.py as a process of its own."""
+    script = Path(train.__file__)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    pipe = subprocess.PIPE
+    command = [sys.executable, str(script), *lines]
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never appeared"
+        time.sleep(0.01)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
+    """A run that nothing stops."""
+    return fit("structure_flow", clip_folder, tmp_path_factory.mktemp("whole"), *LINES)
+
+
+def finish(clips: Path, run_dir: Path) -> None:
+    fit("structure_flow", clips, run_dir.parent, *LINES, folder=run_dir.name)
+
+
+def test_sigterm_saves_and_sigkill_loses_only_a_few_steps(whole: Path, clip_folder: Path, tmp_path: Path):
+    run_dir = tmp_path / "killed"
+    lines = overrides("structure_flow", clip_folder, run_dir, *LINES)
+    process = start(lines)
+    wait_for(run_dir / "checkpoints/step_00000005")
+    process.kill()
+    process.communicate()
+    process = start(lines)
+    wait_for(run_dir / "checkpoints/step_00000015")
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and "stopped by signal 15 after step" in output
+    saved = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
+    assert f"after step {int(saved.name.removeprefix('step_'))};" in output
+    finish(clip_folder, run_dir)
+    assert same_weights(whole, run_dir)
+    assert figures(run_dir) == figures(whole)  # no step is logged twice
+
+
+def test_a_truncated_checkpoint_is_passed_over(whole: Path, clip_folder: Path, tmp_path: Path):
+    run_dir = tmp_path / "truncated"
+    fit("structure_flow", clip_folder, tmp_path, *LINES, "train.steps=10", folder="truncated")
+    # A shorter schedule has another learning rate: take up the long one from its start.
+    fit("structure_flow", clip_folder, tmp_path, *LINES, "train.keep=20", folder="long")
+    newest = sorted((tmp_path / "long/checkpoints").glob("step_*"))[-1]
+    data = next(newest.glob("*.distcp"))
+    data.write_bytes(data.read_bytes()[:-100])
+    (newest.parent / "step_00000045" / "manifest.json").unlink()
+    for path in sorted(newest.parent.glob("step_*"))[:-3]:
+        assert path.is_dir()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        finish(clip_folder, tmp_path / "long")
+    messages = [str(warning.message) for warning in caught if "is damaged" in str(warning.message)]
+    assert len(messages) == 2 and "bytes instead of" in messages[0] and "manifest.json is missing" in messages[1]
+    assert same_weights(whole, tmp_path / "long")
+    assert run_dir.exists()
+
+
+def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(whole: Path, clip_folder: Path, tmp_path: Path):
+    run_dir = tmp_path / "full"
+    lines = overrides("structure_flow", clip_folder, run_dir, *LINES)
+    fit("structure_flow", clip_folder, tmp_path, *LINES, "train.steps=5", folder="probe")
+    size = max(path.stat().st_size for path in (tmp_path / "probe/checkpoints").rglob("*.distcp"))
+    process = start(lines)
+    wait_for(run_dir / "checkpoints/step_00000010")
+    # What a file may grow to from now on: too little for the next checkpoint.
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert "could not be written" in errors and "goes on from the last checkpoint" in errors
+    assert "Traceback" not in errors
+    assert not list((run_dir / "checkpoints").glob(".step_*"))
+    finish(clip_folder, run_dir)
+    assert same_weights(whole, run_dir)
