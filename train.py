@@ -18,8 +18,8 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.config import check_overrides
 from ss4d.models import create_model
-from ss4d.models.checkpoint import CheckpointError
 from ss4d.training.alignment import warm_start
 from ss4d.training.checkpointing import SaveError
 from ss4d.training.distributed import World, joined_world
@@ -27,12 +27,23 @@ from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.trainer import Trainer
 
+CONFIGS = Path(__file__).parent / "configs"
+
+
+def main() -> None:
+    try:
+        check_overrides(sys.argv[1:], CONFIGS, "train")
+    except ValueError as error:
+        sys.exit(f"train.py: {error}")
+    train()
+
 
 @hydra.main(version_base="1.3", config_path="configs", config_name="train")
-def main(config: DictConfig) -> None:
+def train(config: DictConfig) -> None:
+    """Run with a config that Hydra composed; what is wrong with it, or with the machine, is said in a sentence."""
     try:
         run(config)
-    except (ValueError, CheckpointError, SaveError, FloatingPointError) as error:
+    except (ValueError, SaveError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from dataset_toolkits.render import RenderOptions
 from dataset_toolkits.report import ReportOptions
 from dataset_toolkits.stage import replace
 from dataset_toolkits.voxelize import VoxelizeOptions
+from ss4d.config import did_you_mean
 
 HEADER = "# Options of this data set. Written by dataset_toolkits: change them with key=value on its command line.\n"
 
@@ -111,8 +111,7 @@ def _refuse_unknown(layer: Mapping[str, Any], origin: str) -> None:
         given = [f"{stage}.{name}" for name in names] or [str(stage)]
         for key in given:
             if key not in known and key not in stages:
-                close = difflib.get_close_matches(key, known + stages, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"the stages are {', '.join(stages)}"
+                hint = did_you_mean(key, known + stages, f"the stages are {', '.join(stages)}")
                 raise ValueError(f"unknown option {key} ({origin}): {hint}")
 
 

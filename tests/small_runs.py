@@ -69,7 +69,6 @@ def overrides(experiment: str, clips: Path, run_dir: Path, *changes: str) -> lis
         "train.log_every=1",
         "train.validate_every=0",
         "train.preview_every=0",
-        "phases={}",
         *SMALL[experiment],
     ]
     if experiment == "sparse_flow":

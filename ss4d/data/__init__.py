@@ -10,6 +10,7 @@ from ss4d.data.latents import (
     StructureLatents,
 )
 from ss4d.data.loader import DataSettings, batch_loader, open_dataset
+from ss4d.data.masking import MaskingSettings, contact_sheet, mask_video, moving_occluder
 from ss4d.data.occupancy import Occupancy, OccupancyDataset
 from ss4d.data.prepared import Clip, PreparedSet
 from ss4d.data.windows import Window, sample_frames
@@ -21,6 +22,7 @@ __all__ = [
     "FeatureBatch",
     "FeatureDataset",
     "FeatureSample",
+    "MaskingSettings",
     "Occupancy",
     "OccupancyDataset",
     "PreparedSet",
@@ -33,6 +35,9 @@ __all__ = [
     "Window",
     "WindowDataset",
     "batch_loader",
+    "contact_sheet",
+    "mask_video",
+    "moving_occluder",
     "open_dataset",
     "sample_frames",
     "to_device",

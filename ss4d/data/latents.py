@@ -11,6 +11,8 @@ from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.dataset import BatchSize, WindowDataset
+from ss4d.data.masking import MaskingSettings, mask_video
+from ss4d.data.prepared import PreparedSet
 from ss4d.data.views import ViewArchive
 from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
@@ -51,12 +53,20 @@ class SparseLatentBatch:
 
 
 class LatentDataset(WindowDataset):
-    """Base of the two: the turn that was encoded decides which videos show its front."""
+    """Base of the two: the turn that was encoded decides which videos show its front.
+
+    Args:
+        masking: of the conditioning videos; None leaves them as they are. It has no influence on the other choices.
+    """
 
     stages = ("render", "encode")
 
+    def __init__(self, clips: PreparedSet, quarter_turns: Sequence[int] = (0,), masking: MaskingSettings | None = None):
+        super().__init__(clips, quarter_turns)
+        self.masking = masking
+
     def conditioning(self, window: Window, turns: int, generator: np.random.Generator) -> Tensor:
-        """A random conditioning video of the side that `turns` quarter turns bring to the front.
+        """A random conditioning video of the side that `turns` quarter turns bring to the front, masked last of all.
 
         Raises:
             ValueError: none was rendered.
@@ -69,7 +79,8 @@ class LatentDataset(WindowDataset):
                 f"{pictures.path} has conditioning videos of yaw {yaws}, but quarter turn {turns} needs {yaw}: "
                 "render them, or leave the turn out of data.quarter_turns"
             )
-        return images_on_black(pictures, matching[int(generator.integers(len(matching)))], window.frames)
+        images = images_on_black(pictures, matching[int(generator.integers(len(matching)))], window.frames)
+        return images if self.masking is None else mask_video(images, self.masking, generator)
 
 
 class StructureLatentDataset(LatentDataset):

@@ -10,7 +10,10 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
+from ss4d.config import build_section
 from ss4d.data.dataset import WindowDataset
+from ss4d.data.latents import LatentDataset
+from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.sampler import BatchSettings, TokenBatchSampler, category_weights
 
@@ -26,8 +29,11 @@ class DataSettings(BatchSettings):
     quarter_turns: Sequence[int]
     category_weight: Mapping[str, float]
     workers: int
+    masking: MaskingSettings  # made here where the section of the config is given
 
     def __post_init__(self) -> None:
+        if not isinstance(self.masking, MaskingSettings):
+            self.masking = build_section(MaskingSettings, self.masking, "data.masking")
         if not self.frames or min(self.frames) < 1:
             raise ValueError(f"data.frames = {list(self.frames)} must list lengths of windows, at least 1 frame each")
         if not self.quarter_turns or not set(self.quarter_turns) <= {0, 1, 2, 3}:
@@ -44,6 +50,8 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
         ValueError: they are not prepared; the message names the stage to run.
     """
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
+    if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
+        return kind(clips, settings.quarter_turns, settings.masking)
     return kind(clips, settings.quarter_turns)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
+from ss4d.config import did_you_mean
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import GaussianDecoder, SparseEncoder, SparseTransformer
@@ -58,11 +58,11 @@ def create_model(name: str, **args: Any) -> nn.Module:
     """
     entry = _MODELS.get(name) or _MODELS.get(name.removeprefix("Elastic"))
     if entry is None:
-        raise ValueError(f"unknown model '{name}'{_nearest(name, list(_MODELS))}")
+        raise ValueError(f"unknown model '{name}': {_nearest(name, _MODELS)}")
     accepted = _accepted_arguments(entry.build)
     for key in args:
         if key not in accepted:
-            raise ValueError(f"{name} takes no argument '{key}'{_nearest(key, accepted)}")
+            raise ValueError(f"{name} takes no argument '{key}': {_nearest(key, accepted)}")
     missing = [key for key, parameter in accepted.items() if _required(parameter) and key not in args]
     if missing:
         raise ValueError(f"{name} needs the argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -81,6 +81,5 @@ def _required(parameter: inspect.Parameter) -> bool:
     return parameter.default is inspect.Parameter.empty
 
 
-def _nearest(word: str, choices: Any) -> str:
-    close = difflib.get_close_matches(word, list(choices), n=1)
-    return f": did you mean '{close[0]}'?" if close else f": choose one of {', '.join(choices)}"
+def _nearest(word: str, choices: Iterable[str]) -> str:
+    return did_you_mean(word, list(choices), f"choose one of {', '.join(choices)}")

@@ -15,6 +15,7 @@ from tiny import CHANNELS, IMAGE_SIZE, QUARTER_TURNS, RESOLUTION, box_voxels, la
 from ss4d.data import (
     DataSettings,
     FeatureDataset,
+    MaskingSettings,
     OccupancyDataset,
     PreparedSet,
     SparseLatentDataset,
@@ -140,6 +141,7 @@ def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSetting
         max_clips=3,
         category_weight={"crate": 0.5},
         workers=workers,
+        masking=MaskingSettings(0.5, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),
     )
 
 

@@ -217,8 +217,8 @@ def test_half_precision_torso_keeps_norms_and_ends_in_float32():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: create_model("SLatFlow4DModle", **SPARSE_FLOW), "did you mean 'SLatFlow4DModel'"),
-        (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW, con_type="4D"), "did you mean 'conv_type'"),
+        (lambda: create_model("SLatFlow4DModle", **SPARSE_FLOW), "did you mean SLatFlow4DModel"),
+        (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW, con_type="4D"), "did you mean conv_type"),
         (lambda: create_model("SLatFlow4DModel", resolution=8), "needs the arguments in_channels"),
         (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW), "io_block_channels_t"),
         (
