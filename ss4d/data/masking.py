@@ -140,7 +140,8 @@ class Occluder:
 def _draw_occluder(box: NDArray[np.float64], settings: MaskingSettings, generator: np.random.Generator) -> Occluder:
     """An occluder somewhere on the object; a bar crosses all of it, a rectangle stands upright."""
     shape, sides = str(generator.choice(SHAPES)), box[1] - box[0]
-    centre, width = generator.uniform(box[0], box[1]), math.sqrt(sides.prod()) * generator.uniform(settings.size[0], settings.size[1])
+    centre, size = generator.uniform(box[0], box[1]), generator.uniform(settings.size[0], settings.size[1])
+    width = size * math.sqrt(sides.prod())
     aspect, angle = 2 ** generator.uniform(-0.5, 0.5), generator.uniform(0, math.pi)
     if shape == "bar":
         return Occluder(shape, centre, np.array([2 * sides.max(), width / 4]), angle)
