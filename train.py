@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ from omegaconf import DictConfig, OmegaConf
 from ss4d.config import check_overrides
 from ss4d.models import create_model
 from ss4d.training.alignment import warm_start
+from ss4d.training.budget import phase_cost
 from ss4d.training.checkpointing import SaveError
-from ss4d.training.distributed import World, joined_world
+from ss4d.training.distributed import joined_world
 from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.trainer import Trainer
@@ -53,6 +55,9 @@ def run(config: DictConfig) -> None:
     phases = read_phases(config)
     if config.threads:
         torch.set_num_threads(config.threads)
+    if config.dry_run:
+        print(forecast(phases, options))
+        return
     with joined_world(config.gpus) as world:
         torch.manual_seed(config.seed)
         models = {name: create_model(spec["name"], **spec["args"]) for name, spec in options["models"].items()}
@@ -63,9 +68,20 @@ def run(config: DictConfig) -> None:
         run_dir = Path(config.run_dir)
         if world.is_first:
             record(run_dir, config)
-            print(summary(phases, world, run_dir))
+            print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
+            print(summary(phases, world.size))
         objective = OBJECTIVES[config.objective.name](models, options["objective"])
         Trainer(objective, phases, options["models"], run_dir, options, world).fit()
+
+
+def forecast(phases: list[Phase], options: Mapping[str, Any]) -> str:
+    """What a run would cost, without data: the schedule, parameters, FLOPs and memory."""
+    processes = options["gpus"] or 1
+    parts = [summary(phases, processes)]
+    for phase in phases:
+        cost = phase_cost(phase, options["objective"]["name"], options, processes)
+        parts.append(f"\nphase {phase.name}, the largest batch of a process: {cost}")
+    return "\n".join(parts)
 
 
 def record(run_dir: Path, config: DictConfig) -> None:
@@ -83,16 +99,16 @@ def record(run_dir: Path, config: DictConfig) -> None:
     (run_dir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
 
 
-def summary(phases: list[Phase], world: World, run_dir: Path) -> str:
+def summary(phases: list[Phase], processes: int) -> str:
     """What a step of each phase takes in."""
-    lines = [f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}"]
+    lines = []
     for phase in phases:
         clips, frames = phase.data.max_clips, max(phase.data.frames)
-        product = clips * world.size * phase.accumulation
+        product = clips * processes * phase.accumulation
         lines.append(
-            f"phase {phase.name}: steps {phase.start} to {phase.stop}, {clips} clips x {world.size} processes x "
-            f"{phase.accumulation} accumulated = {product} clips of up to {frames} frames = {product * frames} frames "
-            f"a step, at most {phase.data.tokens_per_batch:,} tokens a batch"
+            f"phase {phase.name}: steps {phase.start} to {phase.stop}, learning rate {phase.train.learning_rate:g}; "
+            f"batch_size {clips} x gpus {processes} x accumulation {phase.accumulation} = {product} clips of up to "
+            f"{frames} frames a step, at most {phase.data.tokens_per_batch:,} tokens a batch"
         )
     return "\n".join(lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -34,9 +35,21 @@ class TorsoModel(nn.Module):
                 if isinstance(layer, nn.Linear | nn.Conv3d | Kernel):
                     layer.to(dtype)
 
+    def blocks_in_order(self) -> list[nn.Module]:
+        """What `run_block` calls, in that order."""
+        blocks: Any = self.blocks
+        return list(blocks)
+
+    def recompute(self, share: float) -> None:
+        """Have the first `share` of the blocks, in [0, 1], drop their activations and make them again in the backward
+        pass; `use_checkpoint` asks this of all."""
+        blocks = self.blocks_in_order()
+        for index, block in enumerate(blocks):
+            block.recomputed = index < math.ceil(share * len(blocks))  # type: ignore[assignment]
+
     def run_block(self, block: nn.Module, *args: Any) -> Any:
-        """Call a block, recomputing its activations in the backward pass when `use_checkpoint` is set."""
-        if self.use_checkpoint and torch.is_grad_enabled():
+        """Call a block, which may be one whose activations are recomputed in the backward pass."""
+        if (self.use_checkpoint or getattr(block, "recomputed", False)) and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
 

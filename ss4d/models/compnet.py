@@ -153,6 +153,10 @@ class CompNet(TorsoModel):
         names = ("input_blocks", "input_blocks_t", "out_blocks_t", "out_blocks")
         return [getattr(self, name) for name in names if hasattr(self, name)]
 
+    def blocks_in_order(self) -> list[nn.Module]:
+        first = [*self.input_blocks, *getattr(self, "input_blocks_t", [])]
+        return [*first, *super().blocks_in_order(), *getattr(self, "out_blocks_t", []), *self.out_blocks]
+
     def compress(self, h: SparseTensor, time: FrameTime) -> tuple[SparseTensor, list[SparseTensor], list[Geometry]]:
         """Full-rate features -> (torso features, skips of every block, geometries to unpack to)."""
         skips: list[SparseTensor] = []

@@ -94,9 +94,12 @@ class StructureEncoder(TorsoModel):
     def torso(self) -> Iterable[nn.Module]:
         return [self.blocks, self.middle_block]
 
+    def blocks_in_order(self) -> list[nn.Module]:
+        return [*self.blocks, *self.middle_block]
+
     def forward(self, x: Tensor) -> Posterior:
         h = self.input_layer(_frames(x)).to(self.dtype)
-        for block in [*self.blocks, *self.middle_block]:
+        for block in self.blocks_in_order():
             h = self.run_block(block, h)
         mean, logvar = self.out_layer(h.to(x.dtype)).unflatten(0, x.shape[:2]).chunk(2, dim=2)
         return Posterior(mean, logvar)
@@ -132,9 +135,12 @@ class StructureDecoder(TorsoModel):
     def torso(self) -> Iterable[nn.Module]:
         return [self.blocks, self.middle_block]
 
+    def blocks_in_order(self) -> list[nn.Module]:
+        return [*self.middle_block, *self.blocks]
+
     def forward(self, z: Tensor) -> Tensor:
         h = self.input_layer(_frames(z)).to(self.dtype)
-        for block in [*self.middle_block, *self.blocks]:
+        for block in self.blocks_in_order():
             h = self.run_block(block, h)
         return self.out_layer(h.to(z.dtype)).unflatten(0, z.shape[:2])
 

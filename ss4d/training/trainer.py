@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
 from ss4d.models.checkpoint import save_model_weights, save_weights
+from ss4d.training.budget import peak_flops, phase_cost, recompute
 from ss4d.training.checkpointing import CheckpointStore
 from ss4d.training.distributed import World, distribute, gradients_kept_local, highest, whole
 from ss4d.training.monitor import Meter, Monitor
@@ -113,6 +114,9 @@ class Trainer:
     def _run_phase(self, phase: Phase, dataset: WindowDataset) -> None:
         settings, world = phase.train, self.world
         self.clipper.limit, self.clipper.percentile = settings.gradient_clip, settings.clip_percentile
+        cost = phase_cost(phase, self.config["objective"]["name"], self.config, world.size)
+        recompute(dict(self.objective.models.items()), cost.share)
+        self.flops_per_token = cost.step.flops / cost.tokens
         for group in self.optimizer.param_groups:
             group["weight_decay"] = settings.weight_decay
         loader = batch_loader(dataset, phase.data, self.seed, self.progress.place, world.rank, world.size)
@@ -189,7 +193,11 @@ class Trainer:
         for unit in ("clips", "frames", "tokens"):
             figures[f"{unit}_per_second"] = figures.pop(unit) * batches * rate
         figures["steps_per_second"] = rate
+        figures["model_tflops"] = figures["tokens_per_second"] * self.flops_per_token / 1e12
         if self.world.device.type == "cuda":
+            peak = peak_flops(torch.cuda.get_device_name())
+            if peak is not None:
+                figures["utilisation"] = figures["model_tflops"] * 1e12 / (peak * self.world.size)
             figures["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
         if not self.scale.fixed:
             figures["loss_scale"] = self.scale.value
