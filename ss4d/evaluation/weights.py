@@ -27,7 +27,8 @@ class WeightSource:
     """A folder of weight files, a Hub repository with the same names, or neither."""
 
     folder: Path | None = None
-    hub: str | None = None
+    download: bool = False  # whether the Hub may be asked
+    hub: str | None = None  # OWNER/NAME, for networks without a repository of their own
 
     def find(self, name: str, network: str | None = None) -> WeightFile:
         """The file `name`: from the folder where it is there, else from the Hub.
@@ -39,20 +40,21 @@ class WeightSource:
         Raises:
             MissingWeights: it is at neither.
         """
-        hub = network or self.hub
         tried = []
         if self.folder is not None:
             path = self.folder / (network.split("/")[-1] if network else "") / name
             if path.is_file():
                 return weight_file(path)
             tried.append(f"at {path}")
-        if hub is not None:
+        hub = network or self.hub
+        if self.download and hub is not None:
             try:
                 return weight_file(fetch(hub, name))
             except CheckpointError:
-                tried.append(f"on the Hub in {hub}")
+                tried.append(f"to be had from the Hub's {hub}")
         places = " nor ".join(tried) or "given"
-        raise MissingWeights(f"{name} is not {places}: put it into a folder and name that with weights=DIR.")
+        remedy = "put it into a folder and name that with weights=DIR" + ("" if tried[1:] else ", or say download=true")
+        raise MissingWeights(f"{name}{f' of {network}' if network else ''} is not {places}: {remedy}.")
 
 
 def weight_file(path: Path) -> WeightFile:
