@@ -89,19 +89,29 @@ def make_result(
         missing=networks.missing,
         report=prediction.report,
     )
-    write_result(folder, result, scores.features, pictures(prediction, protocol))
+    views = figure_views(prediction, protocol)
+    video = None if views is None else np.concatenate(list(views), axis=2)
+    write_result(folder, result, scores.features, pictures(views, protocol), video)
 
 
-def pictures(prediction: Prediction, protocol: Protocol) -> dict[str, NDArray[np.uint8]]:
-    """The figure's views and frames of a prediction."""
+def figure_views(prediction: Prediction, protocol: Protocol) -> NDArray[np.uint8] | None:
+    """The figure's views of a prediction, [V, T, S, S, 3]."""
     if prediction.views is None:
+        return None
+    chosen = [view for view in protocol.figure_views if view < len(prediction.views)]
+    return (255 * prediction.views[chosen]).round().byte().movedim(2, -1).numpy()
+
+
+def pictures(views: NDArray[np.uint8] | None, protocol: Protocol) -> dict[str, NDArray[np.uint8]]:
+    """The figure's frames of those views, by file name."""
+    if views is None:
         return {}
-    count, frames = prediction.views.shape[:2]
+    numbers = dict(zip(protocol.figure_views, views, strict=False))
     return {
-        f"view{view}_frame{frame}": (255 * prediction.views[view, frame]).round().byte().movedim(0, -1).numpy()
-        for view in protocol.figure_views
+        f"view{number}_frame{frame}": video[frame]
+        for number, video in numbers.items()
         for frame in protocol.figure_frames
-        if view < count and frame < frames
+        if frame < len(video)
     }
 
 

@@ -1,7 +1,7 @@
 """Results on disk: one folder an object and seed, which appears whole or not at all.
 
 `OUT/<protocol>-<first 8 of its hash>/<method>/<object>/seed<N>/` holds `result.json`, for FVD `features.safetensors`,
-and pictures `view<V>_frame<T>.png` of the protocol's figure views and frames.
+pictures `view<V>_frame<T>.png` of the protocol's figure views and frames, and `views.mp4`, those views side by side.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from torch import Tensor
 
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subject import file_name
+from ss4d.video import write_video
 
-REPORT, FEATURES = "result.json", "features.safetensors"
+REPORT, FEATURES, VIDEO = "result.json", "features.safetensors", "views.mp4"
+FPS = 12.0
 
 
 @dataclass(frozen=True)
@@ -52,9 +54,19 @@ def result_folder(methods: Path, method: str, name: str, seed: int) -> Path:
 
 
 def write_result(
-    folder: Path, result: Result, features: Mapping[str, Tensor], pictures: Mapping[str, NDArray[np.uint8]]
+    folder: Path,
+    result: Result,
+    features: Mapping[str, Tensor],
+    pictures: Mapping[str, NDArray[np.uint8]],
+    video: NDArray[np.uint8] | None,
 ) -> None:
-    """Write everything under a temporary name, then rename it."""
+    """Write everything under a temporary name, then rename it.
+
+    Args:
+        features: for FVD, see `read_features`.
+        pictures: [S, S, 3] by name.
+        video: [T, S, W, 3].
+    """
     from PIL import Image
     from safetensors.torch import save_file
 
@@ -65,6 +77,8 @@ def write_result(
             save_file({name: value.contiguous() for name, value in features.items()}, unfinished / FEATURES)
         for name, image in pictures.items():
             Image.fromarray(image).save(unfinished / f"{name}.png")
+        if video is not None:
+            write_video(unfinished / VIDEO, video, FPS)
         (unfinished / REPORT).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
         os.chmod(unfinished, 0o755)
         os.rename(unfinished, folder)

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import conv2d
 
 
 def structural_similarity_map(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
@@ -17,14 +16,10 @@ def structural_similarity_map(x: Tensor, y: Tensor, window: int = 11, sigma: flo
     Returns:
         [N, C, H - window + 1, W - window + 1] in [-1, 1].
     """
-    steps = torch.arange(window, dtype=x.dtype, device=x.device) - window // 2
-    line = torch.exp(-steps.square() / (2 * sigma**2))
-    line = line / line.sum()
-    channels = x.shape[1]
-    across, down = line.expand(channels, 1, 1, -1), line[:, None].expand(channels, 1, -1, 1)
+    down, across = (_gaussian_windows(size, window, sigma).to(x) for size in x.shape[-2:])
 
     def blur(image: Tensor) -> Tensor:
-        return conv2d(conv2d(image, across, groups=channels), down, groups=channels)
+        return down @ image @ across.T
 
     mean_x, mean_y = blur(x), blur(y)
     var_x, var_y = blur(x * x) - mean_x**2, blur(y * y) - mean_y**2
@@ -33,6 +28,17 @@ def structural_similarity_map(x: Tensor, y: Tensor, window: int = 11, sigma: flo
     luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     contrast = (2 * covariance + c2) / (var_x + var_y + c2)
     return luminance * contrast
+
+
+def _gaussian_windows(size: int, window: int, sigma: float) -> Tensor:
+    """[size - window + 1, size]: the weights of every place where the window fits. A product with it is several times
+    faster on a CPU than a convolution of each channel."""
+    steps = torch.arange(window, dtype=torch.float64) - window // 2
+    line = torch.exp(-steps.square() / (2 * sigma**2))
+    matrix = torch.zeros(size - window + 1, size, dtype=torch.float64)
+    for place in range(len(matrix)):
+        matrix[place, place : place + window] = line / line.sum()
+    return matrix
 
 
 def structural_similarity(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
 from ss4d.evaluation.optical_flow import optical_flow, warp
+
+SMALLEST_SIDE = 96  # pixels, at which frames are no longer averaged down
 
 
 def warping_error(video: Tensor, truth: Tensor) -> float:
@@ -14,6 +17,8 @@ def warping_error(video: Tensor, truth: Tensor) -> float:
 
     The flow is that of the true video, so a method is not rewarded for standing still; what flickers along the true
     motion counts, the motion itself does not.
+
+    Frames are averaged down to a side below 192 first: the flow is as good there and takes a quarter of the time.
 
     Args:
         video, truth: [T, 3, H, W] in [0, 1], T at least 2.
@@ -26,6 +31,8 @@ def warping_error(video: Tensor, truth: Tensor) -> float:
             f"The warping error compares videos of one shape and at least 2 frames, but they are {list(video.shape)} "
             f"and {list(truth.shape)}."
         )
+    while min(truth.shape[-2:]) >= 2 * SMALLEST_SIDE:
+        video, truth = avg_pool2d(video, 2), avg_pool2d(truth, 2)
     there, back = optical_flow(truth[:-1], truth[1:]), optical_flow(truth[1:], truth[:-1])
     visible = _consistent(there, back)
     error = (video[:-1] - warp(video[1:], there)).square().mean(1)

@@ -53,7 +53,8 @@ class WeightSource:
             except CheckpointError:
                 tried.append(f"to be had from the Hub's {hub}")
         places = " nor ".join(tried) or "given"
-        remedy = "put it into a folder and name that with weights=DIR" + ("" if tried[1:] else ", or say download=true")
+        remedy = "put it into a folder and name that with weights=DIR"
+        remedy += ", or say download=true" if hub is not None and not self.download else ""
         raise MissingWeights(f"{name}{f' of {network}' if network else ''} is not {places}: {remedy}.")
 
 

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ss4d.evaluation.flickering import flickering
 from ss4d.evaluation.frechet import frechet_distance
-from ss4d.evaluation.fvd import frechet_video_distance, load_i3d, video_features
+from ss4d.evaluation.fvd import frechet_video_distance, load_video_network, video_features
+from ss4d.evaluation.i3d import I3D, pad_same
 from ss4d.evaluation.psnr import psnr
 
 
@@ -69,7 +71,7 @@ def moving_clips(count: int) -> Tensor:
 
 def test_shuffled_frames_raise_flickering_and_fvd_but_not_the_psnr_of_matched_frames(tmp_path: Path):
     torch.jit.script(Motion()).save(str(tmp_path / "i3d.pt"))
-    network = load_i3d(tmp_path / "i3d.pt")
+    network = load_video_network(tmp_path / "i3d.pt")
     clips, order = moving_clips(10), torch.randperm(12)
     noisy = (clips + 0.05 * torch.randn_like(clips)).clamp(0, 1)
     shuffled, matched = noisy[:, order], clips[:, order]
@@ -82,25 +84,49 @@ def test_shuffled_frames_raise_flickering_and_fvd_but_not_the_psnr_of_matched_fr
 
 
 def test_few_clips_warn_and_many_do_not():
-    with pytest.warns(UserWarning, match="FVD from 5 clips of 6 features each: the covariance is singular"):
-        frechet_video_distance(torch.rand(5, 6), torch.rand(9, 6))
+    with pytest.warns(UserWarning, match="FVD from 5 points of 6 features each: the covariance is singular"):
+        frechet_video_distance(torch.rand(5, 1, 6), torch.rand(9, 1, 6))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        frechet_video_distance(torch.rand(6, 6), torch.rand(9, 6))
+        frechet_video_distance(torch.rand(6, 1, 6), torch.rand(9, 1, 6))
 
 
-def test_the_single_video_variant_is_the_squared_distance_of_pairs():
-    x = torch.zeros(2, 3)
-    y = torch.tensor([[1.0, 2.0, 2.0], [0.0, 1.0, 0.0]])
-    assert frechet_video_distance(x, y, "single_video") == pytest.approx((9 + 1) / 2)
-    with pytest.raises(ValueError, match="pairs, but there are 2 and 1"):
+def test_the_single_video_variant_averages_the_distances_of_pairs():
+    x, y = torch.rand(2, 5, 3), torch.rand(2, 5, 3)
+    expected = [frechet_distance(a, b) for a, b in zip(x, y, strict=True)]
+    assert frechet_video_distance(x, y, "single_video") == pytest.approx(sum(expected) / 2)
+    with pytest.raises(ValueError, match=r"at least 2 steps of time each, but the features are \[2, 1, 3\]"):
+        frechet_video_distance(x[:, :1], y[:, :1], "single_video")
+    with pytest.raises(ValueError, match=r"pairs of clips .* \[2, 5, 3\] and \[1, 5, 3\]"):
         frechet_video_distance(x, y[:1], "single_video")
     with pytest.raises(ValueError, match="clips or single_video, but the variant is 'all'"):
         frechet_video_distance(x, y, "all")
 
 
+def test_i3d_has_the_published_names_and_size(tmp_path: Path):
+    model = I3D().eval()
+    parameters = dict(model.named_parameters())
+    assert sum(p.numel() for p in parameters.values()) == 12_697_264  # as published for 400 classes
+    assert parameters["Mixed_4f.b2b.conv3d.weight"].shape == (128, 32, 3, 3, 3)
+    save_file(model.state_dict(), tmp_path / "i3d.safetensors")
+    clips = torch.rand(1, 25, 3, 32, 32)
+    features = video_features(load_video_network(tmp_path / "i3d.safetensors"), clips)
+    assert features.shape == (1, 3, 400)  # 25 frames: 13, 7, 4, less one for the window of the average
+    state = {name: value for name, value in model.state_dict().items() if name != "logits.conv3d.bias"}
+    save_file(state, tmp_path / "i3d.safetensors")
+    with pytest.raises(ValueError, match=r"does not hold I3D: logits.conv3d.bias missing"):
+        load_video_network(tmp_path / "i3d.safetensors")
+
+
+def test_padding_gives_a_place_for_every_stride():
+    for size in range(7, 12):
+        padded = pad_same(torch.rand(1, 1, size, size, size), (7, 3, 1), (2, 2, 1))
+        places = torch.nn.functional.conv3d(padded, torch.ones(1, 1, 7, 3, 1), stride=(2, 2, 1)).shape[2:]
+        assert tuple(places) == (-(-size // 2), -(-size // 2), size)
+
+
 def test_short_clips_are_refused():
-    with pytest.raises(ValueError, match="10 frames or more, but these have 4"):
+    with pytest.raises(ValueError, match="9 frames or more, but these have 4"):
         video_features(lambda clips: clips, torch.rand(1, 4, 3, 8, 8))
 
 
