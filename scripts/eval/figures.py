@@ -2,8 +2,8 @@
 
 `python -m scripts.eval.figures protocol=ss4d_assets data=DIR --methods ours nearest_clip --figure outputs/grid.png`
 
-A row a method and one for the truth, a block of columns an object: the protocol's figure views at its figure frames, and
-above them the input's. Pictures come from the results; nothing is generated again.
+A row a method and one for the truth, a block of columns an object: the protocol's figure views at its figure frames,
+above them the input. Pictures come from the results; nothing is generated again.
 """
 
 from __future__ import annotations

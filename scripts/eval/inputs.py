@@ -1,8 +1,8 @@
 """What another method needs to take part: `python -m scripts.eval.inputs protocol=NAME data=DIR out=FOLDER`.
 
-Writes for every object `FOLDER/<object>/input/<frame>.png` (RGBA), `cameras.json` (the evaluation views, OpenCV world to
-camera, intrinsics in units of the image size, z up, the front facing -y) and `protocol.txt`, the hash that a folder of
-results must carry.
+Writes for every object `FOLDER/<object>/input/<frame>.png` (RGBA), `cameras.json` (the evaluation views, OpenCV world
+to camera, intrinsics in units of the image size, z up, the front facing -y) and `protocol.txt`, the hash that a folder
+of results must carry.
 """
 
 from __future__ import annotations
