@@ -29,10 +29,10 @@ from ss4d.data import (
     TargetView,
     WindowDataset,
 )
+from ss4d.evaluation.ssim import structural_similarity
 from ss4d.flow import FlowPath, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.models.checkpoint import load_model
-from ss4d.training.images import structural_similarity
 
 
 @dataclass

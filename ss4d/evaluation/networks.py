@@ -1,0 +1,60 @@
+"""The pretrained networks that a protocol's metrics ask for; those without weights are left out and named."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ss4d.evaluation.clip_similarity import ClipSimilarity, load_clip
+from ss4d.evaluation.fvd import WEIGHTS, VideoNetwork, load_video_network
+from ss4d.evaluation.lpips import LPIPS, load_lpips
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.weights import MissingWeights, WeightFile, WeightSource
+
+CLIP_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass
+class Networks:
+    """What could be loaded."""
+
+    lpips: dict[str, LPIPS] = field(default_factory=dict)  # by metric: "lpips_alex", "lpips_vgg"
+    clip: ClipSimilarity | None = None
+    video: VideoNetwork | None = None
+    hashes: dict[str, str] = field(default_factory=dict)  # SHA-256 of the weights, by metric
+    missing: dict[str, str] = field(default_factory=dict)  # by metric, one sentence that names the file
+
+
+def load_networks(protocol: Protocol, source: WeightSource) -> Networks:
+    """Load the networks for the metrics of a protocol."""
+    networks = Networks()
+    for metric in protocol.metrics:
+        try:
+            if metric.startswith("lpips_"):
+                weights = source.find(f"{metric}.safetensors")
+                networks.lpips[metric] = load_lpips(metric.removeprefix("lpips_"), weights.path)
+            elif metric == "clip":
+                weights = _first(source, CLIP_FILES, protocol.clip_model)
+                source.find("config.json", protocol.clip_model)
+                networks.clip = load_clip(weights.path.parent)
+            elif metric == "fvd":
+                weights = _first(source, WEIGHTS)
+                networks.video = load_video_network(weights.path)
+            else:
+                continue
+            networks.hashes[metric] = weights.sha256
+        except MissingWeights as error:
+            networks.missing[metric] = str(error)
+    return networks
+
+
+def _first(source: WeightSource, names: tuple[str, ...], network: str | None = None) -> WeightFile:
+    """The first of several files that is there; the complaint names the preferred one."""
+    for name in names[1:]:
+        try:
+            return source.find(names[0], network)
+        except MissingWeights as error:
+            try:
+                return source.find(name, network)
+            except MissingWeights:
+                raise error from None
+    return source.find(names[0], network)

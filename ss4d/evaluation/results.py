@@ -1,0 +1,124 @@
+"""Results on disk: one folder an object and seed, which appears whole or not at all.
+
+`OUT/<protocol>-<first 8 of its hash>/<method>/<object>/seed<N>/` holds `result.json`, for FVD `features.safetensors`,
+pictures `view<V>_frame<T>.png` of the protocol's figure views and frames, and `views.mp4`, those views side by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.subject import file_name
+from ss4d.video import write_video
+
+REPORT, FEATURES, VIDEO = "result.json", "features.safetensors", "views.mp4"
+FPS = 12.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """One object and seed of one method."""
+
+    protocol: str  # hash
+    method: str
+    identity: Mapping[str, Any]  # what the method was: checkpoint, its hash, settings
+    object: str
+    seed: int
+    metrics: Mapping[str, float | None]
+    weights: Mapping[str, str]  # SHA-256 of the networks' weights, by metric
+    missing: Mapping[str, str]  # why a metric is None, where weights lack
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+
+def protocol_folder(out: Path, protocol: Protocol) -> Path:
+    """Where all methods' results under a protocol lie."""
+    return out / f"{protocol.name}-{protocol.hash()[:8]}"
+
+
+def result_folder(methods: Path, method: str, name: str, seed: int) -> Path:
+    """Where one result lies."""
+    return methods / method / file_name(name) / f"seed{seed}"
+
+
+def write_result(
+    folder: Path,
+    result: Result,
+    features: Mapping[str, Tensor],
+    pictures: Mapping[str, NDArray[np.uint8]],
+    video: NDArray[np.uint8] | None,
+) -> None:
+    """Write everything under a temporary name, then rename it.
+
+    Args:
+        features: for FVD, see `read_features`.
+        pictures: [S, S, 3] by name.
+        video: [T, S, W, 3].
+    """
+    from PIL import Image
+    from safetensors.torch import save_file
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}-"))
+    try:
+        if features:
+            save_file({name: value.contiguous() for name, value in features.items()}, unfinished / FEATURES)
+        for name, image in pictures.items():
+            Image.fromarray(image).save(unfinished / f"{name}.png")
+        if video is not None:
+            write_video(unfinished / VIDEO, video, FPS)
+        (unfinished / REPORT).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        os.chmod(unfinished, 0o755)
+        os.rename(unfinished, folder)
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def read_result(folder: Path, protocol: Protocol) -> Result:
+    """Read a result.
+
+    Raises:
+        ValueError: it is damaged, or was made by another protocol; the file is named.
+    """
+    path = folder / REPORT
+    try:
+        result = Result(**json.loads(path.read_text()))
+    except (OSError, json.JSONDecodeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error}): delete {folder} and run the evaluation again.") from error
+    check_hash(result.protocol, protocol, result.object, path)
+    return result
+
+
+def check_hash(found: str, protocol: Protocol, name: str, path: Path) -> None:
+    """ValueError where a result's protocol hash is another than the protocol's."""
+    if found != protocol.hash():
+        raise ValueError(
+            f"{name}: {path} was made by protocol hash {found[:8] or 'none'}, but {protocol.name} is "
+            f"{protocol.hash()[:8]} now: make it again, or evaluate with its protocol."
+        )
+
+
+def read_method(methods: Path, method: str, protocol: Protocol) -> list[Result]:
+    """All results of a method under a protocol, sorted by object and seed."""
+    found = [read_result(path.parent, protocol) for path in (methods / method).glob(f"*/seed*/{REPORT}")]
+    return sorted(found, key=lambda result: (result.object, result.seed))
+
+
+def read_features(methods: Path, result: Result) -> dict[str, Tensor]:
+    """Features for FVD, "made" and "true" [V, t, D]; empty where the network was missing."""
+    from safetensors.torch import load_file
+
+    path = result_folder(methods, result.method, result.object, result.seed) / FEATURES
+    return load_file(path) if path.exists() else {}

@@ -1,0 +1,90 @@
+"""Figures of a method over a whole set of objects."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ss4d.evaluation.bootstrap import Interval, bootstrap
+from ss4d.evaluation.fvd import frechet_video_distance
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.results import Result, read_features
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One method under one protocol."""
+
+    method: str
+    objects: int
+    seeds: int
+    figures: dict[str, Interval | None]  # by metric; None: n/a
+
+
+def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> Summary:
+    """Means with intervals of every metric, and what the reports of results add ("length", "encode_speed").
+
+    A metric that one result lacks is n/a for all: a mean over the others would be of another set.
+
+    Raises:
+        ValueError: no results.
+    """
+    if not results:
+        raise ValueError("There are no results to summarise.")
+    figures = {name: _interval(_by_object(results, name)) for name in protocol.metrics if name != "fvd"}
+    figures["length"] = _interval(_reported(results, "length"))
+    figures["encode_speed"] = _speed(results)
+    if "fvd" in protocol.metrics:
+        figures["fvd"] = _fvd(methods, results, protocol)
+    seeds = len({result.seed for result in results})
+    return Summary(results[0].method, len({result.object for result in results}), seeds, figures)
+
+
+def _by_object(results: Sequence[Result], metric: str) -> dict[str, list[float | None]]:
+    values: dict[str, list[float | None]] = {}
+    for result in results:
+        values.setdefault(result.object, []).append(result.metrics.get(metric))
+    return values
+
+
+def _reported(results: Sequence[Result], key: str) -> dict[str, list[float | None]]:
+    return {result.object: [result.report.get(key)] for result in results}
+
+
+def _speed(results: Sequence[Result]) -> Interval | None:
+    """Objects encoded a second."""
+    seconds = {result.object: result.report.get("seconds", {}).get("encode") for result in results}
+    return _interval({name: [value and 1 / value] for name, value in seconds.items()})
+
+
+def _interval(values: dict[str, list[float | None]]) -> Interval | None:
+    present = {
+        name: [float(value) for value in figures if value is not None and not math.isnan(value)]
+        for name, figures in values.items()
+    }
+    if any(len(present[name]) < len(figures) for name, figures in values.items()):
+        return None
+    return bootstrap(present)
+
+
+def _fvd(methods: Path, results: Sequence[Result], protocol: Protocol) -> Interval | None:
+    """FVD of each seed's whole set; the mean over seeds, and from the lowest to the highest. For single videos a figure
+    an object."""
+    features = {(result.object, result.seed): read_features(methods, result) for result in results}
+    if not all(features.values()):
+        return None
+    if protocol.fvd_variant == "single_video":
+        distances: dict[str, list[float | None]] = {}
+        for (name, _), pair in features.items():
+            distance = frechet_video_distance(pair["made"], pair["true"], "single_video")
+            distances.setdefault(name, []).append(distance)
+        return _interval(distances)
+    values = []
+    for seed in sorted({seed for _, seed in features}):
+        made, true = (torch.cat([f[kind] for (_, s), f in features.items() if s == seed]) for kind in ("made", "true"))
+        values.append(frechet_video_distance(made, true))
+    return Interval(sum(values) / len(values), min(values), max(values), len({name for name, _ in features}))

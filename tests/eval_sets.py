@@ -1,0 +1,86 @@
+"""Small data sets and results for tests of the evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from ss4d.evaluation.protocol import Protocol, make_protocol
+from ss4d.evaluation.results import Result, protocol_folder, result_folder, write_result
+
+SIZE, FRAMES = 32, 3
+
+
+def disc(frame: int, size: int = SIZE, shift: int = 0) -> NDArray[np.uint8]:
+    """RGBA [size, size, 4]: a disc with a gradient, moving right with the frame."""
+    y, x = np.mgrid[:size, :size]
+    inside = (x - size // 2 - frame - shift) ** 2 + (y - size // 2) ** 2 < (size // 4) ** 2
+    image = np.zeros((size, size, 4), np.uint8)
+    image[inside] = np.stack([200 - 3 * x, 40 + 5 * y, 0 * x + 90, 0 * x + 255], axis=-1).astype(np.uint8)[inside]
+    return image
+
+
+def write_frames(folder: Path, size: int = SIZE, shift: int = 0, frames: int = FRAMES, suffix: str = ".png") -> None:
+    """A video of the disc as image files 0.png, 1.png, ..."""
+    folder.mkdir(parents=True)
+    for frame in range(frames):
+        Image.fromarray(disc(frame, size, shift)).save(folder / f"{frame}{suffix}")
+
+
+def write_consistent4d(root: Path, objects: tuple[str, ...] = ("guppie", "skull")) -> Path:
+    """A data set laid out as Consistent4D's."""
+    for name in objects:
+        write_frames(root / "input" / name)
+        for view in range(2):
+            write_frames(root / "gt" / name / f"eval_{view}", shift=view)
+    return root
+
+
+def write_davis(root: Path, sequences: tuple[str, ...] = ("bear", "dog")) -> Path:
+    """A data set laid out as DAVIS at 480p: pictures with a background, and masks."""
+    for name in sequences:
+        pictures, masks = root / "JPEGImages" / "480p" / name, root / "Annotations" / "480p" / name
+        pictures.mkdir(parents=True)
+        masks.mkdir(parents=True)
+        for frame in range(FRAMES):
+            rgba = disc(frame)
+            colour = np.where(rgba[..., 3:] > 0, rgba[..., :3], np.random.default_rng(frame).integers(255, size=3))
+            Image.fromarray(colour.astype(np.uint8)).save(pictures / f"{frame:05d}.jpg", quality=95)
+            mask = Image.fromarray((rgba[..., 3] > 0).astype(np.uint8), "P")
+            mask.putpalette([0, 0, 0, 128, 0, 0])
+            mask.save(masks / f"{frame:05d}.png")
+    return root
+
+
+def small_protocol(**changes: Any) -> Protocol:
+    """Consistent4D's protocol at the size of these sets."""
+    content: dict[str, Any] = {
+        **{"name": "consistent4d", "title": "Consistent4D", "dataset": "consistent4d", "size": SIZE, "frames": 32},
+        **{"views": {"azimuths": [0.0, 90.0]}, "crop_size": SIZE, "metrics": ["psnr", "ssim", "flickering"]},
+        **{"figure_views": [0, 1], "figure_frames": [0, 2]},
+    }
+    return make_protocol(content | changes, "test")
+
+
+def write_scored(out: Path, protocol: Protocol, method: str, psnr: dict[str, list[float]]) -> Path:
+    """Results with given figures, one a seed of an object; returns the methods' folder."""
+    folder = protocol_folder(out, protocol)
+    picture = disc(0)[..., :3]
+    for name, values in psnr.items():
+        for seed, value in enumerate(values):
+            result = Result(protocol.hash(), method, {}, name, seed, {"psnr": value}, {}, {})
+            pictures = {f"view{view}_frame{frame}": picture for view in (0, 1) for frame in (0, 2)}
+            video = np.stack([disc(frame)[..., :3] for frame in range(FRAMES)])
+            write_result(result_folder(folder, method, name, seed), result, {}, pictures, video)
+    return folder
+
+
+def features(count: int, offset: float) -> torch.Tensor:
+    """[N, 1, 4] with mean `offset`."""
+    values = torch.randn(count, 1, 4)
+    return values - values.mean(0) + offset
