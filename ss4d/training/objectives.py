@@ -7,6 +7,7 @@ into a loss.
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,10 +30,12 @@ from ss4d.data import (
     TargetView,
     WindowDataset,
 )
+from ss4d.evaluation.lpips import load_lpips
 from ss4d.evaluation.ssim import structural_similarity
 from ss4d.flow import FlowPath, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.models.checkpoint import load_model
+from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder
 
 
 @dataclass
@@ -75,7 +78,9 @@ class Objective(nn.Module):
         if name in self.models:
             return self.models[name]
         if name not in self.frozen:
-            self.frozen[name] = load_model(Path(self.options[name])).requires_grad_(False)
+            source = self.options[name]
+            model = DinoImageEncoder(source) if source in DINO_HUB_IDS else load_model(Path(source))
+            self.frozen[name] = model.requires_grad_(False)
         return self.frozen[name]
 
 
@@ -146,15 +151,23 @@ class StructureFlowObjective(FlowObjective):
 
 
 class SparseVAEObjective(Objective):
-    """Reconstruct renderings: L1 + D-SSIM + KL, with regularisers on volume and opacity (TRELLIS' recipe).
+    """Reconstruct renderings: L1 + D-SSIM + LPIPS + KL, with regularisers on volume and opacity (TRELLIS' recipe).
 
-    Where `models` has no encoder, that of `options["encoder"]` is used, frozen: the decoder alone learns.
+    Where `models` has no encoder, that of `options["encoder"]` is used, frozen: the decoder alone learns. LPIPS takes
+    part where `options["lpips"]` names a file of its weights (`ss4d.evaluation.lpips`); without one a warning is given.
     """
 
     dataset = FeatureDataset
 
     def prepare(self, clips: PreparedSet) -> None:
         self.model("encoder")
+        weights, weight = self.options["lpips"], self.options["lpips_weight"]
+        if weights is not None:
+            self.frozen["lpips"] = load_lpips("vgg", Path(weights))
+        elif weight:
+            warnings.warn(
+                f"objective.lpips names no file of LPIPS weights: the term of weight {weight} is left out", stacklevel=2
+            )
 
     def forward(self, batch: FeatureBatch, generator: torch.Generator) -> Loss:
         posterior = self.model("encoder")(batch.voxels)
@@ -170,7 +183,7 @@ class SparseVAEObjective(Objective):
         sequences: list[GaussianSequence],
         generator: torch.Generator,
     ) -> Loss:
-        options, l1, ssim, psnr, regulariser = self.options, [], [], [], kl.new_zeros(())
+        options, l1, ssim, psnr, perceptual, regulariser = self.options, [], [], [], [], kl.new_zeros(())
         for views, sequence in zip(targets, sequences, strict=True):
             for gaussians, view in zip(sequence, views, strict=True):
                 background = torch.rand(3, generator=generator, device=kl.device)
@@ -180,12 +193,18 @@ class SparseVAEObjective(Objective):
                 # Picture by picture: views and conditioning videos may differ in size.
                 l1.append((colour - target).abs().mean())
                 ssim.append(structural_similarity(colour[None], target[None]))
+                if "lpips" in self.frozen:
+                    perceptual.append(self.frozen["lpips"](colour[None], target[None])[0])
                 psnr.append(-10 * torch.log10((colour.detach() - target).square().mean()))
                 regulariser = regulariser + options["volume_weight"] * gaussians.scale.prod(1).mean()
                 regulariser = regulariser + options["opacity_weight"] * (1 - gaussians.opacity).square().mean()
         l1_mean, ssim_mean = torch.stack(l1).mean(), torch.stack(ssim).mean()
         total = l1_mean + options["ssim_weight"] * (1 - ssim_mean) + options["kl_weight"] * kl + regulariser / len(l1)
-        figures = {"loss": total, "l1": l1_mean, "ssim": ssim_mean, "kl": kl, "psnr": torch.stack(psnr).mean()}
+        figures = {"l1": l1_mean, "ssim": ssim_mean, "kl": kl, "psnr": torch.stack(psnr).mean()}
+        if perceptual:
+            figures["lpips"] = torch.stack(perceptual).mean()
+            total = total + options["lpips_weight"] * figures["lpips"]
+        figures["loss"] = total
         return Loss(total, figures)
 
 

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from tqdm import tqdm
 
 from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
+from ss4d.data.masking import contact_sheet
 from ss4d.models.checkpoint import save_model_weights, save_weights
 from ss4d.training.budget import peak_flops, phase_cost, recompute
 from ss4d.training.checkpointing import CheckpointStore
@@ -35,7 +37,8 @@ from ss4d.training.optimization import (
     optimizer_tensors,
 )
 from ss4d.training.phases import Phase
-from ss4d.training.validation import mean_figures, validation_set
+from ss4d.training.previews import missing_decoder, preview
+from ss4d.training.validation import first_batch, mean_figures, validation_set
 
 DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -122,6 +125,7 @@ class Trainer:
         loader = batch_loader(dataset, phase.data, self.seed, self.progress.place, world.rank, world.size)
         batches, meter = iter(loader), Meter()
         held_out = validation_set(self.objective, phase) if settings.validate_every else None
+        pictured = self._pictured(phase) if settings.preview_every else None
         bar = tqdm(
             total=phase.stop,
             initial=self.progress.step,
@@ -140,6 +144,8 @@ class Trainer:
                 started, logged = time.monotonic(), step
             if held_out is not None and (step % settings.validate_every == 0 or last):
                 self._validate(phase, held_out)
+            if pictured is not None and (step % settings.preview_every == 0 or last):
+                self._preview(phase, pictured)
             if step % settings.save_every == 0 or last:
                 self._save(settings.keep)
             self.stop_signal = highest(self.stop_signal, world)
@@ -207,20 +213,48 @@ class Trainer:
 
     def _validate(self, phase: Phase, held_out: WindowDataset) -> None:
         """The loss of the averaged weights on held-out clips; the best are kept under `best`."""
-        self.average.swap(self.objective.models)
-        self.objective.eval()
-        try:
-            with torch.no_grad(), self._autocast(phase.train.precision):
-                figures = mean_figures(self.objective, held_out, phase, self.world)
-        finally:
-            self.objective.train()
-            self.objective.frozen.eval()
-            self.average.swap(self.objective.models)
+        with self._averaged():
+            autocast = partial(self._autocast, phase.train.precision)
+            figures = mean_figures(self.objective, held_out, phase, self.world, autocast)
         if self.monitor is not None:
             self.monitor.log(self.progress.step, {f"val_{key}": value for key, value in figures.items()})
         if figures["loss"] < self.progress.best:
             self.progress.best = figures["loss"]
             self._export(self.run_dir / "best")
+
+    def _pictured(self, phase: Phase) -> Any:
+        """The held-out batch that previews show, and on the first time what masking makes of training videos."""
+        reason = missing_decoder(self.objective)
+        if reason is not None:
+            if self.world.is_first:
+                print(reason)
+            return None
+        held_out = validation_set(self.objective, phase)
+        if self.monitor is not None and phase.data.masking.probability:
+            batch = next(iter(batch_loader(open_dataset(self.objective.dataset, phase.data), phase.data, self.seed)))
+            self.monitor.pictures(phase.start, "masking", contact_sheet(batch.images[:4])[None])
+        return to_device(first_batch(held_out, phase), self.world.device)
+
+    def _preview(self, phase: Phase, batch: Any) -> None:
+        """What the averaged weights make of held-out clips; all processes take part, for the models may be cut up."""
+        with self._averaged(), self._autocast(phase.train.precision):
+            made = preview(self.objective, batch, torch.Generator(self.world.device).manual_seed(0))
+        if self.monitor is not None:
+            self.monitor.pictures(self.progress.step, "preview", made.frames)
+            self.monitor.log(self.progress.step, made.figures)
+
+    @contextmanager
+    def _averaged(self) -> Iterator[None]:
+        """The averaged weights in place of the trained ones, for looking at."""
+        self.average.swap(self.objective.models)
+        self.objective.eval()
+        try:
+            with torch.no_grad():
+                yield
+        finally:
+            self.objective.train()
+            self.objective.frozen.eval()
+            self.average.swap(self.objective.models)
 
     def _export(self, folder: Path) -> None:
         """The averaged weights as models, and what inference needs beside them."""

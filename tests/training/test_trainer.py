@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from omegaconf import OmegaConf
+from PIL import Image
 from safetensors.torch import load_file
 from small_runs import SMALL, figures, fit, overrides, resolve, same_weights
 
@@ -71,15 +73,33 @@ def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder:
     assert same_weights(whole, stopped)
 
 
-def test_the_best_weights_on_held_out_clips_are_kept(runs: Path, clip_folder: Path):
+@pytest.mark.parametrize(("experiment", "model"), [("structure_vae", "decoder"), ("structure_flow", "flow")])
+def test_the_best_weights_on_held_out_clips_are_kept(experiment: str, model: str, runs: Path, clip_folder: Path):
     lines = ["train.steps=4", "train.validate_every=2", "train.validate_batches=2", "train.validate_split=train"]
-    run_dir = fit("structure_vae", clip_folder, runs, *lines, folder="best")
+    run_dir = fit(experiment, clip_folder, runs, *lines, folder=f"{experiment}_best")
     losses = figures(run_dir, "val_loss")
     assert len(losses) == 2
-    best = load_file(run_dir / "best/decoder.safetensors")
-    last = load_file(run_dir / "ckpts/decoder.safetensors")
+    best, last = (load_file(run_dir / folder / f"{model}.safetensors") for folder in ("best", "ckpts"))
     same = all(torch.equal(best[key], last[key]) for key in best)
     assert same == (losses[1] < losses[0])
+
+
+@pytest.mark.parametrize("experiment", ["structure_vae", "structure_flow", "sparse_vae", "sparse_flow"])
+def test_previews_show_held_out_clips(experiment: str, runs: Path, clip_folder: Path):
+    decoders = {
+        "structure_flow": ("structure_decoder", "structure_vae"),
+        "sparse_flow": ("gaussian_decoder", "sparse_vae"),
+    }
+    lines = ["train.steps=2", "train.preview_every=2", "train.validate_split=train", "frames=[4]"]
+    if experiment in decoders:
+        name, run = decoders[experiment]
+        lines += [f"objective.{name}={runs / run}/ckpts/decoder", "data.masking.probability=1"]
+    run_dir = fit(experiment, clip_folder, runs, *lines, folder=f"{experiment}_previews")
+    names = {path.name for path in (run_dir / "samples").iterdir()}
+    assert {"preview_00000002.png", "preview_00000002.mp4"} <= names
+    assert ("masking_00000000.png" in names) == (experiment in decoders)
+    picture = np.asarray(Image.open(run_dir / "samples/preview_00000002.png"))
+    assert picture.shape[0] % 96 == picture.shape[1] % 96 == 0 and picture.std() > 0
 
 
 def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path):
