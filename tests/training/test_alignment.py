@@ -1,0 +1,113 @@
+"""A warm start: a 4D model that starts from a per-frame one says what that one says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import figures, fit
+from tiny import FLOW, VAE, box_voxels
+
+from ss4d.models import create_model
+from ss4d.models.checkpoint import CheckpointError, save_model
+from ss4d.models.compnet import pair_means
+from ss4d.sparse import SparseTensor, pack, unpack
+from ss4d.training.alignment import warm_start
+
+STRUCTURE: dict[str, Any] = {**FLOW, "resolution": 8}
+SPARSE: dict[str, Any] = {**FLOW, "resolution": 16, "io_block_channels": [12], "num_io_res_blocks": 1}
+TIME: dict[str, Any] = {"io_block_channels_t": [24], "num_io_res4d_blocks": 2, "conv_type": "3D_1D"}
+
+
+def random_model(name: str, args: dict[str, Any]) -> torch.nn.Module:
+    """No weight is zero, so that nothing passes because it is silent."""
+    model = create_model(name, **args)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model.eval()
+
+
+def trellis_folder(folder: Path, key: str, model: torch.nn.Module, name: str, args: dict[str, Any]) -> Path:
+    """A released folder of one model."""
+    save_model(model, folder / "ckpts/model", name, args, torch.float32)
+    (folder / "pipeline.json").write_text(json.dumps({"args": {"models": {key: "ckpts/model"}}}))
+    return folder
+
+
+def voxels(frames: int, channels: int = 4) -> SparseTensor:
+    coords = torch.nn.functional.pad(box_voxels(4, frames).int(), (1, 0))
+    return SparseTensor(torch.randn(len(coords), channels), coords, num_frames=[frames])
+
+
+def test_structure_flow_starts_as_trellis_on_single_frames(tmp_path: Path):
+    trellis = random_model("SparseStructureFlowModel", STRUCTURE)
+    source = trellis_folder(tmp_path, "sparse_structure_flow_model", trellis, "SparseStructureFlowModel", STRUCTURE)
+    flow = create_model("SparseStructureFlow4DModel", **STRUCTURE, window_size=8).eval()
+    report = warm_start({"flow": flow}, str(source), "structure_flow")
+    assert f"{len(trellis.state_dict())} weights from {source}: ckpts/model" in report
+    x, t, cond = torch.randn(3, 1, 4, 8, 8, 8), torch.full((3, 1), 500.0), torch.randn(3, 1, 5, 24)
+    torch.testing.assert_close(flow(x, t, cond), trellis(x, t, cond))
+    # Over several frames the aligned model looks across them, the other cannot.
+    x, t, cond = x.transpose(0, 1), t.transpose(0, 1), cond.transpose(0, 1)
+    assert not torch.allclose(flow(x, t, cond), trellis(x, t, cond), atol=1e-3)
+
+
+def test_sparse_vae_starts_as_trellis_on_single_frames(tmp_path: Path):
+    per_frame = {**VAE, "expand_self_attn": False, "pe_mode": "ape", "in_channels": 4}
+    trellis = random_model("SLatEncoder", per_frame)
+    source = trellis_folder(tmp_path, "ckpts/slat_enc_swin8_B_64l8_fp16", trellis, "SLatEncoder", per_frame)
+    encoder = create_model("SLatEncoder", **{**VAE, "in_channels": 4}).eval()
+    warm_start({"encoder": encoder}, str(source), "sparse_vae")
+    x = voxels(1)
+    torch.testing.assert_close(encoder(x).mean.feats, trellis(x).mean.feats)
+
+
+def test_temporal_blocks_that_trellis_lacks_start_as_packing(tmp_path: Path):
+    """The aligned flow is TRELLIS' own with frames packed before and unpacked after its torso, nothing else."""
+    torch.manual_seed(3)
+    trellis: Any = random_model("SLatFlowModel", SPARSE)
+    source = trellis_folder(tmp_path, "slat_flow_model", trellis, "SLatFlowModel", SPARSE)
+    flow = create_model("SLatFlow4DModel", **SPARSE, **TIME, pe_mode="ape").eval()
+    report = warm_start({"flow": flow}, str(source), "sparse_flow")
+    assert "of CompNet's temporal blocks start as pure packing" in report
+    x, t, cond = voxels(2), torch.full((1, 2), 500.0), torch.randn(1, 2, 5, 24)
+    made = flow(x, t, cond)
+
+    compress, restore = trellis.compress, trellis.restore
+
+    def packed(h: SparseTensor, time: Any) -> Any:
+        h, skips, fine = compress(h, time)
+        time.levels.append(pair_means(time.levels[0], [2]))
+        trellis.unpacked = h.geometry
+        return pack(h, "time"), skips, fine
+
+    def unpacked(h: SparseTensor, time: Any, skips: Any, fine: Any) -> Any:
+        return restore(unpack(h, trellis.unpacked, "time"), time, skips, fine)
+
+    trellis.compress, trellis.restore, trellis.expand_self_attn = packed, unpacked, True
+    type(trellis).temporal_levels, kept = property(lambda self: 1), type(trellis).temporal_levels
+    try:
+        torch.testing.assert_close(made.feats, trellis(x, t, cond).feats, rtol=1e-4, atol=1e-4)
+    finally:
+        type(trellis).temporal_levels = kept
+
+
+def test_what_does_not_fit_is_named(tmp_path: Path):
+    trellis = random_model("SparseStructureFlowModel", STRUCTURE)
+    source = trellis_folder(tmp_path, "sparse_structure_flow_model", trellis, "SparseStructureFlowModel", STRUCTURE)
+    wider = create_model("SparseStructureFlow4DModel", **{**STRUCTURE, "in_channels": 8})
+    with pytest.raises(CheckpointError, match=r"input_layer.weight has shape \[24, 32\] instead of \[24, 64\]"):
+        warm_start({"flow": wider}, str(source), "structure_flow")
+    normed = create_model("SparseStructureFlow4DModel", **{**STRUCTURE, "qk_rms_norm": False})
+    with pytest.raises(CheckpointError, match=r"q_rms_norm.gamma is not part of the model"):
+        warm_start({"flow": normed}, str(source), "structure_flow")
+
+
+def test_training_starts_from_a_run(tmp_path: Path, clip_folder: Path):
+    first = fit("structure_vae", clip_folder, tmp_path, "train.steps=30", "train.learning_rate=5e-3")
+    started = fit("structure_vae", clip_folder, tmp_path, "train.steps=1", f"init_from={first}", folder="started")
+    fresh = fit("structure_vae", clip_folder, tmp_path, "train.steps=1", folder="fresh")
+    assert figures(started)[0] < figures(fresh)[0]
