@@ -64,13 +64,19 @@ def main(arguments: list[str] | None = None) -> int:
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "tables.md").write_text("\n".join(markdown(table) for table in tables))
-    (options.out / "tables.tex").write_text("\n".join(latex(table) for table in tables))
-    for table in tables:
-        write_csv(table, options.out / f"table_{table.id}.csv")
-    print((options.out / "tables.md").read_text())
+    write_tables(tables, options.out)
     return 0
+
+
+def write_tables(tables: Sequence[Table], out: Path) -> None:
+    """Write all tables as Markdown, LaTeX and CSV, and print the Markdown."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(markdown(table) for table in tables)
+    (out / "tables.md").write_text(text)
+    (out / "tables.tex").write_text("\n".join(latex(table) for table in tables))
+    for table in tables:
+        write_csv(table, out / f"table_{table.id}.csv")
+    print(text)
 
 
 def build_tables(results: Path, study: Path | None = None, changes: Sequence[str] = ()) -> list[Table]:

@@ -24,7 +24,7 @@ class Consistent4DSubjects:
         self.protocol, self.root = protocol, root
 
     def names(self) -> list[str]:
-        return sorted(self.protocol.objects or subfolders(self.root / "gt"))
+        return chosen(self.root / "gt", self.protocol)
 
     def load(self, name: str) -> Subject:
         protocol = self.protocol
@@ -48,7 +48,7 @@ class DavisSubjects:
         self.protocol, self.root = protocol, root
 
     def names(self) -> list[str]:
-        return sorted(self.protocol.objects or subfolders(self.root / "JPEGImages" / "480p"))
+        return chosen(self.root / "JPEGImages" / "480p", self.protocol)
 
     def load(self, name: str) -> Subject:
         pictures = read_clip(self.root / "JPEGImages" / "480p" / name).frames
@@ -61,16 +61,18 @@ class DavisSubjects:
         return Subject(name, video, self.protocol.input_camera(), self.protocol.orbit(), None, None)
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in a folder.
+def chosen(folder: Path, protocol: Protocol) -> list[str]:
+    """Names of the folders in a folder that the protocol wants.
 
     Raises:
-        ValueError: it is not there, or empty.
+        ValueError: one of them, or any at all, is missing.
     """
     found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
     if not found:
         raise ValueError(f"{folder} has no folders of objects: see docs/evaluation.md for the layout.")
-    return found
+    if missing := sorted(set(protocol.objects) - set(found)):
+        raise ValueError(f"{folder} lacks the objects {', '.join(missing)} of protocol {protocol.name}.")
+    return sorted(protocol.objects) or found
 
 
 def read_rgba(folder: Path) -> Tensor:

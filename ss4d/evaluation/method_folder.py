@@ -97,7 +97,7 @@ def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
     if file.suffix == ".npy":
         pixels = torch.from_numpy(_named(subject, lambda: np.load(file, allow_pickle=False))).float()
     else:
-        pixels = torch.from_numpy(_named(subject, lambda: np.asarray(Image.open(file).convert("RGBA"))))
+        pixels = torch.from_numpy(_named(subject, lambda: np.array(Image.open(file).convert("RGBA"))))
     if tuple(pixels.shape[:2]) != (protocol.size, protocol.size) or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         size = " x ".join(str(side) for side in pixels.shape)
         raise ValueError(f"{subject.name}: {file} is {size}, but the protocol asks for {protocol.size} pixels square.")

@@ -78,14 +78,19 @@ def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
     Raises:
         ValueError: an unknown key, with the nearest known one, a missing one, or a value that no evaluation can have.
     """
-    values = dict(content)
-    _refuse_unknown(values, Protocol, origin)
-    views = dict(values.pop("views", None) or {})
-    _refuse_unknown(views, ProtocolViews, f"{origin}: views")
-    required = [f.name for f in dataclasses.fields(Protocol) if _required(f)]
-    if missing := [name for name in required if name not in values]:
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    _refuse_unknown(content, Protocol, origin)
+    _refuse_unknown(content.get("views") or {}, ProtocolViews, f"{origin}: views")
+    required = [item.name for item in dataclasses.fields(Protocol) if _required(item)]
+    if missing := [name for name in required if name not in content]:
         raise ValueError(f"{origin} lacks {', '.join(missing)}.")
-    protocol = Protocol(**values, views=ProtocolViews(**views))
+    try:  # values get the declared types, so that 0 and 0.0 give one hash
+        protocol = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Protocol), dict(content)))
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{origin}: {getattr(error, 'full_key', '')}: {str(error).splitlines()[0]}") from error
+    assert isinstance(protocol, Protocol)
     _check(protocol, origin)
     return protocol
 

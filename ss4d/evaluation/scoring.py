@@ -42,55 +42,56 @@ def score(subject: Subject, prediction: Prediction, protocol: Protocol, networks
     metrics: dict[str, float | None] = dict.fromkeys(name for name in protocol.metrics if name != "fvd")
     features: dict[str, Tensor] = {}
     if prediction.views is not None:
-        pair = _matched_views(subject, prediction.views, protocol)
-        if pair.true is not None:
-            metrics |= _image_scores(pair.made, pair.true, protocol, networks)
-        if "flickering" in metrics and subject.frames > 1:
-            metrics["flickering"] = flickering(pair.made)
-        if "warping" in metrics and pair.true is not None and subject.frames > 1:
-            metrics["warping"] = sum(map(warping_error, pair.made, pair.true)) / len(pair.made)
-        if networks.video is not None and pair.true is not None:
-            features = {
-                "made": video_features(networks.video, pair.made),
-                "true": video_features(networks.video, pair.true),
-            }
+        # One view after the other: all of them at once take gigabytes at the paper's size.
+        views = [
+            _score_view(subject, prediction.views, view, protocol, networks) for view in range(len(subject.cameras))
+        ]
+        metrics |= {name: sum(view.metrics[name] for view in views) / len(views) for name in views[0].metrics}
+        features = {name: torch.cat([view.features[name] for view in views]) for name in views[0].features}
     if subject.voxels is not None:
         metrics |= _shape_scores(subject.voxels, prediction, protocol)
     return Scores(metrics, features)
 
 
 @dataclass
-class _Pair:
-    """Views made and true, both [V, T, 3, S, S]."""
+class _ViewScores:
+    """Figures of one view: means over its frames; features [1, t, D]."""
 
-    made: Tensor
-    true: Tensor | None
-
-
-def _matched_views(subject: Subject, made: Tensor, protocol: Protocol) -> _Pair:
-    """Both over the background, cropped to the true box of each view."""
-    background = torch.tensor(protocol.background)
-    if subject.views is None:
-        return _Pair(made, None)
-    true = over_background(subject.views, background)
-    if not protocol.crop:
-        return _Pair(made, true)
-    boxes = [object_box(view[..., 3], protocol.crop_margin) for view in subject.views]
-    made, true = (
-        torch.stack([crop(v, box, protocol.crop_size, background) for v, box in zip(views, boxes, strict=True)])
-        for views in (made, true)
-    )
-    return _Pair(made, true)
+    metrics: dict[str, float]
+    features: dict[str, Tensor] = field(default_factory=dict)
 
 
-def _image_scores(made: Tensor, true: Tensor, protocol: Protocol, networks: Networks) -> dict[str, float | None]:
-    """Means over all images of [V, T, 3, S, S]."""
+def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, networks: Networks) -> _ViewScores:
+    """Figures of a view, over the background and cropped to the true box."""
+    made, true = views[view], None
+    if subject.views is not None:
+        background = torch.tensor(protocol.background)
+        true = over_background(subject.views[view], background)
+        if protocol.crop:
+            box = object_box(subject.views[view, ..., 3], protocol.crop_margin)
+            made, true = (crop(images, box, protocol.crop_size, background) for images in (made, true))
+    scores = _ViewScores({})
+    if "flickering" in protocol.metrics and subject.frames > 1:
+        scores.metrics["flickering"] = flickering(made)
+    if true is None:
+        return scores
+    scores.metrics |= _image_scores(made, true, protocol, networks)
+    if "warping" in protocol.metrics and subject.frames > 1:
+        scores.metrics["warping"] = warping_error(made, true)
+    if networks.video is not None:
+        pairs = (("made", made), ("true", true))
+        scores.features = {name: video_features(networks.video, video[None]) for name, video in pairs}
+    return scores
+
+
+def _image_scores(made: Tensor, true: Tensor, protocol: Protocol, networks: Networks) -> dict[str, float]:
+    """Means over the images of [T, 3, S, S]."""
     comparisons: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim, **networks.lpips}
     if networks.clip is not None:
         comparisons["clip"] = networks.clip
-    found: dict[str, float | None] = {}
+    found: dict[str, float] = {}
     for name in (name for name in IMAGE_METRICS if name in protocol.metrics and name in comparisons):
-        pairs = zip(made.flatten(0, 1).split(BATCH), true.flatten(0, 1).split(BATCH), strict=True)
+        pairs = zip(made.split(BATCH), true.split(BATCH), strict=True)
         found[name] = float(torch.cat([comparisons[name](x, y) for x, y in pairs]).mean())
     return found
 

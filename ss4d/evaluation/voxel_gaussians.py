@@ -8,8 +8,10 @@ from torch import Tensor
 from ss4d.gaussians import Gaussians
 from ss4d.gaussians.gaussians import SH_DEGREE_0
 
-WIDTH = 0.5  # standard deviation in voxels: neighbours overlap to a closed surface
-OPACITY = 0.95
+# Of widths 0.2 to 0.5 and opacities 0.8 and 0.95 these show the true voxels of three val objects at the highest PSNR:
+# wider ones are closed, but fatten the outline.
+WIDTH = 0.25  # standard deviation in voxels
+OPACITY = 0.8
 
 
 def voxel_gaussians(voxels: Tensor, colours: Tensor, resolution: int) -> Gaussians:

@@ -1,0 +1,151 @@
+"""Scores of predictions, alignment and motion at known answers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from eval_sets import small_protocol, write_consistent4d
+from safetensors.torch import save_file
+
+from ss4d.cameras import orbit_camera
+from ss4d.evaluation.alignment import align_azimuth, turn
+from ss4d.evaluation.crop import over_background
+from ss4d.evaluation.lpips import LPIPS
+from ss4d.evaluation.networks import Networks, load_networks
+from ss4d.evaluation.optical_flow import optical_flow
+from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
+from ss4d.evaluation.scoring import score
+from ss4d.evaluation.subject import Subject, open_subjects
+from ss4d.evaluation.voxel_gaussians import voxel_gaussians
+from ss4d.evaluation.warping import warping_error
+from ss4d.evaluation.weights import WeightSource
+from ss4d.gaussians import GaussianSequence, rasterize
+
+WHITE = torch.ones(3)
+
+
+@pytest.fixture
+def subject(tmp_path: Path) -> Subject:
+    return open_subjects(small_protocol(), write_consistent4d(tmp_path / "set")).load("guppie")
+
+
+def true_views(subject: Subject) -> torch.Tensor:
+    assert subject.views is not None
+    return over_background(subject.views, WHITE)
+
+
+def test_an_error_counts_inside_the_crop_alone(subject: Subject):
+    protocol, views = small_protocol(), true_views(subject)
+    assert score(subject, Prediction(views), protocol, Networks()).metrics["psnr"] == math.inf
+    outside = views.clone()
+    outside[..., :2, :2] = 0
+    assert score(subject, Prediction(outside), protocol, Networks()).metrics["psnr"] == math.inf
+    whole = small_protocol(crop=False)
+    assert score(subject, Prediction((views - 0.1).clamp(0, 1)), whole, Networks()).metrics["psnr"] == pytest.approx(
+        20, abs=0.5
+    )
+
+
+def test_networks_are_used_where_they_are_and_na_where_not(subject: Subject, tmp_path: Path):
+    protocol = small_protocol(metrics=["psnr", "lpips_alex", "lpips_vgg"], crop_size=64)
+    model = LPIPS("alex")
+    with torch.no_grad():
+        for level in range(5):
+            model.get_parameter(f"lin{level}.model.1.weight").abs_()
+    save_file(model.state_dict(), tmp_path / "lpips_alex.safetensors")
+    networks = load_networks(protocol, WeightSource(tmp_path))
+    metrics = score(subject, Prediction(true_views(subject).flip(0)), protocol, networks).metrics
+    assert metrics["lpips_alex"] > 0 and metrics["lpips_vgg"] is None  # type: ignore[operator]
+    assert list(metrics) == ["psnr", "lpips_alex", "lpips_vgg"]
+
+
+def test_video_features_of_both_sides_are_kept_for_the_set(subject: Subject):
+    networks = Networks(video=lambda clip: clip.mean(dim=(0, 2, 3, 4))[None])
+    subject.video = subject.video[:1].expand(9, -1, -1, -1)
+    assert subject.views is not None
+    subject.views = subject.views[:, :1].expand(-1, 9, -1, -1, -1)
+    scores = score(subject, Prediction(true_views(subject)), small_protocol(metrics=["fvd"]), networks)
+    assert scores.features["made"].shape == (2, 1, 3)
+    assert torch.equal(scores.features["made"], scores.features["true"])
+
+
+def test_views_of_another_shape_or_with_nan_are_refused(subject: Subject):
+    views = true_views(subject)
+    with pytest.raises(ValueError, match=r"guppie: views must be \[2, 3, 3, 32, 32\], but are \[1, 3, 3, 32, 32\]"):
+        score(subject, Prediction(views[:1]), small_protocol(), Networks())
+    views[1, 2, 0, 5, 5] = math.nan
+    with pytest.raises(ValueError, match="guppie: view 1, frame 2 has pixels that are not finite"):
+        score(subject, Prediction(views), small_protocol(), Networks())
+
+
+def scene() -> torch.Tensor:
+    """Voxels of a body with an arm to the right (+x), in a grid of 16."""
+    grid = torch.zeros(16, 16, 16, dtype=torch.bool)
+    grid[6:10, 6:10, 4:12] = True
+    grid[10:14, 7:9, 8:10] = True
+    return grid.nonzero()
+
+
+def test_a_turned_result_is_turned_back(subject: Subject):
+    colours = torch.rand(len(scene()), 3)
+    upright = voxel_gaussians(scene(), colours, 16)
+    camera = orbit_camera(0.0, 0.0)
+    seen = rasterize(upright, camera.extrinsics, camera.intrinsics, 64, 64, torch.zeros(3))
+    rgba = torch.cat([seen.colour / seen.alpha.clamp(min=1e-6), seen.alpha]).clamp(0, 1)
+    subject.video = (255 * rgba).round().byte().movedim(0, -1)[None]
+    aligned = align_azimuth(GaussianSequence([turn(upright, 90)]), subject)
+    assert aligned.degrees == 270 and aligned.psnr > 40
+    assert torch.allclose(aligned.gaussians[0].xyz, upright.xyz, atol=1e-6)
+
+
+def test_turning_the_object_is_turning_the_camera():
+    gaussians = voxel_gaussians(scene(), torch.rand(len(scene()), 3), 16)
+    gaussians.scale[:, 0] *= 3  # so that rotations matter
+    gaussians.xyz += 0.01 * torch.randn_like(gaussians.xyz)  # and no two are equally far away
+    pictures = []
+    for object_turn, azimuth in ((30.0, 30.0), (0.0, 0.0)):
+        camera = orbit_camera(azimuth, 10.0)
+        turned = turn(gaussians, object_turn)
+        pictures.append(rasterize(turned, camera.extrinsics, camera.intrinsics, 64, 64, WHITE).colour)
+    assert torch.allclose(pictures[0], pictures[1], atol=1e-3)
+
+
+def test_voxels_are_found_again_from_their_gaussians(subject: Subject):
+    gaussians = GaussianSequence([voxel_gaussians(scene(), torch.rand(3), 16)] * 3)
+    assert torch.equal(gaussian_voxels(gaussians, 16)[2].nonzero(), scene())
+    assert not gaussian_voxels(gaussians, 16, opacity=0.99).any()
+    assert render_subject(gaussians, subject, 24, WHITE).shape == (2, 3, 3, 24, 24)
+    with pytest.raises(ValueError, match="guppie: the result has 1 frames, but the input 3"):
+        render_subject(gaussians[:1], subject, 24, WHITE)
+
+
+def moving_texture(steps: int, shift: float = 2.0) -> torch.Tensor:
+    """[T, 3, 96, 96] a smooth pattern that moves right by `shift` pixels a frame."""
+    x, y = torch.meshgrid(torch.arange(96.0), torch.arange(96.0), indexing="xy")
+    frames = [
+        torch.stack([0.5 + 0.25 * torch.sin((x - shift * t) / a) + 0.25 * torch.cos(y / b) for a, b in ((5, 7),) * 3])
+        for t in range(steps)
+    ]
+    return torch.stack(frames)
+
+
+@pytest.mark.parametrize("shift", [0.5, 2.0, 5.0])
+def test_the_flow_of_a_shift_is_the_shift(shift: float):
+    video = moving_texture(2, shift)
+    flow = optical_flow(video[:1], video[1:])[0, :, 16:-16, 16:-16]
+    assert float(flow[0].median()) == pytest.approx(shift, abs=0.1)
+    assert float(flow[1].abs().median()) < 0.2
+
+
+def test_following_the_motion_is_not_an_error_and_flickering_along_it_is():
+    truth = moving_texture(3)
+    flickering = truth + 0.1 * torch.tensor([0.0, 1, 0])[:, None, None, None]
+    standing = truth[:1].expand(3, -1, -1, -1)
+    assert warping_error(truth, truth) < 1e-3
+    assert warping_error(flickering, truth) == pytest.approx(0.01, rel=0.2)
+    assert warping_error(standing, truth) > 10 * warping_error(truth, truth)
+    with pytest.raises(ValueError, match="at least 2 frames"):
+        warping_error(truth[:1], truth[:1])
