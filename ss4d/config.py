@@ -180,7 +180,7 @@ def _named_keys(override: Override, config: Any) -> Iterator[str]:
 
     def walk(key: str, value: Any) -> Iterator[str]:
         section = OmegaConf.select(config, key, throw_on_missing=False)
-        if isinstance(value, Mapping) and isinstance(section, DictConfig) and len(section):
+        if isinstance(value, Mapping) and isinstance(section, DictConfig):
             for name, inner in value.items():
                 yield from walk(f"{key}.{name}", inner)
         else:

@@ -68,3 +68,17 @@ def test_the_number_of_processes_must_be_the_expected_one():
 def test_fsdp_needs_processes(tmp_path: Path, clip_folder: Path):
     with pytest.raises(ValueError, match=r"train\.strategy = fsdp needs processes: start with `torchrun"):
         fit("structure_flow", clip_folder, tmp_path, "train.steps=1", "train.strategy=fsdp")
+
+
+def test_hydras_submitit_launcher_starts_two_tasks(tmp_path: Path):
+    pytest.importorskip("submitit", reason="needs hydra-submitit-launcher")
+    script = Path(train.__file__)
+    launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "hydra.launcher.timeout_min=5"]
+    lines = ["experiment=structure_vae/tiny", f"data.root={script.parent}/assets/four_clips", f"run_dir={tmp_path}/run"]
+    small = ["models.encoder.args.channels=[4,4,4]", "models.decoder.args.channels=[4,4,4]", "batch_size=1"]
+    rest = ["train.steps=2", "train.log_every=1", "gpus=2", f"hydra.sweep.dir={tmp_path}/sweep", *small]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, str(script), "-m", *launcher, *lines, *rest]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert len(figures(tmp_path / "run")) == 2
