@@ -91,9 +91,10 @@ def check_overrides(arguments: Sequence[str], config_dir: Path, config_name: str
     _check_choices(groups, config_dir, config_name)
     for chosen in product(*(_choices(override) for override in groups)):
         known = _compose(config_name, config_dir, [text for text in chosen if text])
-        for override in overrides:
+        added: set[str] = set()
+        for override in sorted(overrides, key=lambda override: not (override.is_add() or override.is_force_add())):
             if override not in groups:
-                _check_override(override, known)
+                _check_override(override, known, added)
 
 
 def _parse(text: str) -> Override:
@@ -161,13 +162,15 @@ def _compose(config_name: str, config_dir: Path, choices: list[str]) -> Any:
             raise ValueError(f"{' '.join(choices)}: {str(error).splitlines()[0]}") from error
 
 
-def _check_override(override: Override, config: Any) -> None:
-    known = list(_keys(config))
+def _check_override(override: Override, config: Any, added: set[str]) -> None:
+    """Raise ValueError for a key that is neither in the config nor among those `added`, which grow by its own."""
+    known = [*_keys(config), *added]
     for key in _named_keys(override, config):
         if key in known:
             continue
         free = any(fnmatchcase(key, pattern) for pattern in FREE_FORM)
         if free and (override.is_add() or override.is_force_add()):
+            added.add(key)
             continue
         if free and not override.is_delete():
             raise ValueError(f"{key} is not there yet: add it with +{override.input_line}")

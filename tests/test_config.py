@@ -70,7 +70,7 @@ def test_sweeps_flags_and_help_pass() -> None:
     [
         (["train.stepz=5"], "unknown key train.stepz: did you mean train.steps?"),
         (["tran.steps=5"], "unknown key tran.steps: did you mean train.steps?"),
-        (["train.frames=[1]"], "unknown key train.frames: did you mean data.frames?"),
+        (["train.frames=[1]"], "unknown key train.frames: did you mean frames?"),
         (["learning_rate=1"], "unknown key learning_rate: did you mean train.learning_rate?"),
         (["train={stepz: 5}"], "unknown key train.stepz: did you mean train.steps?"),
         (["data={root: x, frame: [8]}"], "unknown key data.frame: did you mean data.frames?"),
@@ -81,7 +81,7 @@ def test_sweeps_flags_and_help_pass() -> None:
         (["~models.image_encodr"], "unknown key models.image_encodr: did you mean models.image_encoder?"),
         (["models.decoder.name=x"], "unknown key models.decoder.name: did you mean"),
         (["hydra.rnu.dir=x"], "unknown key hydra.rnu.dir: did you mean hydra.run.dir?"),
-        (["zzzzzz=1"], "unknown key zzzzzz: there are data, "),
+        (["zzzzzz=1"], "unknown key zzzzzz: there are accumulation, "),
         (["train.qqqq=1"], "unknown key train.qqqq: train has steps, learning_rate, "),
         (["train.steps"], "'train.steps' is not of the form key=value"),
         (["=5"], "'=5' is not of the form key=value"),
@@ -99,7 +99,7 @@ def test_unknown_experiments_are_refused() -> None:
         check_overrides(["experiment=structure_flow/tinny"], CONFIGS, "train")
     with pytest.raises(ValueError, match=r"^unknown experiment zzz: choose one of .*structure_vae/tiny"):
         check_overrides(["experiment=zzz"], CONFIGS, "train")
-    with pytest.raises(ValueError, match=r"^no experiment is named: give experiment=NAME with one of sparse_flow/tiny"):
+    with pytest.raises(ValueError, match=r"^no experiment is named: give experiment=NAME with one of sparse_flow/paper"):
         check_overrides(["train.steps=5"], CONFIGS, "train")
 
 
