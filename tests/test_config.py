@@ -99,7 +99,9 @@ def test_unknown_experiments_are_refused() -> None:
         check_overrides(["experiment=structure_flow/tinny"], CONFIGS, "train")
     with pytest.raises(ValueError, match=r"^unknown experiment zzz: choose one of .*structure_vae/tiny"):
         check_overrides(["experiment=zzz"], CONFIGS, "train")
-    with pytest.raises(ValueError, match=r"^no experiment is named: give experiment=NAME with one of sparse_flow/paper"):
+    with pytest.raises(
+        ValueError, match=r"^no experiment is named: give experiment=NAME with one of sparse_flow/paper"
+    ):
         check_overrides(["train.steps=5"], CONFIGS, "train")
 
 

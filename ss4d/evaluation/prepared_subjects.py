@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from ss4d.cameras import Camera
+from ss4d.data.masking import moving_occluder
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.views import Cameras, ViewArchive
 from ss4d.evaluation.protocol import Protocol
@@ -46,9 +49,10 @@ class PreparedSubjects:
             )
         given = input_video(archive, protocol.input_azimuth)
         coords = self.clips.artifact(index, "features").coords(f"coords_{self.resolution}", range(frames))
+        video = torch.from_numpy(np.stack([archive.cond(given, frame) for frame in range(frames)]))
         return Subject(
             name=name,
-            video=torch.from_numpy(np.stack([archive.cond(given, frame) for frame in range(frames)])),
+            video=occluded(video, protocol.occlusion, name) if protocol.occlusion else video,
             input_camera=camera(archive.cond_cameras, given),
             cameras=[camera(archive.cameras, view) for view in views],
             views=torch.from_numpy(
@@ -60,6 +64,18 @@ class PreparedSubjects:
     def training_set(self) -> PreparedSet:
         """The clips of the train split, for baselines that look there."""
         return PreparedSet.open(self.clips.root, self.resolution, ("render", "features"), "train")
+
+
+def occluded(video: Tensor, share: float, name: str) -> Tensor:
+    """A clip uint8 [T, S, S, 4] behind a moving black occluder, the same for every method.
+
+    Alpha stays, so the object is found and cropped as before: on black, what is hidden looks like background.
+    """
+    alpha = video[..., 3:].float() / 255
+    images = (video[..., :3].float() / 255 * alpha).movedim(-1, 1)
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    hidden = moving_occluder(images + alpha.movedim(-1, 1), alpha[..., 0] > 0, share, generator).sum(1) == 0
+    return torch.cat([video[..., :3] * ~hidden[..., None], video[..., 3:]], dim=-1)
 
 
 def input_video(archive: ViewArchive, yaw: float) -> int:

@@ -47,6 +47,7 @@ class Protocol:
     background: list[float] = field(default_factory=lambda: [1.0, 1.0, 1.0])
     input_azimuth: float = 0.0  # degrees; of a prepared set the conditioning video of this yaw is the input
     input_elevation: float = 0.0
+    occlusion: float = 0.0  # share of the object that a moving black occluder hides in every input frame (Fig. 7)
     views: ProtocolViews = field(default_factory=ProtocolViews)
     crop: bool = True  # every view to the object's true box over all frames
     crop_margin: float = 0.0  # added on each side, of the box's side
@@ -116,6 +117,10 @@ def _check(protocol: Protocol, origin: str) -> None:
     for name in ("frames", "size", "crop_size", "clips_per_object"):
         if getattr(protocol, name) < 1:
             raise ValueError(f"{origin}: {name} must be at least 1, but it is {getattr(protocol, name)}.")
+    if not 0 <= protocol.occlusion < 1 or (protocol.occlusion and protocol.dataset != "prepared"):
+        raise ValueError(
+            f"{origin}: occlusion must lie in [0, 1) and is for prepared sets alone, but it is {protocol.occlusion}."
+        )
     if protocol.dataset != "prepared" and not protocol.views.azimuths:
         raise ValueError(f"{origin}: views.azimuths must name the cameras of {protocol.dataset}.")
     if protocol.voxel_resolution is None and set(protocol.metrics) & set(SHAPE_METRICS):

@@ -63,6 +63,19 @@ def test_a_prepared_set_gives_its_front_video_views_and_voxels(clip_folder: Path
     assert torch.equal(subject.voxels.nonzero().short(), box_voxels(6, 4))
 
 
+def test_an_occluder_hides_a_share_of_the_input_and_leaves_the_alpha(clip_folder: Path):
+    plain, hidden = (
+        open_subjects(small_protocol(**PREPARED, occlusion=share), clip_folder).load("box0").video
+        for share in (0.0, 0.25)
+    )
+    assert torch.equal(plain[..., 3], hidden[..., 3])
+    inside = plain[..., 3] > 0
+    black = (hidden[..., :3] == 0).all(-1) & inside
+    shares = black.flatten(1).sum(1) / inside.flatten(1).sum(1)
+    assert torch.allclose(shares, torch.full((len(shares),), 0.25), atol=0.02)
+    assert torch.equal(plain[~black], hidden[~black])
+
+
 def test_a_prepared_set_of_another_size_or_with_fewer_views_is_refused(clip_folder: Path):
     for changes in ({"size": 64}, {"views": {"rendered": [0, 5]}}):
         subjects = open_subjects(small_protocol(**{**PREPARED, **changes}), clip_folder)
