@@ -69,6 +69,9 @@ def overrides(experiment: str, clips: Path, run_dir: Path, *changes: str) -> lis
         "train.log_every=1",
         "train.validate_every=0",
         "train.preview_every=0",
+        "phases=null",
+        "data.quarter_turns=[0]",
+        "data.category_weight=null",
         *SMALL[experiment],
     ]
     if experiment == "sparse_flow":

@@ -27,7 +27,7 @@ class DataSettings(BatchSettings):
     objects: Sequence[str] | None
     resolution: int
     quarter_turns: Sequence[int]
-    category_weight: Mapping[str, float]
+    category_weight: Mapping[str, float] | None
     workers: int
     masking: MaskingSettings  # made here where the section of the config is given
 
@@ -60,7 +60,7 @@ def batch_loader(
 ) -> DataLoader[Any]:
     """This rank's endless batches from place `start` of the run on, the same for any number of workers."""
     clips = dataset.clips.clips
-    weights = category_weights(clips, settings.category_weight)
+    weights = category_weights(clips, settings.category_weight or {})
     sampler = TokenBatchSampler(clips, dataset.frame_tokens(), weights, settings, seed, start, rank, world_size)
     return DataLoader(
         dataset,

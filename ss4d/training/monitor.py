@@ -58,7 +58,7 @@ class Monitor:
         self.run_dir = run_dir
         self.csv = run_dir / "log.csv"
         _drop_rows_after(self.csv, step)
-        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1)
+        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}")
         self.wandb = _open_wandb(run_dir, wandb, config)
 
     def log(self, step: int, figures: Mapping[str, float]) -> None:

@@ -33,7 +33,7 @@ class Phase:
 
 
 def read_phases(config: DictConfig) -> list[Phase]:
-    """The phases of a config in their order; one, named "main", where `phases` is empty.
+    """The phases of a config in their order; one, named "main", where `phases` is empty or null.
 
     Raises:
         ValueError: a phase sets a key that the config lacks, or that belongs to the whole run.
@@ -41,7 +41,7 @@ def read_phases(config: DictConfig) -> list[Phase]:
     base = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
     OmegaConf.set_struct(base, True)
     phases: list[Phase] = []
-    for name, changes in (dict(config.phases) or {"main": {}}).items():
+    for name, changes in (dict(config.phases or {}) or {"main": {}}).items():
         options = _overlay(base, str(name), changes or {})
         data = build_section(DataSettings, options["data"], "data")
         train = build_section(TrainSettings, options["train"], "train")

@@ -7,6 +7,7 @@ goes on is bitwise the run that never stopped, and two processes do what one doe
 from __future__ import annotations
 
 import math
+import resource
 import signal
 import time
 import zlib
@@ -205,6 +206,8 @@ class Trainer:
             if peak is not None:
                 figures["utilisation"] = figures["model_tflops"] * 1e12 / (peak * self.world.size)
             figures["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
+        else:
+            figures["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
         if not self.scale.fixed:
             figures["loss_scale"] = self.scale.value
         if self.monitor is not None:
