@@ -15,6 +15,7 @@ from tqdm import tqdm
 from ss4d.cameras import Camera
 from ss4d.data.artifact import VoxelRows
 from ss4d.data.prepared import PreparedSet
+from ss4d.evaluation.crop import over_background
 from ss4d.evaluation.prediction import Prediction, render_subject
 from ss4d.evaluation.prepared_subjects import PreparedSubjects, input_video
 from ss4d.evaluation.protocol import Protocol
@@ -34,6 +35,21 @@ class ColouredVoxels:
     coords: Tensor  # int32 [N, 4] = (frame, x, y, z)
     colours: Tensor  # float32 [N, 3] in [0, 1]
     resolution: int
+
+
+class Truth:
+    """The true views and voxels themselves: perfect scores, and how much of the flickering is motion."""
+
+    samples = False
+
+    def __init__(self, protocol: Protocol):
+        self.background = torch.tensor(protocol.background)
+        self.identity: dict[str, Any] = {}
+
+    def predict(self, subject: Subject, seed: int) -> Prediction:
+        if subject.views is None:
+            raise ValueError("nobody knows the truth of this object, so method=truth cannot show it")
+        return Prediction(over_background(subject.views, self.background), subject.voxels)
 
 
 class TrueVoxels:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
 
-from scripts.eval.baselines import AlphaCopy, AverageOccupancy, NearestClip, TrueVoxels
+from scripts.eval.baselines import AlphaCopy, AverageOccupancy, NearestClip, TrueVoxels, Truth
 from scripts.eval.options import Options
 from scripts.eval.outside import GaussianFolder, ViewFolder
 from scripts.eval.pipeline_method import PipelineMethod, Reconstruction
@@ -45,6 +45,7 @@ METHODS: dict[str, Callable[[Options, Protocol, SubjectSet], Method]] = {
     "alpha_copy": lambda options, protocol, subjects: AlphaCopy(protocol),
     "average_occupancy": lambda options, protocol, subjects: AverageOccupancy(protocol, subjects),
     "true_voxels": lambda options, protocol, subjects: TrueVoxels(protocol, subjects),
+    "truth": lambda options, protocol, subjects: Truth(protocol),
     "views": lambda options, protocol, subjects: ViewFolder(results_folder(options), protocol),
     "gaussians": lambda options, protocol, subjects: GaussianFolder(results_folder(options), options, protocol),
 }

@@ -17,6 +17,7 @@ from scripts.eval.options import PROTOCOLS, load_protocol
 from scripts.eval.timing import read_timings
 from scripts.eval.user_study import read_ratings
 from ss4d.evaluation.bootstrap import Interval
+from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import protocol_folder, read_method
 from ss4d.evaluation.summary import Summary, summarise
 
@@ -39,7 +40,7 @@ class Row:
     name: str
     published: bool
     figures: list[Interval | float | None]
-    objects: int | None = None
+    origin: str = "this code"  # where its figures come from
 
 
 @dataclass
@@ -95,23 +96,25 @@ def build_table(spec: dict[str, Any], results: Path, study: Path | None, changes
     """One table: the published rows, then ours."""
     columns = [Column(*column) for column in spec["columns"]]
     table = Table(str(spec["id"]), spec["title"], columns)
-    table.rows = [Row(name, True, list(figures)) for name, figures in spec["paper"].items()]
+    table.rows = [Row(name, True, list(figures), "paper") for name, figures in spec["paper"].items()]
     if spec.get("study"):
         ours = read_ratings(study) if study is not None else {}
         table.rows += [Row(name, False, [figures.get(c.metric) for c in columns]) for name, figures in ours.items()]
     elif spec.get("timing"):
         table.rows += [Row(name, False, [seconds]) for name, seconds in read_timings(results).items()]
     else:
-        summaries = method_summaries(results, spec["protocol"], changes)
+        protocol = load_protocol(spec["protocol"], changes)
+        if protocol.split:
+            table.title += f" ({protocol.split} split)"
+        summaries = method_summaries(results, protocol)
         table.rows += named_rows(spec.get("rows"), summaries, columns)
     if all(row.published for row in table.rows):
         table.rows.append(Row("ours", False, [None] * len(columns)))
     return table
 
 
-def method_summaries(results: Path, name: str, changes: Sequence[str]) -> dict[str, Summary]:
+def method_summaries(results: Path, protocol: Protocol) -> dict[str, Summary]:
     """Summaries of all methods with results under a protocol."""
-    protocol = load_protocol(name, changes)
     methods = protocol_folder(results, protocol)
     names = sorted(path.name for path in methods.iterdir() if path.is_dir()) if methods.is_dir() else []
     found = {method: read_method(methods, method, protocol) for method in names}
@@ -126,7 +129,7 @@ def named_rows(wanted: dict[str, str] | None, summaries: dict[str, Summary], col
     for title, method in wanted.items():
         summary = summaries.get(method)
         figures = [summary.figures.get(column.metric) if summary else None for column in columns]
-        rows.append(Row(title, False, list(figures), summary.objects if summary else None))
+        rows.append(Row(title, False, list(figures), origin(summary)))
     return rows
 
 
@@ -139,11 +142,16 @@ def cell(figure: Interval | float | None, digits: int) -> str:
     return f"{figure:.{digits}f}"
 
 
-def source(row: Row) -> str:
-    """Where a row's figures come from."""
-    if row.published:
-        return "paper"
-    return "this code" + (f", {row.objects} objects" if row.objects else "")
+def origin(summary: Summary | None) -> str:
+    """How many objects and seeds figures are of."""
+    if summary is None:
+        return "this code"
+    return f"this code, {counted(summary.objects, 'object')}, {counted(summary.seeds, 'seed')}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def markdown(table: Table) -> str:
@@ -152,7 +160,7 @@ def markdown(table: Table) -> str:
     lines = [f"### {caption(table)}", "", line(heading), line(["---", *["---:"] * len(table.columns), "---"])]
     for row in table.rows:
         cells = [cell(figure, column.digits) for figure, column in zip(row.figures, table.columns, strict=True)]
-        lines.append(line([row.name, *cells, source(row)]))
+        lines.append(line([row.name, *cells, row.origin]))
     return "\n".join([*lines, ""])
 
 
@@ -178,7 +186,7 @@ def latex(table: Table) -> str:
     ]
     for row in table.rows:
         cells = [cell(figure, column.digits) for figure, column in zip(row.figures, table.columns, strict=True)]
-        lines.append(" & ".join(map(escaped, [row.name, *cells, source(row)])) + r" \\")
+        lines.append(" & ".join(map(escaped, [row.name, *cells, row.origin])) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
 

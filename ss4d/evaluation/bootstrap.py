@@ -35,5 +35,7 @@ def bootstrap(
         raise ValueError("An interval takes at least one object, and at least one figure of each.")
     means = np.array([np.mean(figures) for figures in values.values()], np.float64)
     rows = np.random.default_rng(seed).integers(len(means), size=(draws, len(means)))
-    low, high = np.quantile(means[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(
+        means[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf"
+    )
     return Interval(float(means.mean()), float(low), float(high), len(means))

@@ -54,5 +54,6 @@ def load_clip(folder: Path) -> ClipSimilarity:
         from transformers import CLIPVisionModelWithProjection
     except ImportError as error:
         raise ImportError("CLIP similarity needs transformers: pip install -e '.[eval]'") from error
-    model = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=True)
+    safe = (folder / "model.safetensors").exists()  # else pytorch_model.bin, of which only tensors are unpickled
+    model = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=safe)
     return ClipSimilarity(model.eval().requires_grad_(False))

@@ -47,14 +47,13 @@ def load_networks(protocol: Protocol, source: WeightSource) -> Networks:
     return networks
 
 
-def _first(source: WeightSource, names: tuple[str, ...], network: str | None = None) -> WeightFile:
-    """The first of several files that is there; the complaint names the preferred one."""
-    for name in names[1:]:
+def _first(source: WeightSource, names: tuple[str, str], network: str | None = None) -> WeightFile:
+    """The first of two files that is there; a complaint names that first one."""
+    preferred, other = names
+    try:
+        return source.find(preferred, network)
+    except MissingWeights as error:
         try:
-            return source.find(names[0], network)
-        except MissingWeights as error:
-            try:
-                return source.find(name, network)
-            except MissingWeights:
-                raise error from None
-    return source.find(names[0], network)
+            return source.find(other, network)
+        except MissingWeights:
+            raise error from None

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from ss4d.evaluation.clip_similarity import ClipSimilarity
+from ss4d.evaluation.clip_similarity import ClipSimilarity, load_clip
 from ss4d.evaluation.lpips import LPIPS, load_lpips
 from ss4d.evaluation.psnr import psnr
 from ss4d.evaluation.ssim import ssim, structural_similarity
@@ -124,7 +124,7 @@ def test_weights_of_another_network_are_refused(tmp_path: Path):
         LPIPS("resnet")
 
 
-def test_clip_similarity_agrees_with_transformers(images: Tensor):
+def test_clip_similarity_agrees_with_transformers(images: Tensor, tmp_path: Path):
     transformers = pytest.importorskip("transformers")
     settings = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = transformers.CLIPVisionConfig(**settings, image_size=32, patch_size=8, projection_dim=12)
@@ -142,8 +142,11 @@ def test_clip_similarity_agrees_with_transformers(images: Tensor):
             first, second = (torch.stack(part).float() / 255 for part in (pictures[:3], pictures[3:]))
             found = ClipSimilarity(model)(first, second)
         torch.testing.assert_close(found, expected, rtol=0, atol=tolerance)
+    model.save_pretrained(tmp_path / "clip")
     with torch.inference_mode():
-        assert torch.allclose(ClipSimilarity(model)(images, images), torch.ones(3))
+        loaded = load_clip(tmp_path / "clip")
+        torch.testing.assert_close(loaded(images, blurred(images)), ClipSimilarity(model)(images, blurred(images)))
+        assert torch.allclose(loaded(images, images), torch.ones(3))
 
 
 def test_more_blur_and_more_shift_score_worse(images: Tensor, tmp_path: Path):

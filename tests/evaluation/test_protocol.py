@@ -16,6 +16,7 @@ from ss4d.evaluation.crop import CropBox, crop, object_box, over_background
 from ss4d.evaluation.networks import load_networks
 from ss4d.evaluation.subject import open_subjects
 from ss4d.evaluation.weights import MissingWeights, WeightSource
+from ss4d.models.checkpoint import CheckpointError
 
 PREPARED = {
     **{"dataset": "prepared", "views": {"rendered": [1, 0]}, "voxel_resolution": RESOLUTION, "split": "train"},
@@ -145,6 +146,26 @@ def test_weights_come_from_a_folder_with_their_hash(tmp_path: Path):
     assert found.sha256 == hashlib.sha256(b"weights").hexdigest()
     with pytest.raises(MissingWeights, match=r"lpips_alex.safetensors is not at .*lpips_alex.safetensors: put it"):
         WeightSource(tmp_path).find("lpips_alex.safetensors")
+
+
+def test_the_hub_is_asked_only_when_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    asked = []
+
+    def fetch(source: str, file: str) -> Path:
+        asked.append((source, file))
+        if file == "absent":
+            raise CheckpointError("offline")
+        (tmp_path / file).write_bytes(b"weights")
+        return tmp_path / file
+
+    monkeypatch.setattr("ss4d.evaluation.weights.fetch", fetch)
+    with pytest.raises(MissingWeights, match=r"model of openai/clip is not given: .* or say download=true"):
+        WeightSource().find("model", "openai/clip")
+    assert not asked
+    assert WeightSource(download=True, hub="me/weights").find("lpips").path == tmp_path / "lpips"
+    with pytest.raises(MissingWeights, match=r"absent of openai/clip is not to be had from the Hub's openai/clip: put"):
+        WeightSource(download=True).find("absent", "openai/clip")
+    assert asked == [("me/weights", "lpips"), ("openai/clip", "absent")]
 
 
 def test_missing_networks_are_named_and_present_ones_hashed(tmp_path: Path):

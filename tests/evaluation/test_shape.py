@@ -87,5 +87,7 @@ def test_seeds_of_one_object_count_as_one():
     assert (found.mean, found.count) == (3, 2)
     assert (found.low, found.high) == (2, 4)  # of two objects, one of four draws is either alone
     assert bootstrap({"a": [2.0]}) == bootstrap({"a": [1.0, 3.0]})
+    perfect = bootstrap({"a": [math.inf], "b": [math.inf]})  # the PSNR of the truth
+    assert perfect.low == perfect.mean == perfect.high == math.inf
     with pytest.raises(ValueError, match="at least one object"):
         bootstrap({})

@@ -54,7 +54,7 @@ def as_results(data: Path, folder: Path, arguments: list[str]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("method", ["true_voxels", "nearest_clip", "average_occupancy", "alpha_copy", "ours"])
+@pytest.mark.parametrize("method", ["true_voxels", "nearest_clip", "average_occupancy", "alpha_copy", "truth", "ours"])
 def test_every_method_gets_its_figures_on_a_prepared_set(
     method: str, clip_folder: Path, pipeline_folder: Path, tmp_path: Path
 ):
@@ -72,7 +72,9 @@ def test_every_method_gets_its_figures_on_a_prepared_set(
             assert 0 < metrics["front_iou"] < 1 and metrics["psnr"] is None and metrics["iou"] is None
         else:
             assert metrics["psnr"] > 0 and -1 <= metrics["ssim"] <= 1 and 0 <= metrics["iou"] <= 1
-        if method == "true_voxels":
+        if method == "truth":
+            assert metrics["psnr"] == float("inf") and metrics["ssim"] == pytest.approx(1)
+        if method in ("true_voxels", "truth"):
             assert (metrics["iou"], metrics["f1"], metrics["chamfer"]) == (1, 1, 0)
     pictures = list(tmp_path.glob(f"*/{method}/box0/seed0/*"))
     assert len(pictures) == (1 if method == "alpha_copy" else 6)  # result.json, and else 2 x 2 pictures and a video

@@ -27,7 +27,7 @@ SMALL = [
 def test_one_command_makes_tables_and_figure(clip_folder: Path, tmp_path: Path, capsys):
     options = [*SMALL, "protocol.split=train", f"data={clip_folder}", f"out={tmp_path}"]
     path = tmp_path / "small.yaml"
-    methods = [{"method": "alpha_copy"}, {"method": "true_voxels"}, {"method": "true_voxels", "label": "again"}]
+    methods = [{"method": "alpha_copy"}, {"method": "true_voxels"}, {"method": "truth", "label": "again"}]
     path.write_text(json.dumps({"protocol": "ss4d_assets", "methods": methods, "figure": ["again", "alpha_copy"]}))
     assert suite.main([str(path), *options]) == 0
     text = (tmp_path / "tables.md").read_text()
@@ -43,7 +43,7 @@ def test_objaversedy_runs_and_fills_table_1(clip_folder: Path, pipeline_folder: 
     assert run.main([*arguments, f"model={pipeline_folder}", "seeds=[0]", "steps=1"]) == 0
     changes = [argument.removeprefix("protocol.") for argument in SMALL]
     row = next(row for row in tables.build_tables(tmp_path, changes=changes)[0].rows if not row.published)
-    assert row.name == "ours" and row.objects == 2
+    assert row.name == "ours" and row.origin == "this code, 2 objects, 1 seed"
     assert [figure is None for figure in row.figures] == [
         True,
         True,

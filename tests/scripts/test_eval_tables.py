@@ -56,7 +56,7 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     assert found["tiny", "ours", "clip"] == ["n/a", "", ""] and found["tiny", "ours", "fvd"] == ["n/a", "", ""]
     assert not any(method == "reconstruction" for method, _, _ in found)  # it has tables of its own
     text = (tmp_path / "tables.md").read_text()
-    assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects |" in text
+    assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
 
 
 def test_fvd_is_of_the_whole_set_of_each_seed(tmp_path: Path):
