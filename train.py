@@ -61,6 +61,7 @@ def run(config: DictConfig) -> None:
     with joined_world(config.gpus) as world:
         torch.manual_seed(config.seed)
         models = {name: create_model(spec["name"], **spec["args"]) for name, spec in options["models"].items()}
+        objective = OBJECTIVES[config.objective.name](models, options["objective"])
         if config.init_from:
             report = warm_start(models, config.init_from, config.objective.name)
             if world.is_first:
@@ -70,7 +71,6 @@ def run(config: DictConfig) -> None:
             record(run_dir, config)
             print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
             print(summary(phases, world.size))
-        objective = OBJECTIVES[config.objective.name](models, options["objective"])
         Trainer(objective, phases, options["models"], run_dir, options, world).fit()
 
 

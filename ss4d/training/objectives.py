@@ -36,6 +36,7 @@ from ss4d.flow import FlowPath, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.models.checkpoint import load_model
 from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder
+from ss4d.training.alignment import look_where_it_stands
 
 
 @dataclass
@@ -139,6 +140,13 @@ class StructureFlowObjective(FlowObjective):
     """The flow of dense structure latents."""
 
     dataset = StructureLatentDataset
+
+    def __init__(self, models: Mapping[str, nn.Module], options: Mapping[str, Any]):
+        super().__init__(models, options)
+        if options["start_aligned"]:
+            if "image_encoder" not in models:
+                raise ValueError("objective.start_aligned wants an image encoder that learns along: set it to false")
+            look_where_it_stands(models["flow"], models["image_encoder"])
 
     def forward(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
         x0 = batch.latents

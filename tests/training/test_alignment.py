@@ -15,7 +15,7 @@ from ss4d.models import create_model
 from ss4d.models.checkpoint import CheckpointError, save_model
 from ss4d.models.compnet import pair_means
 from ss4d.sparse import SparseTensor, pack, unpack
-from ss4d.training.alignment import warm_start
+from ss4d.training.alignment import look_where_it_stands, warm_start
 
 STRUCTURE: dict[str, Any] = {**FLOW, "resolution": 8}
 SPARSE: dict[str, Any] = {**FLOW, "resolution": 16, "io_block_channels": [12], "num_io_res_blocks": 1}
@@ -93,6 +93,20 @@ def test_temporal_blocks_that_trellis_lacks_start_as_packing(tmp_path: Path):
         torch.testing.assert_close(made.feats, trellis(x, t, cond).feats, rtol=1e-4, atol=1e-4)
     finally:
         type(trellis).temporal_levels = kept
+
+
+def test_cross_attention_starts_at_the_patches_in_front_of_a_token():
+    flow: Any = create_model("StructureFlow", **{**STRUCTURE, "model_channels": 96, "cond_channels": 96})
+    encoder: Any = create_model(
+        "PatchImageEncoder", image_size=64, patch_size=16, channels=96, num_blocks=1, num_heads=2
+    )
+    look_where_it_stands(flow, encoder)
+    nearest = (flow.pos_emb @ encoder.position.T).argmax(1)
+    for token, patch in enumerate(nearest.tolist()):  # 4^3 tokens, 4^2 patches
+        x, z = token // 16, token % 4
+        assert (patch // 4, patch % 4) == (3 - z, x)
+    attention = flow.blocks[0].cross_attn
+    assert torch.equal(attention.to_kv.weight[:96], attention.to_q.weight)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path):
