@@ -8,6 +8,8 @@ import pytest
 import torch
 from tiny import write_clips, write_pipeline
 
+import ss4d.gaussians.backends.numba_threads  # noqa: F401 - before any test imports numba
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+import ss4d.gaussians.backends.numba_threads  # noqa: F401 - must come before numba
 from ss4d.gaussians.backends.numba_compositing import TILE, backward, bin_tiles, forward
 from ss4d.gaussians.backends.numba_projection import pack_camera, project, project_backward
 from ss4d.gaussians.gaussians import Gaussians
