@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -28,8 +29,13 @@ from ss4d.evaluation.weights import WeightSource
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status 0 where all objects have results, else 1."""
+    return exit_status(lambda: evaluate(parse(sys.argv[1:] if arguments is None else arguments)))
+
+
+def exit_status(work: Callable[[], list[str]]) -> int:
+    """0 where `work` returns no failures, else 1; these and a ValueError are printed, a sentence each."""
     try:
-        failed = evaluate(parse(sys.argv[1:] if arguments is None else arguments))
+        failed = work()
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

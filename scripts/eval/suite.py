@@ -14,7 +14,7 @@ from PIL import Image
 
 from scripts.eval.figures import draw
 from scripts.eval.options import PROTOCOLS, Command, parse
-from scripts.eval.run import evaluate
+from scripts.eval.run import evaluate, exit_status
 from scripts.eval.tables import build_tables, write_tables
 
 FIGURE_OBJECTS, FIGURE_SIZE = 4, 128
@@ -26,14 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     if not given:
         print(__doc__, file=sys.stderr)
         return 2
-    try:
-        failed = run_suite(given[0], given[1:])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for sentence in failed:
-        print(f"failed: {sentence}", file=sys.stderr)
-    return 1 if failed else 0
+    return exit_status(lambda: run_suite(given[0], given[1:]))
 
 
 def run_suite(name: str, options: list[str]) -> list[str]:

@@ -45,7 +45,7 @@ class TorsoModel(nn.Module):
         pass; `use_checkpoint` asks this of all."""
         blocks = self.blocks_in_order()
         for index, block in enumerate(blocks):
-            block.recomputed = index < math.ceil(share * len(blocks))  # type: ignore[assignment]
+            block.recomputed = index < blocks_of(share, len(blocks))  # type: ignore[assignment]
 
     def run_block(self, block: nn.Module, *args: Any) -> Any:
         """Call a block, which may be one whose activations are recomputed in the backward pass."""
@@ -91,6 +91,11 @@ def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator | None) -> 
 
 def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+
+
+def blocks_of(share: float, blocks: int) -> int:
+    """How many of so many blocks a share in [0, 1] is, rounded up but for errors of floating point."""
+    return math.ceil(round(share * blocks, 6))
 
 
 def num_heads_of(channels: int, num_heads: int | None, num_head_channels: int) -> int:

@@ -10,14 +10,13 @@ from typing import Any
 from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import read_json
 from ss4d.models.image_encoder import DINO_HUB_IDS
-from ss4d.training.cost import Cost, StepCost, Workload, describe, model_cost, step_cost
+from ss4d.training.cost import Cost, StepCost, Workload, describe, model_cost, share_to_recompute, step_cost
 from ss4d.training.phases import Phase
 
 # Mean voxels of a frame seen by a camera, in the set that configs/data/tiny.yaml makes (docs/benchmarks.md).
 VOXELS = {32: 1542, 64: 6394}
 DINO_TOKENS = 1374  # of 518 px: class, 4 registers, 37 x 37 patches
 ELEMENT_SIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
-SHARES = [step / 20 for step in range(21)]
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def phase_cost(phase: Phase, experiment: str, options: Mapping[str, Any], proces
     trained = {name: model_cost(spec["name"], spec["args"], work) for name, spec in specs.items()}
     fixed = {name: model_cost(spec["name"], spec["args"], work) for name, spec in frozen.items()}
     element, shards = ELEMENT_SIZE[phase.train.precision], processes if phase.train.strategy == "fsdp" else 1
-    share = _share(trained, phase.train.activation_gb, element)
+    budget = phase.train.activation_gb
+    share = 0.0 if budget is None else share_to_recompute(trained, 1e9 * budget, element)
     return PhaseCost(clips, frames, clips * frames * per_frame, trained, fixed, share, element, shards)
 
 
@@ -80,19 +80,6 @@ def recompute(models: Mapping[str, Any], share: float) -> None:
     for model in models.values():
         if isinstance(model, TorsoModel):
             model.recompute(share)
-
-
-def _share(trained: Mapping[str, Cost], budget_gb: float | None, element_size: int) -> float:
-    if budget_gb is None:
-        return 0.0
-    for share in SHARES:
-        needed = step_cost(trained, {}, share, element_size).activation_bytes / 1e9
-        if needed <= budget_gb:
-            return share
-    raise ValueError(
-        f"train.activation_gb = {budget_gb}, but with all blocks recomputed activations still take {needed:.1f} GB: "
-        f"lower batch_size, frames or data.tokens_per_batch, or allow more"
-    )
 
 
 def _frozen_specs(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from ss4d.training.cost import Cost, Part, Workload, blocks_to_recompute, describe, model_cost, step_cost
+from ss4d.models.base import blocks_of
+from ss4d.training.cost import Cost, Part, Workload, describe, model_cost, share_to_recompute, step_cost
 
 PAPER_FLOW = {
     "in_channels": 8,
@@ -96,9 +97,16 @@ def test_as_few_blocks_are_recomputed_as_the_budget_asks_for() -> None:
     # 200 for the one that is back: 800, 840, 680, 520.
     cost = Cost(0, Part(full=50), (Part(working=100, entry=10),) * 3)
     assert [cost.activation_bytes(2, count) for count in range(4)] == [800, 840, 680, 520]
-    assert [blocks_to_recompute(cost, budget) for budget in (1000, 800, 799, 680, 679, 520)] == [0, 0, 2, 2, 3, 3]
-    with pytest.raises(ValueError, match=r"even where all 3 blocks are recomputed.*lower data\.tokens_per_batch"):
-        blocks_to_recompute(cost, 519)
+    assert [3 * share_to_recompute({"model": cost}, budget) for budget in (1000, 800, 799, 680, 679, 520)] == [
+        0,
+        0,
+        2,
+        2,
+        3,
+        3,
+    ]
+    with pytest.raises(ValueError, match=r"with all blocks recomputed.*lower .* data\.tokens_per_batch"):
+        share_to_recompute({"model": cost}, 519)
 
 
 def test_the_table_says_what_was_counted() -> None:
@@ -111,3 +119,8 @@ def test_the_table_says_what_was_counted() -> None:
     flops = float(lines[3].split()[4])
     assert lines[3].startswith("step on a device: ") and flops == pytest.approx(2073.7, rel=0.05)
     assert "states 3.12 (a share of 1 / 8)" in lines[3]
+
+
+def test_a_share_of_blocks_is_that_number_of_blocks() -> None:
+    assert all(blocks_of(count / blocks, blocks) == count for blocks in range(1, 65) for count in range(blocks + 1))
+    assert blocks_of(0.01, 24) == 1

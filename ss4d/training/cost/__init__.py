@@ -2,7 +2,7 @@
 
 from ss4d.training.cost.models import model_cost
 from ss4d.training.cost.parts import Cost, Part, Workload
-from ss4d.training.cost.step import StepCost, blocks_to_recompute, describe, step_cost
+from ss4d.training.cost.step import StepCost, describe, share_to_recompute, step_cost
 from ss4d.training.cost.voxels import VoxelStatistics, measured_statistics
 
 __all__ = [
@@ -11,9 +11,9 @@ __all__ = [
     "StepCost",
     "VoxelStatistics",
     "Workload",
-    "blocks_to_recompute",
     "describe",
     "measured_statistics",
     "model_cost",
+    "share_to_recompute",
     "step_cost",
 ]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from ss4d.models.base import blocks_of
 from ss4d.training.cost.parts import FLOAT32, Cost
 
 GIB = 2**30
@@ -46,7 +46,7 @@ def step_cost(
         element_size: bytes in autocast's type; 4 without autocast.
         shards: devices among which the states of trained models are divided (FSDP; 1 for DDP).
     """
-    counts = {name: math.ceil(share * len(cost.blocks)) for name, cost in trained.items()}
+    counts = {name: blocks_of(share, len(cost.blocks)) for name, cost in trained.items()}
     copies = element_size if element_size < FLOAT32 else 0
     state = sum(cost.parameters for cost in trained.values()) * (STATES * FLOAT32 + copies) / shards
     state += sum(cost.parameters for cost in frozen.values()) * (FLOAT32 + copies)
@@ -58,19 +58,20 @@ def step_cost(
     )
 
 
-def blocks_to_recompute(cost: Cost, budget: float, element_size: int = 2) -> int:
-    """The fewest blocks of a model to be recomputed, the first ones, for its activations to fit a budget in bytes.
+def share_to_recompute(trained: Mapping[str, Cost], budget: float, element_size: int = 2) -> float:
+    """The least share of every model's blocks, the first ones, to recompute for activations to fit a budget in bytes.
 
     Raises:
         ValueError: they do not, however many.
     """
-    sizes = [cost.activation_bytes(element_size, count) for count in range(len(cost.blocks) + 1)]
-    for count, size in enumerate(sizes):
+    shares = {count / len(cost.blocks) for cost in trained.values() for count in range(1, len(cost.blocks) + 1)}
+    sizes = {share: step_cost(trained, {}, share, element_size).activation_bytes for share in sorted({0.0, *shares})}
+    for share, size in sizes.items():
         if size <= budget:
-            return count
+            return share
     raise ValueError(
-        f"the activations need {min(sizes) / GIB:.2f} GiB even where all {len(cost.blocks)} blocks are recomputed, but "
-        f"{budget / GIB:.2f} GiB are left for them: lower data.tokens_per_batch or data.frames"
+        f"train.activation_gb = {budget / 1e9}, but with all blocks recomputed activations still take "
+        f"{min(sizes.values()) / 1e9:.1f} GB: lower batch_size, frames or data.tokens_per_batch, or allow more"
     )
 
 
@@ -85,7 +86,7 @@ def describe(
     lines = [f"{'model':<16}{'parameters':>14}{'forward TFLOP':>15}{'activations GiB':>17}  blocks"]
     for name, cost in {**trained, **frozen}.items():
         learns = name in trained
-        count = math.ceil(share * len(cost.blocks))
+        count = blocks_of(share, len(cost.blocks))
         kept = f"{cost.activation_bytes(element_size, count) / GIB:.3f}" if learns else "-"
         note = f"{count} of {len(cost.blocks)} recomputed" if learns else "frozen"
         lines.append(f"{name:<16}{cost.parameters:>14,}{cost.flops / 1e12:>15.4f}{kept:>17}  {note}")
