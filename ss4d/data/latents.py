@@ -13,6 +13,7 @@ from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.masking import MaskingSettings, mask_video
 from ss4d.data.prepared import PreparedSet
+from ss4d.data.recolor import recolor_video
 from ss4d.data.views import ViewArchive
 from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
@@ -57,13 +58,20 @@ class LatentDataset(WindowDataset):
 
     Args:
         masking: of the conditioning videos; None leaves them as they are. It has no influence on the other choices.
+        recolor: chance of a conditioning video to get other colours.
     """
 
     stages = ("render", "encode")
 
-    def __init__(self, clips: PreparedSet, quarter_turns: Sequence[int] = (0,), masking: MaskingSettings | None = None):
+    def __init__(
+        self,
+        clips: PreparedSet,
+        quarter_turns: Sequence[int] = (0,),
+        masking: MaskingSettings | None = None,
+        recolor: float = 0.0,
+    ):
         super().__init__(clips, quarter_turns)
-        self.masking = masking
+        self.masking, self.recolor = masking, recolor
 
     def conditioning(self, window: Window, turns: int, generator: np.random.Generator) -> Tensor:
         """A random conditioning video of the side that `turns` quarter turns bring to the front, masked last of all.
@@ -80,6 +88,8 @@ class LatentDataset(WindowDataset):
                 "render them, or leave the turn out of data.quarter_turns"
             )
         images = images_on_black(pictures, matching[int(generator.integers(len(matching)))], window.frames)
+        if self.recolor and generator.random() < self.recolor:
+            images = recolor_video(images, generator)
         return images if self.masking is None else mask_video(images, self.masking, generator)
 
 

@@ -29,6 +29,7 @@ class DataSettings(BatchSettings):
     quarter_turns: Sequence[int]
     category_weight: Mapping[str, float] | None
     workers: int
+    recolor: float
     masking: MaskingSettings  # made here where the section of the config is given
 
     def __post_init__(self) -> None:
@@ -38,6 +39,8 @@ class DataSettings(BatchSettings):
             raise ValueError(f"data.frames = {list(self.frames)} must list lengths of windows, at least 1 frame each")
         if not self.quarter_turns or not set(self.quarter_turns) <= {0, 1, 2, 3}:
             raise ValueError(f"data.quarter_turns = {list(self.quarter_turns)} must list turns out of 0, 1, 2, 3")
+        if not 0 <= self.recolor <= 1:
+            raise ValueError(f"data.recolor = {self.recolor} must be a chance between 0 and 1")
         for name in ("max_stride", "tokens_per_batch", "max_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} = {getattr(self, name)} must be at least 1")
@@ -51,7 +54,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     """
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
     if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
-        return kind(clips, settings.quarter_turns, settings.masking)
+        return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
     return kind(clips, settings.quarter_turns)
 
 

@@ -46,7 +46,7 @@ def mean_figures(
 
 
 def _settings(phase: Phase) -> DataSettings:
-    """As the phase cuts its own clips, but each as often as any other and none masked."""
+    """As the phase cuts its own clips, but each as often as any other, none masked and none recoloured."""
     data, split = phase.data, phase.train.validate_split
     unmasked = replace(data.masking, probability=0.0)
-    return replace(data, split=split, objects=None, category_weight={}, masking=unmasked, workers=0)
+    return replace(data, split=split, objects=None, category_weight={}, masking=unmasked, recolor=0.0, workers=0)

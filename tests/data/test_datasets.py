@@ -141,6 +141,7 @@ def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSetting
         max_clips=3,
         category_weight={"crate": 0.5},
         workers=workers,
+        recolor=0.5,
         masking=MaskingSettings(0.5, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),
     )
 
@@ -163,6 +164,7 @@ def test_two_workers_make_what_none_makes(kind: type[WindowDataset], clip_folder
     [
         ({"frames": []}, r"data\.frames = \[\] must list"),
         ({"quarter_turns": [4]}, r"data\.quarter_turns = \[4\] must list turns"),
+        ({"recolor": 1.5}, r"data\.recolor = 1\.5 must be a chance"),
         ({"tokens_per_batch": 0}, r"data\.tokens_per_batch = 0 must be at least 1"),
     ],
 )
