@@ -1,7 +1,7 @@
 """Collect trained models into a checkpoint folder in the released layout.
 
 `python scripts/export.py RUNS OUT`: RUNS holds the run folders structure_vae, structure_flow, sparse_vae and
-sparse_flow; OUT gets pipeline.json and ckpts/.
+sparse_flow; OUT gets pipeline.json and ckpts/. With `--base CHECKPOINT`, models that RUNS lacks come from there.
 """
 
 from __future__ import annotations
@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ss4d.models.checkpoint import load_model, read_json, read_weights, save_model
+from ss4d.models.checkpoint import CheckpointError, load_model, read_json, read_weights, save_model
+from ss4d.models.folder import PipelineFolder
 
 # Name in the checkpoint folder: run folder and model there. Encoders come along for training and evaluation.
 MODELS = {
@@ -32,23 +35,57 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
+    parser.add_argument("--base", type=Path, help="checkpoint folder with the models that RUNS does not have")
     parser.add_argument("--steps", type=int, default=20, help="sampling steps written as the default")
     parser.add_argument("--guidance", type=float, default=2.0, help="guidance strength of the structure")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="guidance strength of the voxel latents")
     options = parser.parse_args()
 
-    total = 0
-    for name, (run, model) in MODELS.items():
-        stem = options.runs / run / "ckpts" / model
-        spec = read_json(stem.with_suffix(".json"))
-        loaded = load_model(stem)
-        save_model(loaded, options.out / "ckpts" / name, spec["name"], spec["args"], torch.float16)
-        total += sum(parameter.numel() for parameter in loaded.parameters())
-    statistics = read_weights(options.runs / "sparse_flow" / "ckpts" / "latent_statistics.safetensors")
     structure = sampler(options.steps, options.guidance)
-    write_pipeline(options.out, statistics, structure, sampler(options.steps, options.latent_guidance))
+    latents = sampler(options.steps, options.latent_guidance)
+    runs = {name: options.runs / name for name, _ in MODELS.values()}
+    try:
+        total = export(runs, options.out, structure, latents, options.base)
+    except CheckpointError as error:
+        sys.exit(f"export.py: {error}")
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{total:,} parameters, {size / 1e6:.2f} MB in {options.out}")
+
+
+def export(
+    runs: Mapping[str, Path], out: Path, structure: dict[str, Any], latents: dict[str, Any], base: Path | None = None
+) -> int:
+    """Write a checkpoint folder; returns the number of parameters.
+
+    Args:
+        runs: run folders by the names in `MODELS`.
+        structure, latents: settings of the samplers, in the released form.
+        base: checkpoint folder whose models stand in for those that no run has, such as a frozen image encoder.
+
+    Raises:
+        CheckpointError: a model that neither has.
+    """
+    total = 0
+    for name, (run, model) in MODELS.items():
+        stem = runs[run] / "ckpts" / model if run in runs else None
+        if base is not None and (stem is None or not stem.with_suffix(".json").exists()):
+            stem = base / "ckpts" / name
+        if stem is None:
+            raise CheckpointError(f"there is no run {run}, which has the model {name}")
+        spec = read_json(stem.with_suffix(".json"))
+        loaded = load_model(stem)
+        save_model(loaded, out / "ckpts" / name, spec["name"], spec["args"], torch.float16)
+        total += sum(parameter.numel() for parameter in loaded.parameters())
+    write_pipeline(out, latent_statistics(runs, base), structure, latents)
+    return total
+
+
+def latent_statistics(runs: Mapping[str, Path], base: Path | None) -> dict[str, torch.Tensor]:
+    """Mean and standard deviation of the voxel latents that the sparse flow was trained with."""
+    if base is None or ("sparse_flow" in runs and (runs["sparse_flow"] / "ckpts").is_dir()):
+        return read_weights(runs["sparse_flow"] / "ckpts" / "latent_statistics.safetensors")
+    mean, std = PipelineFolder.open(base).latent_statistics()
+    return {"mean": mean, "std": std}
 
 
 def sampler(steps: int, guidance: float) -> dict[str, Any]:

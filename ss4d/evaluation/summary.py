@@ -26,7 +26,8 @@ class Summary:
 
 
 def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> Summary:
-    """Means with intervals of every metric, and what the reports of results add ("length", "encode_speed").
+    """Means with intervals of every metric, and what the reports of results add ("length", "encode_speed",
+    "seconds_<stage>").
 
     A metric that one result lacks is n/a for all: a mean over the others would be of another set.
 
@@ -38,6 +39,7 @@ def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> S
     figures = {name: _interval(_by_object(results, name)) for name in protocol.metrics if name != "fvd"}
     figures["length"] = _interval(_reported(results, "length"))
     figures["encode_speed"] = _speed(results)
+    figures |= {f"seconds_{stage}": _interval(_seconds(results, stage)) for stage in _stages(results)}
     if "fvd" in protocol.metrics:
         figures["fvd"] = _fvd(methods, results, protocol)
     seeds = len({result.seed for result in results})
@@ -57,8 +59,21 @@ def _reported(results: Sequence[Result], key: str) -> dict[str, list[float | Non
 
 def _speed(results: Sequence[Result]) -> Interval | None:
     """Objects encoded a second."""
-    seconds = {result.object: result.report.get("seconds", {}).get("encode") for result in results}
-    return _interval({name: [value and 1 / value] for name, value in seconds.items()})
+    seconds = _seconds(results, "encode")
+    return _interval({name: [value and 1 / value for value in values] for name, values in seconds.items()})
+
+
+def _stages(results: Sequence[Result]) -> list[str]:
+    """Stages that any of the results was timed in."""
+    return list(dict.fromkeys(stage for result in results for stage in result.report.get("seconds", {})))
+
+
+def _seconds(results: Sequence[Result], stage: str) -> dict[str, list[float | None]]:
+    """Of a stage, by object."""
+    values: dict[str, list[float | None]] = {}
+    for result in results:
+        values.setdefault(result.object, []).append(result.report.get("seconds", {}).get(stage))
+    return values
 
 
 def _interval(values: dict[str, list[float | None]]) -> Interval | None:

@@ -294,6 +294,7 @@ class Trainer:
         self.progress = Progress(**values)
         self.clipper.history = list(self.progress.norms)
         self.scale.value, self.scale.good_steps = float(self.progress.scale or 1.0), self.progress.good_steps
+        self._export(self.run_dir / "ckpts")  # a run can be killed between its last checkpoint and this
         if self.world.is_first:
             print(f"going on from step {self.progress.step}")
 
