@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -101,3 +102,10 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(whole: Path, c
     assert not list((run_dir / "checkpoints").glob(".step_*"))
     finish(clip_folder, run_dir)
     assert same_weights(whole, run_dir)
+
+
+def test_killed_before_its_export_a_finished_run_exports_when_started_again(clip_folder: Path, tmp_path: Path):
+    whole, killed = (fit("sparse_vae", clip_folder, tmp_path, "train.steps=2", folder=name) for name in ("a", "b"))
+    shutil.rmtree(killed / "ckpts")
+    fit("sparse_vae", clip_folder, tmp_path, "train.steps=2", folder="b")
+    assert same_weights(whole, killed)
