@@ -101,10 +101,12 @@ def make_result(
 
 
 def figure_views(prediction: Prediction, protocol: Protocol) -> NDArray[np.uint8] | None:
-    """The figure's views of a prediction, [V, T, S, S, 3]."""
+    """The figure's views of a prediction, [V, T, S, S, 3]; None where it has none of them."""
     if prediction.views is None:
         return None
     chosen = [view for view in protocol.figure_views if view < len(prediction.views)]
+    if not chosen:
+        return None
     return (255 * prediction.views[chosen]).round().byte().movedim(2, -1).numpy()
 
 
