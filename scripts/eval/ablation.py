@@ -1,0 +1,97 @@
+"""An ablation as data (`configs/eval/ablations/*.yaml`): variants that differ in one thing, and how they are judged."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from scripts.eval.options import PROTOCOLS
+from ss4d.config import build_section, did_you_mean
+
+ABLATIONS = PROTOCOLS / "ablations"
+
+
+@dataclass
+class Start:
+    """A run that all variants of an ablation go on from; ablations that name the same one share it."""
+
+    name: str
+    experiment: str
+    train: list[str]  # overrides of train.py
+
+
+@dataclass
+class Ablation:
+    """What a file in `configs/eval/ablations` holds. Variants are named as they are in results and tables."""
+
+    name: str
+    title: str
+    experiment: str  # of train.py
+    vary: list[str]  # keys of train.py, which a variant sets to its value and in nothing else differ
+    variants: dict[str, Any]
+    method: str  # of scripts.eval.run: "reconstruction" judges a run, "ours" a pipeline with the run's model
+    protocol: str = "ss4d_assets"
+    train: list[str] = field(default_factory=list)  # overrides of all variants
+    start: Start | None = None
+    sets: dict[str, str] = field(default_factory=dict)  # where data.root varies: the toolkit's option behind each value
+    settings: dict[str, list[str]] = field(default_factory=dict)  # changes of the protocol, a table each
+    paper_table: int | None = None  # in configs/eval/tables.yaml
+    columns: list[list[Any]] = field(default_factory=list)  # of a table that the paper does not have
+
+    def __post_init__(self) -> None:
+        self.settings = self.settings or {"": []}
+
+    def overrides(self, label: str) -> list[str]:
+        """What tells a variant from the others, for train.py; where data sets vary, `data.root` is named by its set."""
+        return [f"{key}={written(self.variants[label])}" for key in self.vary]
+
+    def table(self) -> dict[str, Any]:
+        """The table's description, as in `configs/eval/tables.yaml`; of the paper's tables that very one."""
+        if self.paper_table is not None:
+            tables = read_yaml(PROTOCOLS / "tables.yaml")["tables"]
+            return next(spec for spec in tables if spec["id"] == self.paper_table)
+        rows = {label: label for label in self.variants}
+        content = {"title": self.title, "protocol": self.protocol, "columns": self.columns, "paper": {}, "rows": rows}
+        return {"id": self.name, **content}
+
+
+def ablation_names() -> list[str]:
+    """Of the files in `configs/eval/ablations`."""
+    return sorted(path.stem for path in ABLATIONS.glob("*.yaml"))
+
+
+def read_ablation(name: str, checkpoint: str) -> Ablation:
+    """An ablation by name.
+
+    Args:
+        checkpoint: the folder that `${checkpoint}` stands for.
+
+    Raises:
+        ValueError: there is none of that name, with the nearest one; a key that is unknown or missing.
+    """
+    names = ablation_names()
+    if name not in names:
+        advice = did_you_mean(name, names, f"there are {', '.join(names)}")
+        raise ValueError(f"There is no ablation {name!r}: {advice}")
+    content = read_yaml(ABLATIONS / f"{name}.yaml", checkpoint)
+    if "start" in content:
+        start = content["start"]
+        path = ABLATIONS / "starts" / f"{start}.yaml"
+        content["start"] = build_section(Start, {"name": start, **read_yaml(path, checkpoint)}, str(start))
+    return build_section(Ablation, {"name": name, **content}, name)
+
+
+def written(value: Any) -> str:
+    """A plain value as an override has it."""
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def read_yaml(path: Path, checkpoint: str = "") -> dict[str, Any]:
+    """The content of a file, `${checkpoint}` replaced."""
+    from omegaconf import OmegaConf
+
+    merged = OmegaConf.merge(OmegaConf.load(path), {"checkpoint": checkpoint})
+    content: Any = OmegaConf.to_container(merged, resolve=True)
+    return {key: value for key, value in content.items() if key != "checkpoint"}
