@@ -26,7 +26,7 @@ from ss4d.evaluation.subject import Subject, open_subjects
 from ss4d.video import crop_clip_rgba
 
 Picture = NDArray[np.uint8]
-LABEL_WIDTH, GAP = 150, 8  # pixels
+LABEL_WIDTH, GAP = 230, 8  # pixels
 
 
 def main(arguments: list[str] | None = None) -> int:
