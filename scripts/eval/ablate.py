@@ -152,11 +152,11 @@ def check_sets(ablation: Ablation, request: Request) -> None:
 
 def make_plan(ablation: Ablation, request: Request) -> Plan:
     """The configs of all runs, which train.py accepts."""
-    started: list[str] = []
+    inherited: list[str] = []
     start = None
     if ablation.start is not None:
         run_dir = request.start or request.out / "runs" / ablation.start.name
-        started = [f"init_from={run_dir}"]
+        inherited = [f"init_from={run_dir}", *ablation.start.train]
         if request.start is None:
             own = start_overrides(ablation.start, request)
             start = resolve(command_line(ablation.start.experiment, run_dir, request.data, own))
@@ -164,7 +164,7 @@ def make_plan(ablation: Ablation, request: Request) -> Plan:
     for label in ablation.variants:
         chosen = [] if ablation.sets else ablation.overrides(label)
         run_dir = request.out / ablation.name / "runs" / label
-        overrides = [*started, *ablation.train, *request.train, *chosen]
+        overrides = [*inherited, *ablation.train, *request.train, *chosen]
         variants[label] = resolve(command_line(ablation.experiment, run_dir, root(ablation, request, label), overrides))
     return Plan(start, variants)
 

@@ -19,7 +19,7 @@ class Start:
 
     name: str
     experiment: str
-    train: list[str]  # overrides of train.py
+    train: list[str]  # overrides of train.py, which hold for the variants too where they set nothing else
 
 
 @dataclass

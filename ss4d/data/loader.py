@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from ss4d.config import build_section
 from ss4d.data.dataset import WindowDataset
-from ss4d.data.latents import LatentDataset
+from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.sampler import BatchSettings, TokenBatchSampler, category_weights
@@ -50,8 +50,12 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     """The dataset of a stage of training, on the clips that the settings name.
 
     Raises:
-        ValueError: they are not prepared; the message names the stage to run.
+        ValueError: they are not prepared; the message names the stage to run. Recolouring for latents that hold colour.
     """
+    if issubclass(kind, SparseLatentDataset) and settings.recolor:
+        raise ValueError(
+            f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0"
+        )
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
     if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)

@@ -11,7 +11,7 @@ LARGEST_GAMMA = 2.0
 
 
 def recolor_video(images: Tensor, generator: np.random.Generator) -> Tensor:
-    """The channels in another order, each darker by a gain and bent by a gamma, alike in all frames.
+    """The channels in another order, each darker by a gain and bent by a gamma, alike in all frames (not in the paper).
 
     Args:
         images: float32 [T, 3, S, S] in [0, 1], on black, which stays black.

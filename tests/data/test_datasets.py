@@ -141,7 +141,7 @@ def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSetting
         max_clips=3,
         category_weight={"crate": 0.5},
         workers=workers,
-        recolor=0.5,
+        recolor=0.5 if kind is StructureLatentDataset else 0.0,
         masking=MaskingSettings(0.5, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),
     )
 
@@ -157,6 +157,11 @@ def test_two_workers_make_what_none_makes(kind: type[WindowDataset], clip_folder
         batches.append([plain(batch) for batch in islice(loader, 5)])
         assert torch.equal(torch.get_rng_state(), state)  # the models' random numbers do not depend on loading
     assert batches[0] == batches[1] and batches[0][0] != batches[0][1]
+
+
+def test_pictures_of_latents_with_colour_keep_theirs(clip_folder: Path):
+    with pytest.raises(ValueError, match=r"data\.recolor = 0\.5, but the sparse flow learns colours"):
+        open_dataset(SparseLatentDataset, replace(settings(clip_folder, SparseLatentDataset, 0), recolor=0.5))
 
 
 @pytest.mark.parametrize(
