@@ -7,21 +7,23 @@ of them, as TRELLIS does, or over those that see the voxel (paper §4.3); voxels
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dataset_toolkits.aggregation import FeatureTable
-from dataset_toolkits.projection import FrameViews, pixel_rays
+from dataset_toolkits.projection import FrameViews, PixelRays, pixel_rays
 from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
 
 if TYPE_CHECKING:
     from dataset_toolkits.extractors import Extractor
-    from ss4d.data.views import ViewArchive
+    from ss4d.data.views import ViewArchive, ViewIndex
 
 EXTRACTORS = ("small", "dinov2")
 AGGREGATIONS = ("visible", "mean")
@@ -33,6 +35,7 @@ class FeaturesOptions:
 
     extractor: str = "small"  # "small" or "dinov2"
     aggregation: str = "visible"  # "visible" (paper) or "mean" (TRELLIS)
+    views_per_frame: int | None = None  # as many of the views, drawn anew for every frame; null: all
     resolutions: list[int] | None = None  # some of those that voxelize made; null: all
     dinov2: str = "dinov2_vitl14_reg"  # released name, Hub id or local folder
     batch: int = speed_option(12)  # pictures that go through DINOv2 at once
@@ -55,6 +58,8 @@ class FeaturesStage(Stage):
         for value, allowed in ((self.options.extractor, EXTRACTORS), (self.options.aggregation, AGGREGATIONS)):
             if value not in allowed:
                 raise StageError(f"features does not know '{value}': choose one of {', '.join(allowed)}")
+        if (count := self.options.views_per_frame) is not None and count < 1:
+            raise StageError(f"features.views_per_frame is {count}: give at least 1, or null for all views")
         voxels = {row["name"]: row["key"] for row in read_table(self.root, "voxelize") if row["status"] == "done"}
         return [
             Item(row["name"], {"render": row["key"], "voxelize": voxels[row["name"]]})
@@ -72,7 +77,8 @@ class FeaturesStage(Stage):
         voxels = {int(name.removeprefix("coords_")): coords for name, coords in load_file(source).items()}
         clip = {resolution: FeatureTable(resolution) for resolution in self._resolutions(voxels)}
         archive = ViewArchive(artifact_path(self.root, "render", item.name, ".zip"))
-        for frame, views in enumerate(frames_of(archive)):
+        chosen = draw_views(item.name, archive.index, self.options.views_per_frame)
+        for frame, views in enumerate(frames_of(archive, chosen)):
             maps = self.extractor(views)
             for resolution, table in clip.items():
                 coords = voxels[resolution]
@@ -102,12 +108,28 @@ class FeaturesStage(Stage):
         return chosen
 
 
-def frames_of(archive: ViewArchive) -> Iterator[FrameViews]:
-    """The views of each frame."""
-    index, cameras = archive.index, archive.cameras
-    rays = pixel_rays(cameras, index.size)
-    for frame in range(index.frames):
-        views = range(len(index.views))
+def draw_views(clip: str, index: ViewIndex, count: int | None) -> list[NDArray[np.intp]]:
+    """The views of each frame that are used: all, or `count` of them, the same ones whenever the clip is made again.
+
+    Raises:
+        ValueError: there are not that many.
+    """
+    total = len(index.views)
+    if count is None:
+        return [np.arange(total)] * index.frames
+    if count > total:
+        raise ValueError(f"features.views_per_frame is {count}, but {total} views were rendered: give {total} at most")
+    draws = np.random.default_rng(zlib.crc32(clip.encode()))
+    return [np.sort(draws.choice(total, count, replace=False)) for _ in range(index.frames)]
+
+
+def frames_of(archive: ViewArchive, chosen: Sequence[NDArray[np.intp]]) -> Iterator[FrameViews]:
+    """The `chosen` views of each frame."""
+    from ss4d.data.views import Cameras
+
+    rays = pixel_rays(archive.cameras, archive.index.size)
+    for frame, views in enumerate(chosen):
         rgba = np.stack([archive.view(view, frame) for view in views])
         depth = np.stack([archive.depth(view, frame) for view in views])
-        yield FrameViews(rgba, depth, cameras, rays)
+        cameras = Cameras(archive.cameras.extrinsics[views], archive.cameras.intrinsics[views])
+        yield FrameViews(rgba, depth, cameras, PixelRays(rays.origins[views], rays.directions[views]))

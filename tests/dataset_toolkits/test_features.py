@@ -103,6 +103,22 @@ def test_a_clip_without_any_visible_voxel_is_legal(tmp_path):
     assert tensors["feats_16"].shape == (0, 12)
 
 
+def test_views_of_a_frame_are_drawn_anew_and_the_same_when_made_again(tmp_path):
+    cameras = stack_cameras([orbit_camera(azimuth, 0) for azimuth in (0, 180)])
+    options = FeaturesOptions(aggregation="mean", views_per_frame=1)
+    _, features = make(tmp_path / "one", [SLAB] * 8, cameras, options)
+    _, again = make(tmp_path / "again", [SLAB] * 8, cameras, options)
+    np.testing.assert_array_equal(features["feats_16"], again["feats_16"])
+    front = inner_front(features["coords_16"])
+    shown = {tuple(np.round(value, -1)) for value in colour(features["feats_16"][front])}
+    assert shown == {tuple(np.round(side, -1)) for side in (RED, BLUE)}  # of one view or of the other
+    assert set(features["views_16"][front]) == {0, 1}
+    with pytest.raises(ValueError, match="views_per_frame is 3, but 2 views"):
+        make(tmp_path / "many", [SLAB], cameras, FeaturesOptions(views_per_frame=3))
+    with pytest.raises(StageError, match="views_per_frame is 0"):
+        FeaturesStage(tmp_path, FeaturesOptions(views_per_frame=0)).items()
+
+
 def test_features_are_sampled_as_grid_sample_without_aligned_corners():
     cameras = sphere_cameras(3)
     coords = np.array([[3, 4, 5], [8, 7, 6]])
