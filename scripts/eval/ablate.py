@@ -26,11 +26,13 @@ from omegaconf import DictConfig
 
 from scripts.eval.ablation import Ablation, Start, ablation_names, read_ablation
 from scripts.eval.ablation_runs import resolve, train_run
+from scripts.eval.differences import difference_table
 from scripts.eval.latents_check import check_latents
-from scripts.eval.options import Command, parse
+from scripts.eval.options import Command, load_protocol, parse
 from scripts.eval.run import evaluate, exit_status
 from scripts.eval.tables import Table, build_table, write_tables
 from scripts.export import export
+from ss4d.evaluation.results import Result, protocol_folder, read_method
 from ss4d.evaluation.subject import open_subjects
 from ss4d.models.folder import PipelineFolder
 
@@ -230,16 +232,22 @@ def export_variant(config: DictConfig, checkpoint: Path, out: Path) -> None:
 
 
 def build(ablation: Ablation, request: Request) -> list[Table]:
-    """The ablation's table, one for each setting."""
-    tables = []
+    """The ablation's table, one for each setting, and the differences of its variants."""
+    tables: list[Table] = []
+    judged: dict[str, dict[str, list[Result]]] = {}
+    folder = request.out / ablation.name
     given = [option.removeprefix("protocol.") for option in request.protocol]
     for number, (setting, changes) in enumerate(ablation.settings.items()):
         spec = ablation.table()
         spec["title"] += f", {setting}" if setting else ""
         if len(ablation.settings) > 1:
             spec["id"] = f"{spec['id']}_{number + 1}"
-        tables.append(build_table(spec, request.out / ablation.name, None, [*changes, *given]))
-    return tables
+        tables.append(build_table(spec, folder, None, [*changes, *given]))
+        protocol = load_protocol(ablation.protocol, [*changes, *given])
+        methods = protocol_folder(folder, protocol)
+        judged[setting] = {label: read_method(methods, label, protocol) for label in ablation.variants}
+    title = f"{ablation.title}: differences, object by object"
+    return [*tables, difference_table(title, tables[0].columns, judged)]
 
 
 if __name__ == "__main__":
