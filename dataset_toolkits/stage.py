@@ -22,6 +22,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from ss4d.files import publish
+
 Row = dict[str, Any]  # one line of a stage's table: plain values, the same columns in every row
 
 
@@ -118,7 +120,7 @@ class Stage(ABC):
             rows = self.process(item, path)
             if path is not None:
                 self.artifact(item.name).parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, self.artifact(item.name))
+                publish(path, self.artifact(item.name))
         record = self.record(item, rows=rows)
         write_record(self.root, self.name, record)
         return record

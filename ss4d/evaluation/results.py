@@ -75,6 +75,7 @@ def write_result(
     try:
         if features:
             save_file({name: value.contiguous() for name, value in features.items()}, unfinished / FEATURES)
+            os.chmod(unfinished / FEATURES, 0o644)  # safetensors makes files that are their owner's alone
         for name, image in pictures.items():
             Image.fromarray(image).save(unfinished / f"{name}.png")
         if video is not None:

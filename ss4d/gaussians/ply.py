@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ss4d.files import publish
 from ss4d.gaussians.gaussians import Gaussians
 
 Axes = Literal["y_up", "z_up"]
@@ -71,8 +72,7 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "
             file.write("\n".join(header).encode("ascii"))
             file.write(table.astype("<f4").tobytes())
             file.close()
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
+            publish(file.name, path)
         except BaseException:
             os.unlink(file.name)
             raise

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ss4d.files import publish
 from ss4d.models.registry import create_model
 
 
@@ -44,7 +45,7 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     """Write a safetensors file that appears whole or not at all."""
     temporary = path.with_name(path.name + ".tmp")
     save_file(weights, temporary)
-    os.replace(temporary, path)
+    publish(temporary, path)
 
 
 def load_model(stem: Path) -> nn.Module:

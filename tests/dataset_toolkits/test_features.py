@@ -83,6 +83,7 @@ def test_artifact_is_laid_out_as_documented(tmp_path):
     write_table(root, "voxelize", [{"name": "toy__move", "key": "v", "status": "done", "clip_name": "toy__move"}])
     (row,) = run(FeaturesStage(root, FeaturesOptions()))
     tensors = load_file(root / "features" / "toy__move.safetensors")
+    assert (root / "features" / "toy__move.safetensors").stat().st_mode & 0o777 == 0o644  # others train on it too
     assert set(tensors) == {f"{name}_{r}" for name in ("coords", "feats", "views") for r in (8, 16)}
     with safe_open(root / "features" / "toy__move.safetensors", "np") as file:
         channels = json.loads(file.metadata()["channels"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from scripts.eval.differences import difference_table
-from scripts.eval.tables import Column, markdown
+from scripts.eval.tables import Column, Row, markdown
+from ss4d.evaluation.bootstrap import Interval
 from ss4d.evaluation.results import Result
 
 COLUMNS = [Column("psnr", "PSNR", 1), Column("lpips", "LPIPS", 2)]
@@ -20,18 +21,23 @@ def results(psnr: dict[str, list[float]]) -> list[Result]:
     ]
 
 
+def psnr(row: Row) -> Interval:
+    figure = row.figures[0]
+    assert isinstance(figure, Interval)
+    return figure
+
+
 def test_objects_are_paired_and_seeds_averaged_first():
     judged = {"": {"a": results({"cup": [10, 12], "fox": [20]}), "b": results({"cup": [13], "fox": [22]})}}
     (row,) = difference_table("t", COLUMNS, judged).rows
-    psnr, lpips = row.figures
     assert row.name == "b - a" and row.origin == "this code, 2 objects"
-    assert (psnr.mean, psnr.low, psnr.high, psnr.count) == (2, 2, 2, 2)  # as far apart as the objects are
-    assert lpips is None
+    assert psnr(row) == Interval(2, 2, 2, 2)  # objects differ by 10, the variants by 2 on each
+    assert row.figures[1] is None
 
 
 def test_objects_that_one_variant_lacks_are_left_out():
     judged = {"": {"a": results({"cup": [10]}), "b": results({"cup": [11], "fox": [99]})}}
-    assert difference_table("t", COLUMNS, judged).rows[0].figures[0].mean == 1
+    assert psnr(difference_table("t", COLUMNS, judged).rows[0]).mean == 1
     judged = {"": {"a": results({"cup": [10]}), "b": []}}
     assert difference_table("t", COLUMNS, judged).rows[0].figures[0] is None
 
@@ -42,14 +48,14 @@ def test_what_another_input_costs_is_compared_between_variants():
         "hidden": {"without": results({"cup": [4], "fox": [18]}), "with": results({"cup": [9], "fox": [19]})},
     }
     table = difference_table("t", COLUMNS, judged)
-    assert {row.name: row.figures[0].mean for row in table.rows} == {
+    assert {row.name: psnr(row).mean for row in table.rows} == {
         "with - without, clear": 0,
         "with - without, hidden": 3,
         "without: hidden - clear": -4,
         "with: hidden - clear": -1,
         "that, with - without": 3,
     }
-    assert table.rows[2].figures[0].low == -6 and table.rows[2].figures[0].high == -2
+    assert (psnr(table.rows[2]).low, psnr(table.rows[2]).high) == (-6, -2)
     assert "| without: hidden - clear | -4.0 [-6.0, -2.0] | n/a | this code, 2 objects |" in markdown(table)
 
 

@@ -36,6 +36,7 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
         mine, theirs = (load_file(folder / "ckpts" / f"{name}.safetensors") for folder in (out, BASE))
         same = all(torch.equal(mine[key], theirs[key]) for key in theirs)
         assert mine.keys() == theirs.keys() and same == (name != FLOW)
+    assert all(path.stat().st_mode & 0o044 for path in (out / "ckpts").iterdir())  # others can read it
     made, given = (json.loads((folder / "pipeline.json").read_text())["args"] for folder in (out, BASE))
     assert made["slat_normalization"] == given["slat_normalization"]
     assert made["sparse_structure_sampler"]["params"]["steps"] == 7
