@@ -111,8 +111,17 @@ def look_where_it_stands(flow: nn.Module, image_encoder: nn.Module) -> None:
     For a `StructureFlow` that learns along with a `PatchImageEncoder`: patches get the flow's own embedding of their
     place (x across, z up, depth unknown), and keys the projection of queries, twice as strong as drawn. Nothing stays
     tied; where to look is otherwise the first thing that a small model must find out.
+
+    Raises:
+        ValueError: the two are not of one width.
     """
     model, encoder = cast(StructureFlow, flow), cast(PatchImageEncoder, image_encoder)
+    width, patch_width = model.blocks[0].cross_attn.to_q.weight.shape[1], encoder.position.shape[1]  # type: ignore[union-attr,index]
+    if width != patch_width:
+        raise ValueError(
+            f"objective.start_aligned wants a flow and an image encoder of one width, but model_channels is {width} and "
+            f"channels is {patch_width}: make them equal, or set objective.start_aligned=false"
+        )
     across, cells = int(len(encoder.position) ** 0.5), model.resolution // model.patch_size
     row, column = torch.meshgrid(torch.arange(across), torch.arange(across), indexing="ij")
     x, z = (((place.flatten() + 0.5) / across) * cells - 0.5 for place in (column, across - 1 - row))
