@@ -119,7 +119,7 @@ def look_where_it_stands(flow: nn.Module, image_encoder: nn.Module) -> None:
     width, patch_width = model.blocks[0].cross_attn.to_q.weight.shape[1], encoder.position.shape[1]  # type: ignore[union-attr,index]
     if width != patch_width:
         raise ValueError(
-            f"objective.start_aligned wants a flow and an image encoder of one width, but model_channels is {width} and "
+            f"objective.start_aligned wants flow and image encoder of one width, but model_channels is {width} and "
             f"channels is {patch_width}: make them equal, or set objective.start_aligned=false"
         )
     across, cells = int(len(encoder.position) ** 0.5), model.resolution // model.patch_size
