@@ -27,6 +27,7 @@ from ss4d.training.checkpointing import SaveError
 from ss4d.training.distributed import joined_world
 from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.phases import Phase, read_phases
+from ss4d.training.precision import is_fast_at_bfloat16
 from ss4d.training.trainer import Trainer
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -94,6 +95,7 @@ def record(run_dir: Path, config: DictConfig) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "bfloat16": is_fast_at_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }
     (run_dir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")

@@ -16,7 +16,7 @@ from ss4d.training.phases import Phase
 # Mean voxels of a frame seen by a camera, in the set that configs/data/tiny.yaml makes (docs/benchmarks.md).
 VOXELS = {32: 1542, 64: 6394}
 DINO_TOKENS = 1374  # of 518 px: class, 4 registers, 37 x 37 patches
-ELEMENT_SIZE = {"fp32": 4, "bf16": 2, "fp16": 2}
+ELEMENT_SIZE = {"auto": 4, "fp32": 4, "bf16": 2, "fp16": 2}  # "auto" at its most
 
 
 @dataclass(frozen=True)

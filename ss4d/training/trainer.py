@@ -38,10 +38,9 @@ from ss4d.training.optimization import (
     optimizer_tensors,
 )
 from ss4d.training.phases import Phase
+from ss4d.training.precision import autocast_dtype
 from ss4d.training.previews import missing_decoder, preview
 from ss4d.training.validation import first_batch, mean_figures, validation_set
-
-DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass
@@ -190,7 +189,7 @@ class Trainer:
         return torch.Generator(self.world.device).manual_seed(key)
 
     def _autocast(self, precision: str) -> Any:
-        dtype = DTYPES[precision]
+        dtype = autocast_dtype(precision, self.world.device)
         return nullcontext() if dtype is None else torch.autocast(self.world.device.type, dtype=dtype)
 
     def _log(self, meter: Meter, seconds: float, steps: int, bar: tqdm[Any]) -> None:

@@ -109,6 +109,13 @@ def test_cross_attention_starts_at_the_patches_in_front_of_a_token():
     assert torch.equal(attention.to_kv.weight[:96], attention.to_q.weight)
 
 
+def test_widths_that_cannot_start_aligned_are_named():
+    flow = create_model("StructureFlow", **{**STRUCTURE, "model_channels": 96, "cond_channels": 48})
+    encoder = create_model("PatchImageEncoder", image_size=64, patch_size=16, channels=48, num_blocks=1, num_heads=2)
+    with pytest.raises(ValueError, match="model_channels is 96 and channels is 48: make them equal"):
+        look_where_it_stands(flow, encoder)
+
+
 def test_what_does_not_fit_is_named(tmp_path: Path):
     trellis = random_model("SparseStructureFlowModel", STRUCTURE)
     source = trellis_folder(tmp_path, "sparse_structure_flow_model", trellis, "SparseStructureFlowModel", STRUCTURE)

@@ -1,0 +1,28 @@
+"""In which precision a device computes: what `train.precision` stands for there."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+
+DTYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type that matrix products are done in, None for float32.
+
+    "auto" is bfloat16 where torch has fast kernels for it. Elsewhere it is emulated: a CPU with AVX2 alone multiplies
+    forty times slower in bfloat16 than in float32 (docs/benchmarks.md).
+    """
+    if precision == "auto":
+        precision = "bf16" if is_fast_at_bfloat16(device) else "fp32"
+    return DTYPES[precision]
+
+
+@cache
+def is_fast_at_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies bfloat16 at least about as fast as float32."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
