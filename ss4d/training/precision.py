@@ -13,7 +13,10 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     """The type that matrix products are done in, None for float32.
 
     "auto" is bfloat16 where torch has fast kernels for it. Elsewhere it is emulated: a CPU with AVX2 alone multiplies
-    forty times slower in bfloat16 than in float32 (docs/benchmarks.md).
+    forty times slower in bfloat16 than in float32 (docs/benchmarks.md). The paper trains in fp16 (§5).
+
+    Args:
+        precision: "auto", "fp32", "bf16" or "fp16", as `TrainSettings` checked.
     """
     if precision == "auto":
         precision = "bf16" if is_fast_at_bfloat16(device) else "fp32"

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+from ss4d.training.precision import DTYPES
+
+PRECISIONS = ("auto", *DTYPES)
 STRATEGIES = ("ddp", "fsdp")
 
 
