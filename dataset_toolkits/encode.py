@@ -26,7 +26,8 @@ CELLS_AT_ONCE = 16 * 32**3  # of the grids that the structure encoder takes in o
 
 @dataclass
 class EncodeOptions:
-    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder."""
+    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder; the
+    latents of one that is left out are not made."""
 
     structure_encoder: str = ""
     sparse_encoder: str = ""
@@ -50,9 +51,14 @@ class EncodeStage(Stage):
             raise StageError(f"encode.quarter_turns is {self.options.quarter_turns}: a quarter turn is 0, 1, 2 or 3")
         rows = [row for row in read_table(self.root, "features") if row["status"] == "done"]
         frames = {row["name"]: row["frames"] for row in read_table(self.root, "render")}
-        weights = [hash_model(stem) for stem in (self._structure_stem, self._sparse_stem)]
+        if self._structure_stem is None and self._sparse_stem is None:
+            raise StageError(
+                "neither encode.structure_encoder nor encode.sparse_encoder is set: give one or both, each a "
+                "checkpoint's path without its ending, or a pipeline's folder"
+            )
+        weights = [stem and hash_model(stem) for stem in (self._structure_stem, self._sparse_stem)]
         if rows:
-            self._check_sparse_encoder(artifact_path(self.root, "features", rows[0]["name"], ".safetensors"))
+            self._check_features(artifact_path(self.root, "features", rows[0]["name"], ".safetensors"))
         return [
             Item(row["name"], {"features": row["key"], "frames": frames[row["name"]], "weights": weights})
             for row in rows
@@ -86,77 +92,89 @@ class EncodeStage(Stage):
         import torch
         from torch.nn.functional import pad
 
-        from ss4d.data.occupancy import occupancy_grid
         from ss4d.sparse import SparseTensor
 
-        device = self.options.device
         with torch.inference_mode():
-            # The structure encoder works on each frame alone: a few at a time bound the memory.
-            grids = occupancy_grid(coords, frames, self.options.resolution)
-            grids = grids.split(max(1, CELLS_AT_ONCE // self.options.resolution**3))
-            structure = [self.structure_encoder(grid[None].to(device)) for grid in grids]
-            voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(device)
-            sparse = self.sparse_encoder(voxels)
-        latents = {
-            "structure_mean": torch.cat([posterior.mean[0] for posterior in structure]),
-            "structure_logvar": torch.cat([posterior.logvar[0] for posterior in structure]),
-            "sparse_mean": sparse.mean.feats,
-            "sparse_logvar": sparse.logvar.feats,
-        }
+            latents = self._encode_structure(coords, frames) if self._structure_stem else {}
+            if self._sparse_stem:
+                voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(self.options.device)
+                sparse = self.sparse_encoder(voxels)
+                latents |= {"sparse_mean": sparse.mean.feats, "sparse_logvar": sparse.logvar.feats}
         return {"coords": coords.short()} | {name: value.half().cpu().contiguous() for name, value in latents.items()}
+
+    def _encode_structure(self, coords: Tensor, frames: int) -> dict[str, Tensor]:
+        """The structure encoder works on each frame alone: a few at a time bound the memory."""
+        import torch
+
+        from ss4d.data.occupancy import occupancy_grid
+
+        grids = occupancy_grid(coords, frames, self.options.resolution)
+        grids = grids.split(max(1, CELLS_AT_ONCE // self.options.resolution**3))
+        posteriors = [self.structure_encoder(grid[None].to(self.options.device)) for grid in grids]
+        return {
+            "structure_mean": torch.cat([posterior.mean[0] for posterior in posteriors]),
+            "structure_logvar": torch.cat([posterior.logvar[0] for posterior in posteriors]),
+        }
 
     @cached_property
     def structure_encoder(self) -> StructureEncoder:
         """Kept between the clips of a worker."""
+        assert self._structure_stem is not None
         return _load(self._structure_stem, self.options.device)
 
     @cached_property
     def sparse_encoder(self) -> SparseEncoder:
         """Kept between the clips of a worker."""
+        assert self._sparse_stem is not None
         return _load(self._sparse_stem, self.options.device)
 
     @property
-    def _structure_stem(self) -> Path:
+    def _structure_stem(self) -> Path | None:
         return model_stem("encode.structure_encoder", self.options.structure_encoder, STRUCTURE_ENCODER)
 
     @property
-    def _sparse_stem(self) -> Path:
+    def _sparse_stem(self) -> Path | None:
         return model_stem("encode.sparse_encoder", self.options.sparse_encoder, SPARSE_ENCODER)
 
-    def _check_sparse_encoder(self, features: Path) -> None:
-        """Raise StageError where the sparse encoder is made for other features or another resolution."""
+    def _check_features(self, features: Path) -> None:
+        """Raise StageError where there are none of this resolution, or the sparse encoder is made for others."""
         from safetensors import safe_open
 
-        from ss4d.models.checkpoint import read_json
-
-        args = read_json(self._sparse_stem.with_name(self._sparse_stem.name + ".json"))["args"]
         with safe_open(features, framework="np") as file:
             channels, tensors = len(json.loads(file.metadata()["channels"])), set(file.keys())
-        if args["in_channels"] != channels:
-            raise StageError(
-                f"the encoder {self._sparse_stem} takes {args['in_channels']} channels a voxel, but features have "
-                f"{channels}: choose the features.extractor it was trained with, or another encoder"
-            )
-        if args["resolution"] != self.options.resolution:
-            raise StageError(
-                f"the encoder {self._sparse_stem} is for {args['resolution']} voxels a side, but encode.resolution is "
-                f"{self.options.resolution}: make them equal"
-            )
+        if self._sparse_stem:
+            self._check_sparse_encoder(self._sparse_stem, channels)
         if f"coords_{self.options.resolution}" not in tensors:
             raise StageError(
                 f"there are no features for encode.resolution = {self.options.resolution}: add it to "
                 "voxelize.resolutions and features.resolutions"
             )
 
+    def _check_sparse_encoder(self, stem: Path, channels: int) -> None:
+        """Raise StageError where it is made for another number of channels or another resolution."""
+        from ss4d.models.checkpoint import read_json
 
-def model_stem(option: str, value: str, inside: str) -> Path:
-    """The checkpoint's path without ending that an option names, `inside` a folder.
+        args = read_json(stem.with_name(stem.name + ".json"))["args"]
+        if args["in_channels"] != channels:
+            raise StageError(
+                f"the encoder {stem} takes {args['in_channels']} channels a voxel, but features have "
+                f"{channels}: choose the features.extractor it was trained with, or another encoder"
+            )
+        if args["resolution"] != self.options.resolution:
+            raise StageError(
+                f"the encoder {stem} is for {args['resolution']} voxels a side, but encode.resolution is "
+                f"{self.options.resolution}: make them equal"
+            )
+
+
+def model_stem(option: str, value: str, inside: str) -> Path | None:
+    """The checkpoint's path without ending that an option names, `inside` a folder; None where it names nothing.
 
     Raises:
-        StageError: the option is not set, or names no checkpoint.
+        StageError: it names no checkpoint.
     """
     if not value:
-        raise StageError(f"{option} is not set: give a checkpoint's path without its ending, or a pipeline's folder")
+        return None
     stem = Path(value) / inside if Path(value).is_dir() else Path(value)
     for ending in (".json", ".safetensors"):
         if not stem.with_name(stem.name + ending).is_file():

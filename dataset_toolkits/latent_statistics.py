@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 def write_statistics(root: Path, clips: Iterable[str]) -> None:
     """`tables/latent_statistics.json`: mean and standard deviation of the latents (means of the posterior) of those
-    `clips` that are in the train split, all turns and frames; none is written where none is."""
+    `clips` that are in the train split, all turns and frames; none is written where none is, and none of a kind
+    of latents that was not encoded."""
     from safetensors import safe_open
 
     train = {row["clip_name"] for row in read_table(root, "curate") if row["split"] == "train"}
@@ -31,8 +32,8 @@ def write_statistics(root: Path, clips: Iterable[str]) -> None:
                 if what.startswith("mean"):
                     latents = file.get_tensor(name)
                     figures[kind].add(latents.movedim(1, -1).flatten(0, -2))
-    if all(moments.count for moments in figures.values()):
-        content = {kind: moments.figures() for kind, moments in figures.items()}
+    content = {kind: moments.figures() for kind, moments in figures.items() if moments.count}
+    if content:
         replace(root, path, (json.dumps(content, indent=1) + "\n").encode())
 
 

@@ -109,7 +109,10 @@ class PreparedSet:
         path = self.root / "tables" / "latent_statistics.json"
         if not path.exists():
             raise ValueError(f"{path} is missing: {_run('encode', self.root)}")
-        return LatentStatistics(**{key: torch.tensor(v) for key, v in json.loads(path.read_text())[kind].items()})
+        statistics = json.loads(path.read_text())
+        if kind not in statistics:
+            raise ValueError(f"{path} has no {kind} latents: {_run('encode', self.root)}, with encode.{kind}_encoder")
+        return LatentStatistics(**{key: torch.tensor(values) for key, values in statistics[kind].items()})
 
 
 # The process is part of the key: a forked one must not share the place in the file with its parent.

@@ -71,7 +71,11 @@ def test_what_is_not_there_is_said(root: Path, tmp_path: Path):
     (root / "tables/encode.parquet").unlink()
     with pytest.raises(ValueError, match="run `python -m dataset_toolkits encode"):
         PreparedSet.open(root, RESOLUTION, ALL)
-    (root / "tables/latent_statistics.json").unlink()
+    statistics = root / "tables/latent_statistics.json"
+    statistics.write_text('{"structure": {"mean": [0.0], "std": [1.0]}}')
+    with pytest.raises(ValueError, match=r"has no sparse latents: run .*, with encode\.sparse_encoder"):
+        PreparedSet.open(root, RESOLUTION, ()).latent_statistics("sparse")
+    statistics.unlink()
     with pytest.raises(ValueError, match=r"latent_statistics\.json is missing: run `python -m dataset_toolkits encode"):
         PreparedSet.open(root, RESOLUTION, ()).latent_statistics("sparse")
 

@@ -122,6 +122,20 @@ def test_statistics_are_over_the_train_split(root, options):
         np.testing.assert_allclose(statistics[kind]["std"], np.concatenate(values).std(axis=0), atol=1e-12)
 
 
+@pytest.mark.parametrize("kind", ["structure", "sparse"])
+def test_an_encoder_that_is_left_out_changes_nothing_of_the_other(root, options, kind):
+    """Whoever trains the structure flow alone needs no sparse VAE, and the other way round."""
+    run(EncodeStage(root, options))
+    both = load_file(root / "encode" / "a.safetensors")
+    statistics = json.loads((root / "tables" / "latent_statistics.json").read_text())
+    other = {"structure": "sparse", "sparse": "structure"}[kind]
+    run(EncodeStage(root, replace(options, **{f"{other}_encoder": ""})))
+    alone = load_file(root / "encode" / "a.safetensors")
+    assert set(alone) == {name for name in both if not name.startswith(other)}
+    assert all(torch.equal(alone[name], both[name]) for name in alone)
+    assert json.loads((root / "tables" / "latent_statistics.json").read_text()) == {kind: statistics[kind]}
+
+
 def test_without_training_clips_there_are_no_statistics(root, options):
     run(EncodeStage(root, options))
     write_table(root, "curate", [{"clip_name": clip, "split": "val"} for clip in FRAMES])
@@ -143,7 +157,8 @@ def test_other_weights_make_other_items(root, options):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"structure_encoder": ""}, r"encode\.structure_encoder is not set"),
+        ({"structure_encoder": "", "sparse_encoder": ""}, r"encode\.structure_encoder nor encode\.sparse_enc"),
+        ({"sparse_encoder": "", "resolution": 16}, r"no features for encode\.resolution = 16"),
         ({"sparse_encoder": "nowhere/slat"}, r"encode\.sparse_encoder = nowhere/slat.*no nowhere/slat\.json"),
         ({"resolution": 16}, r"8 voxels a side.*encode\.resolution is 16"),
         ({"quarter_turns": [0, 4]}, r"quarter_turns is \[0, 4\]"),
