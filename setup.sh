@@ -162,7 +162,7 @@ run_tests() {
     if ((workers > 0)); then
         export OMP_NUM_THREADS=1 # the processes share the cores
     fi
-    "$VENV/bin/python" -m pytest --numprocesses "$workers" || status=$?
+    "$VENV/bin/python" -m pytest --numprocesses "$workers" --dist worksteal || status=$?
     exit "$status"
 }
 

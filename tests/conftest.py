@@ -12,6 +12,7 @@ import ss4d.gaussians.backends.numba_threads  # noqa: F401 - before any test imp
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: "slow" not in item.keywords)  # first, so that no process waits for one at the end
     for item in items:
         if "gpu" in item.keywords and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="needs a CUDA device"))
