@@ -26,8 +26,10 @@ CELLS_AT_ONCE = 16 * 32**3  # of the grids that the structure encoder takes in o
 
 @dataclass
 class EncodeOptions:
-    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder; the
-    latents of one that is left out are not made."""
+    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder.
+
+    Latents of one that is left out are not made, and are gone where an earlier run with both had made them.
+    """
 
     structure_encoder: str = ""
     sparse_encoder: str = ""
@@ -95,37 +97,38 @@ class EncodeStage(Stage):
         from ss4d.sparse import SparseTensor
 
         with torch.inference_mode():
-            latents = self._encode_structure(coords, frames) if self._structure_stem else {}
-            if self._sparse_stem:
+            latents: dict[str, Tensor] = {}
+            if self.structure_encoder is not None:
+                latents |= self._encode_structure(self.structure_encoder, coords, frames)
+            if self.sparse_encoder is not None:
                 voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(self.options.device)
                 sparse = self.sparse_encoder(voxels)
                 latents |= {"sparse_mean": sparse.mean.feats, "sparse_logvar": sparse.logvar.feats}
         return {"coords": coords.short()} | {name: value.half().cpu().contiguous() for name, value in latents.items()}
 
-    def _encode_structure(self, coords: Tensor, frames: int) -> dict[str, Tensor]:
-        """The structure encoder works on each frame alone: a few at a time bound the memory."""
+    def _encode_structure(self, encoder: StructureEncoder, coords: Tensor, frames: int) -> dict[str, Tensor]:
+        """Mean and log variance, [T, C, r, r, r]."""
         import torch
 
         from ss4d.data.occupancy import occupancy_grid
 
         grids = occupancy_grid(coords, frames, self.options.resolution)
+        # The encoder works on each frame alone: a few at a time bound the memory.
         grids = grids.split(max(1, CELLS_AT_ONCE // self.options.resolution**3))
-        posteriors = [self.structure_encoder(grid[None].to(self.options.device)) for grid in grids]
+        posteriors = [encoder(grid[None].to(self.options.device)) for grid in grids]
         return {
             "structure_mean": torch.cat([posterior.mean[0] for posterior in posteriors]),
             "structure_logvar": torch.cat([posterior.logvar[0] for posterior in posteriors]),
         }
 
     @cached_property
-    def structure_encoder(self) -> StructureEncoder:
-        """Kept between the clips of a worker."""
-        assert self._structure_stem is not None
+    def structure_encoder(self) -> StructureEncoder | None:
+        """None where none is given. Kept between the clips of a worker."""
         return _load(self._structure_stem, self.options.device)
 
     @cached_property
-    def sparse_encoder(self) -> SparseEncoder:
-        """Kept between the clips of a worker."""
-        assert self._sparse_stem is not None
+    def sparse_encoder(self) -> SparseEncoder | None:
+        """None where none is given. Kept between the clips of a worker."""
         return _load(self._sparse_stem, self.options.device)
 
     @property
@@ -192,13 +195,15 @@ def hash_model(stem: Path) -> str:
     return digest.hexdigest()
 
 
-def _load(stem: Path, device: str) -> Any:
-    """A model in evaluation mode; float32 on a CPU, whatever its settings say."""
+def _load(stem: Path | None, device: str) -> Any:
+    """A model in evaluation mode, float32 on a CPU, whatever its settings say; None where there is no stem."""
     import torch
 
     from ss4d.models.base import TorsoModel
     from ss4d.models.checkpoint import load_model
 
+    if stem is None:
+        return None
     model = load_model(stem).to(device)
     if torch.device(device).type == "cpu" and isinstance(model, TorsoModel):
         model.set_dtype(torch.float32)

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def write_statistics(root: Path, clips: Iterable[str]) -> None:
     """`tables/latent_statistics.json`: mean and standard deviation of the latents (means of the posterior) of those
-    `clips` that are in the train split, all turns and frames; none is written where none is, and none of a kind
-    of latents that was not encoded."""
+    `clips` that are in the train split, all turns and frames. It has the kinds of latents that were encoded, and is
+    not written where no such clip is."""
     from safetensors import safe_open
 
     train = {row["clip_name"] for row in read_table(root, "curate") if row["split"] == "train"}
