@@ -7,7 +7,6 @@ goes on is bitwise the run that never stopped, and two processes do what one doe
 from __future__ import annotations
 
 import math
-import resource
 import signal
 import time
 import zlib
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
 from ss4d.data.masking import contact_sheet
 from ss4d.models.checkpoint import save_model_weights, save_weights
-from ss4d.training.budget import peak_flops, phase_cost, recompute
+from ss4d.training.budget import phase_cost, recompute
 from ss4d.training.checkpointing import CheckpointStore
 from ss4d.training.distributed import World, distribute, gradients_kept_local, highest, whole
 from ss4d.training.monitor import Meter, Monitor
@@ -40,6 +39,7 @@ from ss4d.training.optimization import (
 from ss4d.training.phases import Phase
 from ss4d.training.precision import autocast_dtype
 from ss4d.training.previews import missing_decoder, preview
+from ss4d.training.throughput import COUNTS, peak_memory, throughput
 from ss4d.training.validation import first_batch, mean_figures, validation_set
 
 
@@ -134,14 +134,12 @@ class Trainer:
             disable=not world.is_first,
             dynamic_ncols=True,
         )
-        started, logged = time.monotonic(), self.progress.step
         while self.progress.step < phase.stop and self.stop_signal is None:
             self._step(phase, batches, meter)
             step, last = self.progress.step, self.progress.step == phase.stop
             bar.update()
             if step % settings.log_every == 0 or last:
-                self._log(meter, time.monotonic() - started, step - logged, bar)
-                started, logged = time.monotonic(), step
+                self._log(meter, bar)
             if held_out is not None and (step % settings.validate_every == 0 or last):
                 self._validate(phase, held_out)
             if pictured is not None and (step % settings.preview_every == 0 or last):
@@ -155,7 +153,7 @@ class Trainer:
 
     def _step(self, phase: Phase, batches: Iterator[Any], meter: Meter) -> None:
         """One update, from `accumulation` batches of every process."""
-        settings, progress, world = phase.train, self.progress, self.world
+        started, settings, progress, world = time.monotonic(), phase.train, self.progress, self.world
         rate = learning_rate(settings, progress.step - phase.start)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
@@ -182,6 +180,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
         meter.add({"gradient_norm": norm, "learning_rate": rate, "batches": phase.accumulation})
+        meter.add({"seconds": time.monotonic() - started})  # the GPU was waited for, for `norm`
 
     def _generator(self, place: int) -> torch.Generator:
         """The source of all randomness of one batch."""
@@ -192,21 +191,11 @@ class Trainer:
         dtype = autocast_dtype(precision, self.world.device)
         return nullcontext() if dtype is None else torch.autocast(self.world.device.type, dtype=dtype)
 
-    def _log(self, meter: Meter, seconds: float, steps: int, bar: tqdm[Any]) -> None:
-        figures = meter.means(self.world)
-        rate = steps / seconds
-        batches = figures.pop("batches") * self.world.size
-        for unit in ("clips", "frames", "tokens"):
-            figures[f"{unit}_per_second"] = figures.pop(unit) * batches * rate
-        figures["steps_per_second"] = rate
-        figures["model_tflops"] = figures["tokens_per_second"] * self.flops_per_token / 1e12
-        if self.world.device.type == "cuda":
-            peak = peak_flops(torch.cuda.get_device_name())
-            if peak is not None:
-                figures["utilisation"] = figures["model_tflops"] * 1e12 / (peak * self.world.size)
-            figures["memory_gb"] = torch.cuda.max_memory_allocated() / 1e9
-        else:
-            figures["memory_gb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    def _log(self, meter: Meter, bar: tqdm[Any]) -> None:
+        means = meter.means(self.world)
+        figures = {key: value for key, value in means.items() if key not in COUNTS}
+        figures |= throughput(means, self.flops_per_token, self.world)
+        figures["memory_gb"] = peak_memory(self.world.device)
         if not self.scale.fixed:
             figures["loss_scale"] = self.scale.value
         if self.monitor is not None:
