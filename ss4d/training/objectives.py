@@ -34,7 +34,7 @@ from ss4d.evaluation.lpips import load_lpips
 from ss4d.evaluation.ssim import structural_similarity
 from ss4d.flow import FlowPath, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
-from ss4d.models.checkpoint import load_model
+from ss4d.models.checkpoint import CheckpointError, load_model
 from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder
 from ss4d.training.alignment import look_where_it_stands
 
@@ -75,12 +75,19 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def model(self, name: str) -> nn.Module:
-        """The model that learns along, or else the one that `options[name]` points to, frozen."""
+        """The model that learns along, or else the one that `options[name]` points to, frozen.
+
+        Raises:
+            CheckpointError: there is none, or its weights do not fit.
+        """
         if name in self.models:
             return self.models[name]
         if name not in self.frozen:
             source = self.options[name]
-            model = DinoImageEncoder(source) if source in DINO_HUB_IDS else load_model(Path(source))
+            try:
+                model = DinoImageEncoder(source) if source in DINO_HUB_IDS else load_model(Path(source))
+            except CheckpointError as error:
+                raise CheckpointError(f"objective.{name}={source} cannot be used: {error}") from error
             self.frozen[name] = model.requires_grad_(False)
         return self.frozen[name]
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from small_runs import SMALL, figures, fit, overrides, resolve, same_weights
 
 import train
-from ss4d.models.checkpoint import load_model
+from ss4d.models.checkpoint import CheckpointError, load_model
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,12 @@ def test_a_frozen_image_encoder_is_used_as_it_is(runs: Path, clip_folder: Path):
         )
     )
     assert sorted(path.stem for path in (runs / "frozen" / "ckpts").glob("*.json")) == ["flow"]
+
+
+def test_an_image_encoder_that_is_not_there_is_named_with_its_option(clip_folder: Path, tmp_path: Path):
+    lines = overrides("sparse_flow", clip_folder, tmp_path / "sparse_flow", "objective.image_encoder=nowhere/encoder")
+    with pytest.raises(CheckpointError, match=r"objective\.image_encoder=nowhere/encoder .*there is no file"):
+        train.run(resolve(lines))
 
 
 def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder: Path):
