@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import resource
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from tqdm import tqdm
 from ss4d.flow import SamplerSettings, euler_steps
 from ss4d.flow.samplers import VelocityFunction
 from ss4d.gaussians import GaussianSequence
+from ss4d.memory import peak_memory
 from ss4d.models.base import TorsoModel
 from ss4d.models.folder import PipelineFolder
 from ss4d.sparse import SparseTensor
@@ -129,7 +129,10 @@ class SS4DPipeline:
         num_frames, resolution = occupancy.shape[0], occupancy.shape[-1]
         coords = torch.nn.functional.pad(occupancy.nonzero(), (1, 0)).int()
         if not len(coords):
-            raise ValueError(f"the sampled structure is empty in all {num_frames} frames: try another seed")
+            raise ValueError(
+                f"the sampled structure is empty in all {num_frames} frames: try another seed, or train the "
+                "structure flow for longer"
+            )
         with measured("latents", stages, self.device):
             z = self._sample_latents(coords, cond, latents, generator, progress)
         with measured("gaussians", stages, self.device):
@@ -189,10 +192,7 @@ def measured(name: str, stages: list[Stage], device: torch.device) -> Iterator[N
     yield
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-        peak = torch.cuda.max_memory_allocated(device) / 2**20
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
-    stages.append(Stage(name, time.perf_counter() - started, peak))
+    stages.append(Stage(name, time.perf_counter() - started, peak_memory(device) / 2**20))
 
 
 def _sample(velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings, name: str, progress: bool) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import resource
 import time
 
 import numpy as np
@@ -13,8 +12,10 @@ from dataset_toolkits.extractors import DinoExtractor
 from dataset_toolkits.projection import FrameViews, pixel_rays
 from ss4d.cameras import hammersley_sphere, orbit_camera
 from ss4d.data.views import Cameras
+from ss4d.memory import peak_memory
 from ss4d.models.image_encoder import DinoImageEncoder
 
+CPU = torch.device("cpu")
 VIT_LARGE = {
     **{"image_size": 518, "patch_size": 14, "hidden_size": 1024, "num_hidden_layers": 24},
     **{"num_attention_heads": 16, "num_register_tokens": 4},
@@ -30,12 +31,13 @@ def main() -> None:
 
     torch.set_num_threads(options.threads)
     extractor = DinoExtractor(DinoImageEncoder(config=VIT_LARGE), options.batch)
-    print(f"encoder loaded       {peak_gigabytes():5.2f} GB")
+    print(f"encoder loaded       {peak_memory(CPU) / 1e9:5.2f} GB")
     views = random_views(options.views)
     start = time.perf_counter()
     (maps,) = extractor(views)
     seconds = time.perf_counter() - start
-    print(f"{options.views} views, batch {options.batch:3d}   {peak_gigabytes():5.2f} GB at most, {seconds:.1f} s")
+    peak = peak_memory(CPU) / 1e9
+    print(f"{options.views} views, batch {options.batch:3d}   {peak:5.2f} GB at most, {seconds:.1f} s")
     print(f"maps {list(maps.shape)}, {options.threads} threads")
 
 
@@ -47,11 +49,6 @@ def random_views(count: int) -> FrameViews:
     )
     rgba = np.random.default_rng(0).integers(0, 256, (count, 512, 512, 4), np.uint8)
     return FrameViews(rgba, np.ones((count, 512, 512), np.float32), cameras, pixel_rays(cameras, 512))
-
-
-def peak_gigabytes() -> float:
-    """Largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024**2
 
 
 if __name__ == "__main__":

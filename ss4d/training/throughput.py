@@ -1,8 +1,7 @@
-"""How fast a run is, and how much memory it takes."""
+"""How fast a run is."""
 
 from __future__ import annotations
 
-import resource
 from collections.abc import Mapping
 
 import torch
@@ -33,10 +32,3 @@ def throughput(figures: Mapping[str, float], flops_per_token: float, world: Worl
     if peak is not None:
         rates["utilisation"] = rates["model_tflops"] * 1e12 / (peak * world.size)
     return rates
-
-
-def peak_memory(device: torch.device) -> float:
-    """Gigabytes that this process has held at most: of the GPU, or of main memory on a CPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated() / 1e9
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

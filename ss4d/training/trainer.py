@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
 from ss4d.data.masking import contact_sheet
+from ss4d.memory import peak_memory
 from ss4d.models.checkpoint import save_model_weights, save_weights
 from ss4d.training.budget import phase_cost, recompute
 from ss4d.training.checkpointing import CheckpointStore
@@ -39,7 +40,7 @@ from ss4d.training.optimization import (
 from ss4d.training.phases import Phase
 from ss4d.training.precision import autocast_dtype
 from ss4d.training.previews import missing_decoder, preview
-from ss4d.training.throughput import COUNTS, peak_memory, throughput
+from ss4d.training.throughput import COUNTS, throughput
 from ss4d.training.validation import first_batch, mean_figures, validation_set
 
 
@@ -195,7 +196,7 @@ class Trainer:
         means = meter.means(self.world)
         figures = {key: value for key, value in means.items() if key not in COUNTS}
         figures |= throughput(means, self.flops_per_token, self.world)
-        figures["memory_gb"] = peak_memory(self.world.device)
+        figures["memory_gb"] = peak_memory(self.world.device) / 1e9
         if not self.scale.fixed:
             figures["loss_scale"] = self.scale.value
         if self.monitor is not None:
