@@ -144,6 +144,22 @@ def test_flops_are_those_that_a_counter_sees(name: str, args: dict[str, Any]) ->
     assert cost.parameters == sum(parameter.numel() for parameter in call.model.parameters())
 
 
+@pytest.mark.parametrize("size", [2, 4, 6])
+def test_flops_of_windows_of_other_sizes_are_near(size: int) -> None:
+    args = {**ENCODER, "window_size": size}
+    call, counter = prepare("SparseEncoder", args), FlopCounterMode(display=False)
+    with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+        call.model(*call.inputs)
+    assert model_cost("SparseEncoder", args, call.work).flops == pytest.approx(counter.get_total_flops(), rel=0.1)
+
+
+def test_a_window_holds_no_more_than_the_frame() -> None:
+    work = Workload(1, 4, 64, voxels=100)
+    whole = model_cost("SparseEncoder", {**ENCODER, "attn_mode": "full"}, work)
+    large = model_cost("SparseEncoder", {**ENCODER, "attn_mode": "windowed", "window_size": 64}, work)
+    assert large.flops == whole.flops
+
+
 @pytest.mark.parametrize("element_size", [4, 2])
 @pytest.mark.parametrize(("name", "args"), CASES, ids=NAMES)
 def test_activations_are_what_the_backward_pass_keeps(
@@ -193,8 +209,6 @@ def test_statistics_of_a_cube_that_stands_still() -> None:
 def test_what_was_not_measured_is_refused() -> None:
     assert measured_statistics(16) is measured_statistics(32) and measured_statistics(128) is measured_statistics(64)
     work = Workload(1, 4, 64, voxels=100)
-    with pytest.raises(ValueError, match=r"window_size = 4: voxels in a window were measured for 8 alone"):
-        model_cost("SparseEncoder", {**ENCODER, "window_size": 4}, work)
     with pytest.raises(ValueError, match=r"at level \(2, 0\)"):
         args = {**SPARSE_FLOW, "patch_size": 4, "io_block_channels": [12, 24]}
         model_cost("SparseFlow", args, work)

@@ -18,7 +18,7 @@ from ss4d.models.structure_vae import Downsample3d, StructureDecoder, StructureE
 from ss4d.nn import ModulatedCrossBlock, SelfBlock, TimestepEmbedder
 from ss4d.training.cost import layers
 from ss4d.training.cost.parts import Cost, Part, Workload
-from ss4d.training.cost.voxels import WINDOW, Level, frames_seen
+from ss4d.training.cost.voxels import Level, frames_seen
 
 # Width and depth of DINOv2; the giant's feed-forward is a SwiGLU.
 DINO_SIZES = {"small": (384, 12), "base": (768, 12), "large": (1024, 24), "giant": (1536, 40)}
@@ -30,7 +30,7 @@ def model_cost(name: str, args: Mapping[str, Any], work: Workload) -> Cost:
     Sparse models are counted on voxels as scattered as `work.statistics` says, all videos equally large.
 
     Raises:
-        ValueError: as `create_model`; a DINOv2 of unknown size; packing or windows that nothing was measured for.
+        ValueError: as `create_model`; a DINOv2 of unknown size; packing that nothing was measured for.
     """
     if name == "DinoImageEncoder":
         return _dino(args, work)
@@ -132,14 +132,15 @@ def _voxels(work: Workload, level: Level) -> float:
 
 def _sparse_transformer(model: SparseTransformer, work: Workload) -> tuple[Part, list[Part]]:
     tokens, blocks = _voxels(work, (0, 0)), []
-    windowed = model.attn_mode != "full"
-    if windowed and model.window_size != WINDOW:
-        raise ValueError(f"window_size = {model.window_size}: voxels in a window were measured for {WINDOW} alone")
+    windowed, frames, voxels = model.attn_mode != "full", float(work.frames), work.voxels
     for index, block in enumerate(model.blocks):
         assert isinstance(block, SelfBlock)
-        shift = WINDOW // 2 if model.attn_mode == "swin" and index % 2 else 0
-        seen = frames_seen(work.frames, WINDOW if windowed else work.frames, shift) if model.expand_self_attn else 1
-        pairs = tokens * seen * (work.statistics.windows[shift] if windowed else work.voxels)
+        shifted = model.attn_mode == "swin" and index % 2 == 1
+        if windowed:
+            size = model.window_size
+            frames = frames_seen(work.frames, size, size // 2 if shifted else 0)
+            voxels = min(work.voxels, work.statistics.in_window(size, shifted))
+        pairs = tokens * voxels * (frames if model.expand_self_attn else 1)
         rotated = model.rotate and model.expand_self_attn
         blocks.append(layers.self_block(block, tokens, pairs, rotated, windowed))
     ends = _ends(model.input_layer, model.out_layer, tokens)
