@@ -11,7 +11,7 @@ from small_runs import figures, resolve
 import train
 
 ROOT = Path(train.__file__).parent
-LIMIT = 180  # seconds on one core
+LIMIT = 180  # seconds of one core; time of the processor, which other work beside the tests does not stretch
 
 # Steps, what else differs from the tiny experiment, and the loss that must be reached (mean of the last ten steps)
 # from the one of the first five.
@@ -31,10 +31,10 @@ def test_four_clips_are_learnt(experiment: str, tmp_path: Path):
     lines += [f"data.root={ROOT}/assets/four_clips", *changes]
     if experiment == "sparse_flow":
         lines.append(f"objective.image_encoder={ROOT}/checkpoints/ss4d-tiny/ckpts/image_encoder")
-    started = time.monotonic()
+    started = time.process_time()
     train.run(resolve(lines))
     losses = figures(tmp_path)
     begun, ended = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
-    print(f"{experiment}: {time.monotonic() - started:.0f} s, {begun:.3f} to {ended:.3f}")
+    print(f"{experiment}: {time.process_time() - started:.0f} s, {begun:.3f} to {ended:.3f}")
     assert begun > first and ended < last
-    assert time.monotonic() - started < LIMIT
+    assert time.process_time() - started < LIMIT
