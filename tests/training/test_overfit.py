@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from small_runs import figures, resolve
 
 import train
@@ -23,12 +25,21 @@ CASES = {
 }
 
 
+@pytest.fixture
+def threads() -> Iterator[None]:
+    """Torch's number of threads, put back after a run that sets it."""
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("experiment", list(CASES))
 def test_four_clips_are_learnt(experiment: str, tmp_path: Path):
     steps, changes, first, last = CASES[experiment]
     lines = [f"experiment={experiment}/tiny", "debug=overfit", f"run_dir={tmp_path}", f"train.steps={steps}"]
-    lines += [f"data.root={ROOT}/assets/four_clips", *changes]
+    lines += [f"data.root={ROOT}/assets/four_clips", "threads=1", *changes]
     if experiment == "sparse_flow":
         lines.append(f"objective.image_encoder={ROOT}/checkpoints/ss4d-tiny/ckpts/image_encoder")
     started = time.process_time()
