@@ -180,8 +180,8 @@ class Trainer:
         self.scale.update(math.isfinite(norm))
         self.optimizer.zero_grad(set_to_none=True)
         progress.step += 1
-        meter.add({"gradient_norm": norm, "learning_rate": rate, "batches": phase.accumulation})
-        meter.add({"seconds": time.monotonic() - started})  # the GPU was waited for, for `norm`
+        seconds = time.monotonic() - started  # the GPU was waited for, for `norm`
+        meter.add({"gradient_norm": norm, "learning_rate": rate, "batches": phase.accumulation, "seconds": seconds})
 
     def _generator(self, place: int) -> torch.Generator:
         """The source of all randomness of one batch."""

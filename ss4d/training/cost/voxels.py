@@ -49,10 +49,11 @@ class VoxelStatistics:
         return cls(packed, neighbours, windows)
 
     def in_window(self, size: int, shifted: bool) -> float:
-        """Voxels of a frame in a window of `size` cells a side, from those of `WINDOW` as of a surface, by the square.
+        """Voxels of a frame in the window of `size` cells a side that a mean voxel falls in; `shifted` by half of that.
 
-        On training clips at 32 voxels a side that is a tenth too much at 4 cells, a third at 2, and up to half of the
-        true number off at 16, where it depends on how the grid cuts the object.
+        They follow from those of `WINDOW` cells by the square, as of a surface. On training clips at 32 voxels a side
+        that is a tenth too much at 4 cells, a third at 2, and up to half of the true number off at 16, where it depends
+        on how the grid cuts the object.
         """
         return self.windows[WINDOW // 2 if shifted else 0] * (size / WINDOW) ** 2
 
