@@ -51,7 +51,7 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
         raise StageError(f"collect.folder={folder} is not a folder")
     index = folder / "index.json"
     if index.exists():
-        return _read_index(index)
+        return read_index(index)
     paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
@@ -93,7 +93,12 @@ def read_content(path: Path) -> Content:
     return Content(digest.hexdigest(), size)
 
 
-def _read_index(index: Path) -> list[Asset]:
+def read_index(index: Path) -> list[Asset]:
+    """The assets that an index file lists (docs/data.md), paths relative to it.
+
+    Raises:
+        StageError: it cannot be read, or an entry lacks its id, file or split.
+    """
     try:
         entries = json.loads(index.read_text())["objects"]
         return [
@@ -111,6 +116,8 @@ def _read_index(index: Path) -> list[Asset]:
             )
             for entry in entries
         ]
+    except OSError as error:
+        raise StageError(f"the index {index} cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{index} is not JSON: {error}") from error
     except (KeyError, TypeError) as error:

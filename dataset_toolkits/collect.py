@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dataset_toolkits.assets import SUFFIXES, Asset, Content, find_assets, read_content
+from dataset_toolkits.assets import SUFFIXES, Asset, Content, find_assets, read_content, read_index
 from dataset_toolkits.names import safe_names
 from dataset_toolkits.objaverse_source import fetch_objaverse, fetch_objaverse_xl
 from dataset_toolkits.stage import Row, StageError, write_table
@@ -23,6 +23,7 @@ class CollectOptions:
 
     Attributes:
         folder: with an `index.json`, or else searched for GLB, glTF, FBX and USD files.
+        indexes: index files; assets of all of them form one set.
         objaverse_uids: text file of Objaverse 1.0 uids, one a line.
         objaverse_xl: text file of Objaverse-XL file identifiers or SHA-256 hashes, one a line.
         only: ids of the assets to keep; empty keeps all.
@@ -33,6 +34,7 @@ class CollectOptions:
     """
 
     folder: str | None = None
+    indexes: list[str] = field(default_factory=list)
     objaverse_uids: str | None = None
     objaverse_xl: str | None = None
     only: list[str] = field(default_factory=list)
@@ -91,6 +93,8 @@ def _sources(root: Path, options: CollectOptions) -> list[Asset]:
     assets: list[Asset] = []
     if options.folder is not None:
         assets += find_assets(Path(options.folder), options.val_share)
+    for index in options.indexes:
+        assets += read_index(Path(index))
     fetchers: dict[str, tuple[str | None, Callable[..., list[Asset]]]] = {
         "objaverse_uids": (options.objaverse_uids, fetch_objaverse),
         "objaverse_xl": (options.objaverse_xl, fetch_objaverse_xl),
@@ -100,7 +104,10 @@ def _sources(root: Path, options: CollectOptions) -> list[Asset]:
             identifiers = _read_lines(file, name)
             assets += fetch(identifiers, root / "assets", options.download_processes, options.val_share)
     if not assets:
-        raise StageError("collect needs collect.folder=DIR, collect.objaverse_uids=FILE or collect.objaverse_xl=FILE")
+        raise StageError(
+            "collect needs a source: collect.folder=DIR, collect.indexes=[FILE,...], collect.objaverse_uids=FILE or "
+            "collect.objaverse_xl=FILE"
+        )
     repeated = [name for name, count in Counter(asset.asset_id for asset in assets).items() if count > 1]
     if repeated:
         raise StageError(f"two assets have the id {repeated[0]}: give each its own")

@@ -25,6 +25,7 @@ class CurateOptions:
     """Thresholds; a clip beyond any of them is rejected.
 
     Attributes:
+        static: accept assets without animation, as clips of one frame; what speaks of motion is not asked of them.
         min_frames: frames of the posed clip.
         min_seconds: duration of the clip.
         min_motion: mean distance of a vertex from its mean position, as a share of the clip's longest side.
@@ -35,6 +36,7 @@ class CurateOptions:
         max_degenerate: share of the triangles that have no area.
     """
 
+    static: bool = False
     min_frames: int = 2
     min_seconds: float = 0.1
     min_motion: float = 0.003
@@ -44,7 +46,7 @@ class CurateOptions:
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if not getattr(self, field.name) >= 0:
+            if field.name != "static" and not getattr(self, field.name) >= 0:
                 raise ValueError(f"curate.{field.name} is at least 0, not {getattr(self, field.name)}")
 
 
@@ -90,11 +92,13 @@ def _clip_reasons(pose: Row, options: CurateOptions) -> Iterator[str]:
     if pose["problem"] is not None:  # nothing was measured
         yield pose["problem"]
         return
-    if pose["clip"] is None:
+    static = pose["clip"] is None
+    if static and not options.static:
         yield "no animation"
         return
-    yield from _below("frames", pose["frames"], options.min_frames, "min_frames")
-    yield from _below("seconds", pose["seconds"], options.min_seconds, "min_seconds")
+    if not static:
+        yield from _below("frames", pose["frames"], options.min_frames, "min_frames")
+        yield from _below("seconds", pose["seconds"], options.min_seconds, "min_seconds")
     yield from _above("degenerate share", pose["degenerate"], options.max_degenerate, "max_degenerate")
     if not pose["finite"]:
         yield "vertices that are not finite"
@@ -104,7 +108,8 @@ def _clip_reasons(pose: Row, options: CurateOptions) -> Iterator[str]:
         yield "zero size: all vertices in one place"
     else:
         side = _longest_side(pose)
-        yield from _below("motion", pose["motion"], options.min_motion, "min_motion")
+        if not static:
+            yield from _below("motion", pose["motion"], options.min_motion, "min_motion")
         yield from _above("root motion", side / pose["frame_side"], options.max_root_motion, "max_root_motion")
         yield from _below("visible size", pose["frame_side"] / side, options.min_visible, "min_visible")
 

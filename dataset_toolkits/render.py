@@ -34,6 +34,8 @@ class RenderOptions:
         cond_azimuth: degrees that they stand off the yaw at most, to either side.
         cond_elevation: range of their elevation, degrees.
         cond_yaws: sides that count as the front, multiples of 90 degrees.
+        cond_around: further conditioning videos, from all around; each is the front in its own frame (voxelize.frame).
+        cond_around_static: the same for clips of one frame; null: as many.
         samples: light paths a pixel (Cycles).
         bounces: of light (Cycles).
         supersampling: rendered pixels a pixel, along each axis (Workbench).
@@ -52,6 +54,8 @@ class RenderOptions:
     cond_azimuth: float = 15.0
     cond_elevation: list[float] = field(default_factory=lambda: [0.0, 15.0])
     cond_yaws: list[int] = field(default_factory=lambda: [0])
+    cond_around: int = 0
+    cond_around_static: int | None = None
     samples: int = 32
     bounces: int = 2
     supersampling: int = 2
@@ -67,6 +71,9 @@ class RenderOptions:
         for name in ("size", "views", "cond_views", "cond_size", "samples", "supersampling", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"render.{name} is at least 1, not {getattr(self, name)}")
+        for name in ("cond_around", "cond_around_static"):
+            if (getattr(self, name) or 0) < 0:
+                raise ValueError(f"render.{name} is at least 0, not {getattr(self, name)}")
         for name, lowest, highest in (("cond_fov", 1, 80), ("cond_elevation", -90, 90)):
             limits = list(getattr(self, name))
             if len(limits) != 2 or not lowest <= limits[0] <= limits[1] <= highest:
@@ -116,7 +123,7 @@ class RenderStage(Stage):
 
     def _index(self, item: Item, posed: Posed) -> Any:
         """The cameras of a clip, drawn from its name; a `ViewIndex`."""
-        from dataset_toolkits.rigs import RADIUS, clip_generator, conditioning_rig, crop_to_clip, sphere_rig
+        from dataset_toolkits.rigs import RADIUS, around_rig, clip_generator, conditioning_rig, crop_to_clip, sphere_rig
         from ss4d.data.views import ViewIndex
 
         options, generator = self.options, clip_generator(item.name)
@@ -130,6 +137,10 @@ class RenderStage(Stage):
             options.cond_fov,
             generator,
         )
+        around = options.cond_around
+        if len(vertices) == 1 and options.cond_around_static is not None:
+            around = options.cond_around_static
+        cond += around_rig(around, options.cond_elevation, options.cond_fov, generator)
         return ViewIndex(
             frames=len(vertices),
             size=options.size,

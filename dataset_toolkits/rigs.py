@@ -63,6 +63,19 @@ def conditioning_rig(
     return views
 
 
+def around_rig(
+    count: int, elevations: Sequence[float], fovs: Sequence[float], generator: np.random.Generator
+) -> list[View]:
+    """`count` cameras all around the object: the azimuth of each is drawn from a sector of its own, elevation and
+    field of view from the ranges (low, high)."""
+    views = []
+    for sector in range(count):
+        azimuth = (sector + generator.random()) * 360 / count
+        elevation, fov = generator.uniform(elevations[0], elevations[1]), generator.uniform(fovs[0], fovs[1])
+        views.append(_orbit(azimuth, elevation, fov, yaw=None))
+    return views
+
+
 def crop_to_clip(view: View, vertices: NDArray[np.floating]) -> View:
     """The same camera, its intrinsics cropped to the object as the pipeline crops its input video.
 
@@ -103,6 +116,6 @@ def radius_for(fov: float) -> float:
     return RADIUS * math.sin(math.radians(FOV / 2)) / math.sin(math.radians(fov / 2))
 
 
-def _orbit(azimuth: float, elevation: float, fov: float = FOV, yaw: int = 0) -> View:
+def _orbit(azimuth: float, elevation: float, fov: float = FOV, yaw: int | None = 0) -> View:
     camera = orbit_camera(azimuth, elevation, radius_for(fov), fov)
     return View(camera.extrinsics.tolist(), camera.intrinsics.tolist(), azimuth, elevation, fov, radius_for(fov), yaw)

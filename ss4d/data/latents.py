@@ -80,9 +80,9 @@ class LatentDataset(WindowDataset):
             ValueError: none was rendered.
         """
         pictures, yaw = self.clips.pictures(window.clip), -90 * turns % 360
-        matching = [view for view, camera in enumerate(pictures.index.cond) if camera.yaw % 360 == yaw]
+        matching = [view for view, camera in enumerate(pictures.index.cond) if camera.yaw is not None and camera.yaw % 360 == yaw]
         if not matching:
-            yaws = sorted({camera.yaw for camera in pictures.index.cond})
+            yaws = sorted({camera.yaw for camera in pictures.index.cond if camera.yaw is not None})
             raise ValueError(
                 f"{pictures.path} has conditioning videos of yaw {yaws}, but quarter turn {turns} needs {yaw}: "
                 "render them, or leave the turn out of data.quarter_turns"

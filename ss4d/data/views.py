@@ -31,7 +31,7 @@ class View:
     elevation: float
     fov: float  # before any crop
     radius: float
-    yaw: int = 0  # conditioning videos: the multiple of 90 degrees that counts as their front
+    yaw: int | None = 0  # conditioning videos: the multiple of 90 degrees that counts as their front; None: none does
 
 
 @dataclass(frozen=True)
