@@ -14,6 +14,7 @@ from torch.nn.functional import grid_sample
 from dataset_toolkits.projection import FrameViews
 from dataset_toolkits.stage import Row
 from dataset_toolkits.visibility import count_on_foreground, find_visible
+from ss4d.view_frame import Similarity
 
 
 @dataclass
@@ -45,6 +46,16 @@ class FeatureTable:
     def tensors(self) -> Iterator[tuple[str, NDArray]]:
         for name, parts in (("coords", self.coords), ("feats", self.feats), ("views", self.counts)):
             yield name, np.concatenate(parts)
+
+    def turn(self, channels: Sequence[str], similarity: Similarity) -> None:
+        """Turn the vectors among the features, named `<vector>_x`, `_y` and `_z`, along with the world."""
+        rotation = similarity.rotation.astype(np.float32)
+        for column, name in enumerate(channels):
+            names = [f"{name[:-2]}_{axis}" for axis in "xyz"]
+            if name.endswith("_x") and set(names) <= set(channels):
+                columns = [column, *(channels.index(other) for other in names[1:])]
+                for feats in self.feats:
+                    feats[:, columns] = (feats[:, columns].astype(np.float32) @ rotation.T).astype(np.float16)
 
     def row(self, frames: int) -> Row:
         """Columns of the stage's table."""

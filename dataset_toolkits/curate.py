@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -34,6 +35,7 @@ class CurateOptions:
         min_visible: mean longest side of a frame's box as a share of the cube that the whole clip is scaled into; the
             floor under what a higher `max_root_motion` lets through.
         max_degenerate: share of the triangles that have no area.
+        clips_per_asset: of the clips that pass, the first so many of each asset; null takes all.
     """
 
     static: bool = False
@@ -43,10 +45,12 @@ class CurateOptions:
     max_root_motion: float = 1.7
     min_visible: float = 0.25
     max_degenerate: float = 0.5
+    clips_per_asset: int | None = None
 
     def __post_init__(self) -> None:
         for field in fields(self):
-            if field.name != "static" and not getattr(self, field.name) >= 0:
+            value = getattr(self, field.name)
+            if field.name != "static" and value is not None and not value >= 0:
                 raise ValueError(f"curate.{field.name} is at least 0, not {getattr(self, field.name)}")
 
 
@@ -61,9 +65,21 @@ def curate(root: Path, options: CurateOptions) -> None:
     for row in read_table(root, "pose"):
         poses.setdefault(row["name"], []).append(row)
     rows = [_row(asset, pose, options) for name, asset in assets.items() for pose in poses[name] or [{"asset": name}]]
+    if options.clips_per_asset is not None:
+        _keep_first(rows, options.clips_per_asset)
     write_table(root, "curate", rows)
     accepted = sum(row["accepted"] for row in rows)
     print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {root / 'tables' / 'curate.parquet'}")
+
+
+def _keep_first(rows: list[Row], count: int) -> None:
+    """Reject all but the first `count` accepted clips of every asset."""
+    taken: Counter[str] = Counter()
+    for row in rows:
+        if row["accepted"]:
+            taken[row["asset"]] += 1
+            if taken[row["asset"]] > count:
+                row |= {"accepted": False, "reasons": f"beyond clips_per_asset {count}"}
 
 
 def _row(asset: Row, pose: Row, options: CurateOptions) -> Row:

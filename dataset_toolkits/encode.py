@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,7 +35,7 @@ class EncodeOptions:
     structure_encoder: str = ""
     sparse_encoder: str = ""
     resolution: int = 64  # of the voxels to encode; features must have been made at it
-    quarter_turns: list[int] = field(default_factory=lambda: [0])  # each: turns of 90 degrees, 0 to 3
+    quarter_turns: list[int] = field(default_factory=lambda: [0])  # of voxelize.frame=clip: turns of 90 degrees, 0 to 3
     device: str = speed_option("cpu")
 
 
@@ -67,23 +68,34 @@ class EncodeStage(Stage):
         ]
 
     def process(self, item: Item, path: Path | None) -> list[Row]:
-        from safetensors import safe_open
         from safetensors.torch import save_file
+
+        assert path is not None
+        tensors: dict[str, Tensor] = {}
+        for number, (coords, feats) in self._voxels(item.name):
+            latents = self._encode(coords, feats, item.inputs["frames"])
+            tensors |= {f"{name}_{number}": value for name, value in latents.items()}
+        save_file(tensors, path)
+        return [{"clip_name": item.name}]
+
+    def _voxels(self, clip: str) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+        """Coords int32 [N, 4] and features [N, F] of each cube of a clip, or of each quarter turn of its only one."""
+        from safetensors import safe_open
 
         from ss4d.data.turns import turn_coords, turn_features
 
         resolution = self.options.resolution
-        with safe_open(artifact_path(self.root, "features", item.name, ".safetensors"), framework="pt") as file:
+        with safe_open(artifact_path(self.root, "features", clip, ".safetensors"), framework="pt") as file:
+            if "similarities" in set(file.keys()):
+                for number in range(len(file.get_tensor("similarities"))):
+                    coords, feats = (file.get_tensor(f"{name}_{resolution}_{number}") for name in ("coords", "feats"))
+                    yield number, (coords.int(), feats.float())
+                return
             coords, feats = (file.get_tensor(f"{name}_{resolution}") for name in ("coords", "feats"))
             channels = json.loads(file.metadata()["channels"])
-        assert path is not None
-        tensors: dict[str, Tensor] = {}
         for turns in self.options.quarter_turns:
             turned = turn_coords(coords.int(), turns, resolution)
-            latents = self._encode(turned, turn_features(feats.float(), channels, turns), item.inputs["frames"])
-            tensors |= {f"{name}_{turns}": value for name, value in latents.items()}
-        save_file(tensors, path)
-        return [{"clip_name": item.name}]
+            yield turns, (turned, turn_features(feats.float(), channels, turns))
 
     def finish(self) -> None:
         done = [item.name for item in self.items() if (record := self.current_record(item)) and record.error is None]
@@ -147,7 +159,7 @@ class EncodeStage(Stage):
             channels, tensors = len(json.loads(file.metadata()["channels"])), set(file.keys())
         if self._sparse_stem:
             self._check_sparse_encoder(self._sparse_stem, channels)
-        if f"coords_{self.options.resolution}" not in tensors:
+        if not {f"coords_{self.options.resolution}", f"coords_{self.options.resolution}_0"} & tensors:
             raise StageError(
                 f"there are no features for encode.resolution = {self.options.resolution}: add it to "
                 "voxelize.resolutions and features.resolutions"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from dataset_toolkits.aggregation import FeatureTable
 from dataset_toolkits.projection import FrameViews, PixelRays, pixel_rays
 from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from ss4d.view_frame import Similarity
 
 if TYPE_CHECKING:
     from dataset_toolkits.extractors import Extractor
@@ -73,21 +74,33 @@ class FeaturesStage(Stage):
         from ss4d.data.views import ViewArchive
 
         assert path is not None
-        source = artifact_path(self.root, "voxelize", item.name, ".safetensors")
-        voxels = {int(name.removeprefix("coords_")): coords for name, coords in load_file(source).items()}
-        clip = {resolution: FeatureTable(resolution) for resolution in self._resolutions(voxels)}
+        voxels = load_file(artifact_path(self.root, "voxelize", item.name, ".safetensors"))
+        cubes = read_cubes(voxels)
+        resolutions = self._resolutions({int(name.split("_")[1]) for name in voxels if name.startswith("coords_")})
+        tables = {f"{size}{cube}": FeatureTable(size) for size in resolutions for cube in cubes}
         archive = ViewArchive(artifact_path(self.root, "render", item.name, ".zip"))
         chosen = draw_views(item.name, archive.index, self.options.views_per_frame)
         for frame, views in enumerate(frames_of(archive, chosen)):
             maps = self.extractor(views)
-            for resolution, table in clip.items():
-                coords = voxels[resolution]
-                table.add(coords[coords[:, 0] == frame], views, maps, self.options.aggregation)
-        tensors = {f"{name}_{table.resolution}": value for table in clip.values() for name, value in table.tensors()}
+            for cube, similarity in cubes.items():
+                moved = views if similarity is None else views.moved(similarity)
+                for size in resolutions:
+                    coords = voxels[f"coords_{size}{cube}"]
+                    coords = coords[coords[:, 0] == frame]
+                    tables[f"{size}{cube}"].add(coords, moved, maps, self.options.aggregation)
+        row: Row = {"clip_name": item.name, "cubes": None if "" in cubes else len(cubes)}
+        for size in resolutions:
+            row |= mean_row([tables[f"{size}{cube}"].row(archive.index.frames) for cube in cubes])
+        tensors: dict[str, NDArray] = {}
+        for cube, similarity in cubes.items():
+            for size in resolutions:
+                table = tables[f"{size}{cube}"]
+                if similarity is not None:
+                    table.turn(self.extractor.channels, similarity)
+                tensors |= {f"{name}_{size}{cube}": value for name, value in table.tensors()}
+        if "similarities" in voxels:
+            tensors["similarities"] = voxels["similarities"]
         save_file(tensors, path, {"channels": json.dumps(self.extractor.channels)})
-        row: Row = {"clip_name": item.name}
-        for table in clip.values():
-            row |= table.row(archive.index.frames)
         return [row]
 
     @cached_property
@@ -106,6 +119,18 @@ class FeaturesStage(Stage):
         if missing := set(chosen) - set(available):
             raise ValueError(f"there are no voxels of {sorted(missing)}: add them to voxelize.resolutions")
         return chosen
+
+
+def read_cubes(voxels: Mapping[str, NDArray]) -> dict[str, Similarity | None]:
+    """The cubes of a voxelised clip: by the ending of their tensors' names, the way there from the cube of the clip."""
+    if "similarities" not in voxels:
+        return {"": None}
+    return {f"_{number}": Similarity.from_matrix(matrix) for number, matrix in enumerate(voxels["similarities"])}
+
+
+def mean_row(rows: Sequence[Row]) -> Row:
+    """The mean of every column."""
+    return {column: sum(row[column] for row in rows) / len(rows) for column in rows[0]}
 
 
 def draw_views(clip: str, index: ViewIndex, count: int | None) -> list[NDArray[np.intp]]:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ss4d.view_frame import Similarity
+
 if TYPE_CHECKING:
     from ss4d.data.views import Cameras
 
@@ -41,6 +43,16 @@ class FrameViews:
     @property
     def size(self) -> int:
         return self.depth.shape[1]
+
+    def moved(self, similarity: Similarity) -> FrameViews:
+        """The same pictures of the world moved into another frame."""
+        from ss4d.data.views import Cameras
+
+        extrinsics = similarity.move_extrinsics(self.cameras.extrinsics).astype(np.float32)
+        directions = (self.rays.directions @ similarity.rotation.T.astype(np.float32)).astype(np.float32)
+        rays = PixelRays(similarity(self.rays.origins).astype(np.float32), directions)
+        depth = (self.depth * np.float32(similarity.scale)).astype(np.float32)
+        return FrameViews(self.rgba, depth, Cameras(extrinsics, self.cameras.intrinsics), rays)
 
 
 def project(points: NDArray[np.floating], cameras: Cameras) -> Projection:

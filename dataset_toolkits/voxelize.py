@@ -6,6 +6,7 @@ A colour per voxel is not stored here: the first three channels of the small ext
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,17 +15,36 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_toolkits.normalize import placement
 from dataset_toolkits.overlap import surface_voxels
 from dataset_toolkits.stage import Item, Row, Stage, artifact_path, read_table
+from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 
 TOLERANCE = 1e-5  # by which rounding may carry a vertex out of the cube
+FRAMES = ("clip", "turned", "view")
 
 
 @dataclass
 class VoxelizeOptions:
-    """Options of the stage voxelize."""
+    """Options of the stage voxelize.
 
-    resolutions: list[int] = field(default_factory=lambda: [64])  # voxels along each side of the cube
+    Attributes:
+        resolutions: voxels along each side of the cube.
+        frame: whose cube it is. "clip" (paper): one for the clip. "turned": one for each conditioning video, the clip
+            turned about the vertical so that the video's camera stands in front, and scaled again. "view": one for
+            each conditioning video, in which the video is what one fixed camera sees (`ss4d.view_frame`).
+        crop: of frame=view: side of the conditioning videos at the cube's centre, in sides of the cube.
+        distance: of frame=view: of the fixed camera from the cube's centre, in sides of the cube.
+    """
+
+    resolutions: list[int] = field(default_factory=lambda: [64])
+    frame: str = "clip"
+    crop: float = 0.8
+    distance: float = 1.4
+
+    def __post_init__(self) -> None:
+        if self.frame not in FRAMES:
+            raise ValueError(f"voxelize.frame is one of {', '.join(FRAMES)}, not {self.frame}")
 
 
 class VoxelizeStage(Stage):
@@ -36,14 +56,22 @@ class VoxelizeStage(Stage):
 
     def items(self) -> list[Item]:
         poses = {row["name"]: row["key"] for row in read_table(self.root, "pose")}
+        rendered: dict[str, Row] = {}  # whose cameras are needed
+        if self.options.frame != "clip":
+            rendered = {
+                row["name"]: {"render": row["key"]}
+                for row in read_table(self.root, "render")
+                if row["status"] == "done"
+            }
         return [
             Item(
                 row["clip_name"],
                 {"pose": poses[row["asset"]]}
-                | {column: row[column] for column in ("asset", "clip", "scale", "centre")},
+                | {column: row[column] for column in ("asset", "clip", "scale", "centre")}
+                | rendered.get(row["clip_name"], {}),
             )
             for row in read_table(self.root, "curate")
-            if row["accepted"]
+            if row["accepted"] and (self.options.frame == "clip" or row["clip_name"] in rendered)
         ]
 
     def process(self, item: Item, path: Path | None) -> list[Row]:
@@ -52,14 +80,42 @@ class VoxelizeStage(Stage):
         assert path is not None
         clip = load_clip(artifact_path(self.root, "pose", item.inputs["asset"], ".safetensors"), item.inputs["clip"])
         vertices = place(clip.vertices, item.inputs["scale"], item.inputs["centre"], item.name)
-        row: Row = {"clip_name": item.name}
-        tensors = {}
+        frames = self._frames(item.name, vertices)
+        row: Row = {"clip_name": item.name, "cubes": len(frames) or None, "outside": None}
+        tensors: dict[str, NDArray] = {}
+        if frames:
+            tensors["similarities"] = np.stack([frame.matrix() for frame in frames])
+            row["outside"] = float(np.mean([_outside(frame(vertices)) for frame in frames]))
         for resolution in self.options.resolutions:
-            coords = voxelize_clip(vertices, clip.triangles, resolution)
-            tensors[f"coords_{resolution}"] = coords
-            row[f"voxels_{resolution}"] = len(coords) / len(vertices)
+            coords = (
+                {"": voxelize_clip(vertices, clip.triangles, resolution)}
+                if not frames
+                else {
+                    f"_{number}": voxelize_clip(frame(vertices), clip.triangles, resolution)
+                    for number, frame in enumerate(frames)
+                }
+            )
+            tensors |= {f"coords_{resolution}{name}": value for name, value in coords.items()}
+            row[f"voxels_{resolution}"] = sum(map(len, coords.values())) / len(vertices) / len(coords)
         save_file(tensors, path)
         return [row]
+
+    def _frames(self, clip: str, vertices: NDArray[np.float64]) -> list[Similarity]:
+        """From the cube of the clip to that of each conditioning video; none where voxels are those of the clip."""
+        from ss4d.data.views import ViewArchive
+
+        options = self.options
+        if options.frame == "clip":
+            return []
+        views = ViewArchive(artifact_path(self.root, "render", clip, ".zip")).index.cond
+        if options.frame == "turned":
+            return [turned_frame(view.azimuth, vertices) for view in views]
+        frame = ViewFrame(options.crop, options.distance)
+        cameras = [(np.array(view.extrinsics), np.array(view.intrinsics)) for view in views]
+        return [
+            view_similarity(frame, extrinsics, intrinsics, object_depth(frame, vertices, extrinsics, intrinsics))
+            for extrinsics, intrinsics in cameras
+        ]
 
 
 @dataclass(frozen=True)
@@ -100,6 +156,21 @@ def place(vertices: NDArray[np.float32], scale: float, centre: Sequence[float], 
             f"{placed[frame, vertex].tolist()}; run the stage curate again"
         )
     return np.clip(placed, -0.5, 0.5)
+
+
+def turned_frame(azimuth: float, vertices: NDArray[np.float64]) -> Similarity:
+    """The clip, `vertices` [T, V, 3], turned about the vertical so that a camera at `azimuth` degrees stands in front;
+    centred and scaled to the cube again."""
+    angle = -math.radians(azimuth)
+    rotation = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1.0]])
+    turned = (vertices @ rotation.T).reshape(-1, 3)
+    placed = placement(turned.min(axis=0).tolist(), turned.max(axis=0).tolist())
+    return Similarity(placed.scale, rotation, -placed.scale * np.array(placed.centre))
+
+
+def _outside(vertices: NDArray[np.float64]) -> float:
+    """Share of vertices [T, V, 3] outside of the cube."""
+    return float((np.abs(vertices) > 0.5).any(axis=-1).mean())
 
 
 def voxelize_clip(vertices: NDArray[np.float64], triangles: NDArray[np.int32], resolution: int) -> NDArray[np.int16]:

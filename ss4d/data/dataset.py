@@ -37,12 +37,31 @@ def to_device(batch: Any, device: torch.device) -> Any:
     raise TypeError(f"a batch cannot hold a {type(batch).__name__}")
 
 
+@dataclass(frozen=True)
+class Cube:
+    """The cube that voxels are in: that of conditioning video `view`; None: the clip's own after quarter `turns`."""
+
+    view: int | None
+    turns: int
+
+    @property
+    def suffix(self) -> str:
+        """Ending of names in the artifacts of voxelize and features."""
+        return "" if self.view is None else f"_{self.view}"
+
+    @property
+    def number(self) -> int:
+        """Of its latents in the artifacts of encode."""
+        return self.turns if self.view is None else self.view
+
+
 class WindowDataset(Dataset[Any]):
     """Samples cut from prepared clips. It is indexed by `Window`; `TokenBatchSampler` draws those.
 
     Args:
         clips: opened with this class' `stages`.
-        quarter_turns: yaw augmentation: the turns a sample's own is drawn from (`ss4d.data.turns`).
+        quarter_turns: yaw augmentation: the turns a sample's own is drawn from (`ss4d.data.turns`); of clips that have
+            a cube for each conditioning video, one of these is drawn instead.
     """
 
     stages: ClassVar[tuple[str, ...]]  # of the toolkit, whose files are read
@@ -58,8 +77,12 @@ class WindowDataset(Dataset[Any]):
         """Tokens of a mean frame of each clip: voxels, or cells where the model works on a dense grid."""
         return [clip.voxels for clip in self.clips.clips]
 
-    def draw_turn(self, generator: np.random.Generator) -> int:
-        return self.quarter_turns[int(generator.integers(len(self.quarter_turns)))]
+    def draw_cube(self, clip: int, generator: np.random.Generator) -> Cube:
+        """Which cube of a clip a sample is of, and how it is turned."""
+        cubes = self.clips.clips[clip].cubes
+        if cubes is not None:
+            return Cube(int(generator.integers(cubes)), 0)
+        return Cube(None, self.quarter_turns[int(generator.integers(len(self.quarter_turns)))])
 
     @abstractmethod
     def __getitem__(self, window: Window) -> Any:

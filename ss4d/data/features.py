@@ -16,6 +16,7 @@ from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
 from ss4d.data.views import ViewArchive
 from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
+from ss4d.view_frame import Similarity
 
 
 @dataclass
@@ -54,17 +55,21 @@ class FeatureDataset(WindowDataset):
 
     def __getitem__(self, window: Window) -> FeatureSample:
         resolution, generator = self.clips.resolution, window.generator()
-        turns = self.draw_turn(generator)
+        cube = self.draw_cube(window.clip, generator)
         file, pictures = self.clips.artifact(window.clip, "features"), self.clips.pictures(window.clip)
-        voxels = file.voxels(f"coords_{resolution}", f"feats_{resolution}", window.frames)
+        names = (f"coords_{resolution}{cube.suffix}", f"feats_{resolution}{cube.suffix}")
+        voxels = file.voxels(*names, window.frames)
         voxels = replace(
             voxels,
-            coords=turn_coords(voxels.coords, turns, resolution),
-            values=turn_features(voxels.values, json.loads(file.metadata()["channels"]), turns),
+            coords=turn_coords(voxels.coords, cube.turns, resolution),
+            values=turn_features(voxels.values, json.loads(file.metadata()["channels"]), cube.turns),
         )
         targets = [draw_target(pictures, frame, generator) for frame in window.frames]
         for target in targets:
-            target.extrinsics = turn_extrinsics(target.extrinsics, turns)
+            target.extrinsics = turn_extrinsics(target.extrinsics, cube.turns)
+            if cube.view is not None:
+                similarity = Similarity.from_matrix(file.frames("similarities", [cube.view])[0].numpy())
+                target.extrinsics = torch.from_numpy(similarity.move_extrinsics(target.extrinsics.numpy())).float()
         return FeatureSample(voxels, targets)
 
     @staticmethod

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
-from ss4d.data.dataset import BatchSize, WindowDataset
+from ss4d.data.dataset import BatchSize, Cube, WindowDataset
 from ss4d.data.masking import MaskingSettings, mask_video
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.recolor import recolor_video
@@ -54,7 +54,7 @@ class SparseLatentBatch:
 
 
 class LatentDataset(WindowDataset):
-    """Base of the two: the turn that was encoded decides which videos show its front.
+    """Base of the two: the cube that was encoded decides which video is its condition.
 
     Args:
         masking: of the conditioning videos; None leaves them as they are. It has no influence on the other choices.
@@ -73,38 +73,50 @@ class LatentDataset(WindowDataset):
         super().__init__(clips, quarter_turns)
         self.masking, self.recolor = masking, recolor
 
-    def conditioning(self, window: Window, turns: int, generator: np.random.Generator) -> Tensor:
-        """A random conditioning video of the side that `turns` quarter turns bring to the front, masked last of all.
+    def conditioning(self, window: Window, cube: Cube, generator: np.random.Generator) -> Tensor:
+        """The conditioning video of a cube, masked last of all: its own, or a random one of the side that its quarter
+        turns bring to the front.
 
         Raises:
             ValueError: none was rendered.
         """
-        pictures, yaw = self.clips.pictures(window.clip), -90 * turns % 360
-        matching = [view for view, camera in enumerate(pictures.index.cond) if camera.yaw is not None and camera.yaw % 360 == yaw]
+        pictures = self.clips.pictures(window.clip)
+        view = self._front_view(pictures, cube.turns, generator) if cube.view is None else cube.view
+        images = images_on_black(pictures, view, window.frames)
+        if self.recolor and generator.random() < self.recolor:
+            images = recolor_video(images, generator)
+        return images if self.masking is None else mask_video(images, self.masking, generator)
+
+    def _front_view(self, pictures: ViewArchive, turns: int, generator: np.random.Generator) -> int:
+        """A random one of the conditioning videos of the side that `turns` quarter turns bring to the front."""
+        yaw = -90 * turns % 360
+        matching = [
+            view
+            for view, camera in enumerate(pictures.index.cond)
+            if camera.yaw is not None and camera.yaw % 360 == yaw
+        ]
         if not matching:
             yaws = sorted({camera.yaw for camera in pictures.index.cond if camera.yaw is not None})
             raise ValueError(
                 f"{pictures.path} has conditioning videos of yaw {yaws}, but quarter turn {turns} needs {yaw}: "
                 "render them, or leave the turn out of data.quarter_turns"
             )
-        images = images_on_black(pictures, matching[int(generator.integers(len(matching)))], window.frames)
-        if self.recolor and generator.random() < self.recolor:
-            images = recolor_video(images, generator)
-        return images if self.masking is None else mask_video(images, self.masking, generator)
+        return matching[int(generator.integers(len(matching)))]
 
 
 class StructureLatentDataset(LatentDataset):
     """Samples and batches are `StructureLatents`."""
 
     def frame_tokens(self) -> list[float]:
-        side = self.clips.artifact(0, "encode").shape(f"structure_mean_{self.quarter_turns[0]}")[-1]
+        cube = self.draw_cube(0, np.random.default_rng(0))
+        side = self.clips.artifact(0, "encode").shape(f"structure_mean_{cube.number}")[-1]
         return [float(side**3)] * len(self.clips)
 
     def __getitem__(self, window: Window) -> StructureLatents:
         generator = window.generator()
-        turns = self.draw_turn(generator)
-        latents = self.clips.artifact(window.clip, "encode").frames(f"structure_mean_{turns}", window.frames)
-        return StructureLatents(latents, self.conditioning(window, turns, generator))
+        cube = self.draw_cube(window.clip, generator)
+        latents = self.clips.artifact(window.clip, "encode").frames(f"structure_mean_{cube.number}", window.frames)
+        return StructureLatents(latents, self.conditioning(window, cube, generator))
 
     @staticmethod
     def collate(samples: Sequence[StructureLatents]) -> StructureLatents:
@@ -118,10 +130,10 @@ class SparseLatentDataset(LatentDataset):
 
     def __getitem__(self, window: Window) -> SparseLatents:
         generator = window.generator()
-        turns = self.draw_turn(generator)
+        cube = self.draw_cube(window.clip, generator)
         file = self.clips.artifact(window.clip, "encode")
-        latents = file.voxels(f"coords_{turns}", f"sparse_mean_{turns}", window.frames)
-        return SparseLatents(latents, self.conditioning(window, turns, generator))
+        latents = file.voxels(f"coords_{cube.number}", f"sparse_mean_{cube.number}", window.frames)
+        return SparseLatents(latents, self.conditioning(window, cube, generator))
 
     @staticmethod
     def collate(samples: Sequence[SparseLatents]) -> SparseLatentBatch:

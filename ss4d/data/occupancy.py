@@ -36,8 +36,10 @@ class OccupancyDataset(WindowDataset):
 
     def __getitem__(self, window: Window) -> Occupancy:
         resolution = self.clips.resolution
-        coords = self.clips.artifact(window.clip, "features").coords(f"coords_{resolution}", window.frames)
-        coords = turn_coords(coords, self.draw_turn(window.generator()), resolution)
+        cube = self.draw_cube(window.clip, window.generator())
+        file = self.clips.artifact(window.clip, "features")
+        coords = file.coords(f"coords_{resolution}{cube.suffix}", window.frames)
+        coords = turn_coords(coords, cube.turns, resolution)
         return Occupancy(occupancy_grid(coords, len(window.frames), resolution))
 
     @staticmethod

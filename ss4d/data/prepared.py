@@ -29,6 +29,8 @@ class Clip:
     category: str | None
     frames: int
     voxels: float  # mean number a frame, of those that a camera sees
+    group: str | None = None  # near-duplicates share one
+    cubes: int | None = None  # one for each conditioning video, where voxels are in frames of these; None: the clip's
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class PreparedSet:
                 category=row["category"],
                 frames=done["render"][name]["frames"],
                 voxels=_voxels(root, done["features"][name], resolution),
+                group=row["group"],
+                cubes=done["features"][name].get("cubes"),
             )
             for row in wanted
             if all((name := row["clip_name"]) in rows for rows in done.values())
