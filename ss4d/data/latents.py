@@ -24,7 +24,7 @@ class StructureLatents:
     """Structure latents and conditioning images; in a batch both have [B, ...] in front."""
 
     latents: Tensor  # float32 [T, C, r, r, r], means of the posterior
-    images: Tensor  # float32 [T, 3, S, S] on black, in [0, 1]
+    images: Tensor  # float32 [T, 4, S, S], premultiplied RGBA in [0, 1]
 
     @property
     def size(self) -> BatchSize:
@@ -43,7 +43,7 @@ class SparseLatents:
 
 @dataclass
 class SparseLatentBatch:
-    """`images` float32 [B, T, 3, S, S]."""
+    """`images` float32 [B, T, 4, S, S], premultiplied RGBA."""
 
     latents: SparseTensor
     images: Tensor
@@ -82,7 +82,7 @@ class LatentDataset(WindowDataset):
         """
         pictures = self.clips.pictures(window.clip)
         view = self._front_view(pictures, cube.turns, generator) if cube.view is None else cube.view
-        images = images_on_black(pictures, view, window.frames)
+        images = premultiplied(pictures, view, window.frames)
         if self.recolor and generator.random() < self.recolor:
             images = recolor_video(images, generator)
         return images if self.masking is None else mask_video(images, self.masking, generator)
@@ -141,7 +141,8 @@ class SparseLatentDataset(LatentDataset):
         return SparseLatentBatch(latents, torch.stack([sample.images for sample in samples]))
 
 
-def images_on_black(pictures: ViewArchive, view: int, frames: Sequence[int]) -> Tensor:
-    """Frames of a conditioning video as the models see them: float32 [T, 3, S, S] in [0, 1], over black."""
+def premultiplied(pictures: ViewArchive, view: int, frames: Sequence[int]) -> Tensor:
+    """Frames of a conditioning video as the models see them: float32 [T, 4, S, S] in [0, 1], colours over black and
+    alpha."""
     rgba = torch.tensor(np.stack([pictures.cond(view, frame) for frame in frames])).float() / 255
-    return (rgba[..., :3] * rgba[..., 3:]).movedim(-1, -3)
+    return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1).movedim(-1, -3)

@@ -53,7 +53,7 @@ def mask_video(images: Tensor, settings: MaskingSettings, generator: np.random.G
     """A clip with occluders and motion blur, or as it is: whether, and what, is drawn from the generator.
 
     Args:
-        images: float32 [T, 3, S, S] in [0, 1], on black.
+        images: float32 [T, 3 or 4, S, S] in [0, 1], on black; alpha is covered and blurred as colours are.
 
     Returns:
         The same shape and range; the input itself where nothing is drawn.

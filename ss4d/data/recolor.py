@@ -14,7 +14,7 @@ def recolor_video(images: Tensor, generator: np.random.Generator) -> Tensor:
     """The channels in another order, each darker by a gain and bent by a gamma, alike in all frames (not in the paper).
 
     Args:
-        images: float32 [T, 3, S, S] in [0, 1], on black, which stays black.
+        images: float32 [T, 3 or 4, S, S] in [0, 1], on black, which stays black; alpha stays what it is.
 
     Returns:
         The same shape and range.
@@ -23,4 +23,4 @@ def recolor_video(images: Tensor, generator: np.random.Generator) -> Tensor:
     bound = np.log(LARGEST_GAMMA)
     gamma = torch.from_numpy(np.exp(generator.uniform(-bound, bound, 3))).float()[:, None, None]
     gain = torch.from_numpy(generator.uniform(LEAST_GAIN, 1, 3)).float()[:, None, None]
-    return gain * images[:, order] ** gamma
+    return torch.cat([gain * images[:, order] ** gamma, images[:, 3:]], dim=1)

@@ -28,6 +28,7 @@ class PatchImageEncoder(nn.Module):
     Args:
         image_size: height and width of the input in pixels.
         patch_size: height and width of a patch; one token each.
+        in_channels: 3, or 4 to take in alpha besides.
     """
 
     def __init__(
@@ -38,20 +39,22 @@ class PatchImageEncoder(nn.Module):
         num_blocks: int,
         num_heads: int,
         mlp_ratio: float = 4,
+        in_channels: int = 3,
     ):
         super().__init__()
         if image_size % patch_size:
             raise ValueError(f"image_size = {image_size} does not divide into patches of {patch_size}")
-        self.image_size = image_size
-        self.patch = nn.Conv2d(3, channels, patch_size, stride=patch_size)
+        self.image_size, self.in_channels = image_size, in_channels
+        self.patch = nn.Conv2d(in_channels, channels, patch_size, stride=patch_size)
         self.position = nn.Parameter(0.02 * torch.randn((image_size // patch_size) ** 2, channels))
         self.blocks = nn.ModuleList(SelfBlock(channels, num_heads, mlp_ratio) for _ in range(num_blocks))
         self.norm = LayerNorm32(channels, elementwise_affine=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """sRGB images [N, 3, S, S] in [0, 1], black outside the object -> tokens [N, L, D]."""
-        if images.shape[1:] != (3, self.image_size, self.image_size):
-            raise ValueError(f"images must be [N, 3, {self.image_size}, {self.image_size}], got {list(images.shape)}")
+        """sRGB images [N, 3, S, S] in [0, 1], black outside the object (4: and alpha) -> tokens [N, L, D]."""
+        wanted = (self.in_channels, self.image_size, self.image_size)
+        if images.shape[1:] != wanted:
+            raise ValueError(f"images must be [N, {', '.join(map(str, wanted))}], got {list(images.shape)}")
         tokens = self.patch(2 * images - 1).flatten(2).transpose(1, 2) + self.position
         count, length = tokens.shape[:2]
         plan = SelfAttentionPlan(Segments([length] * count))

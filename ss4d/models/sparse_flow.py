@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ss4d.models.base import check_choice, num_heads_of, zero
 from ss4d.models.compnet import CompNet, FrameTime, pair_means, token_layout
+from ss4d.models.projection import PixelProjection
 from ss4d.nn import (
     Condition,
     FrameRotation,
@@ -32,6 +33,8 @@ class SparseFlow(CompNet):
     Args:
         expand_self_attn: temporal alignment (paper Eq. 2). Off, every frame is alone, which with conv_type "3D"
             is TRELLIS.
+        projection: crop and distance of the frame of the view that voxels are in; then pixels of the input are added
+            to the voxels that project there (`ss4d.models.projection`).
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class SparseFlow(CompNet):
         expand_self_attn: bool = True,
         conv_type: str = "3D_1D",
         rope_base: float = 10000.0,
+        projection: Mapping[str, float] | None = None,
     ):
         super().__init__(
             model_channels,
@@ -82,6 +86,7 @@ class SparseFlow(CompNet):
         self.adaLN_modulation = modulation(model_channels, 6) if share_mod else None
         end_channels = io_block_channels[0] if io_block_channels else model_channels
         self.input_layer = nn.Linear(in_channels, end_channels)
+        self.projection = None if projection is None else PixelProjection(projection, end_channels)
         self.blocks = nn.ModuleList(
             ModulatedCrossBlock(
                 model_channels, cond_channels, heads, mlp_ratio, qk_rms_norm, qk_rms_norm_cross, share_mod
@@ -97,8 +102,10 @@ class SparseFlow(CompNet):
         shared = [] if self.adaLN_modulation is None else [self.adaLN_modulation]
         return [*self.ends(), self.blocks, *shared]
 
-    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> SparseTensor:
+    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None, pixels: Tensor | None = None) -> SparseTensor:
         """x: latents of B videos; t [B, T] = 1000 x time; cond [B, T, L, D] -> velocity, rows in x's order.
+
+        `pixels` [B, T, 4, S, S], premultiplied RGBA in [0, 1], are what a model with `projection` looks up.
 
         T is the longest video's frame count; entries past the end of a shorter video are ignored. `cond` None is
         the unconditional branch (what a condition of zeros gives, without the work).
@@ -107,7 +114,10 @@ class SparseFlow(CompNet):
             ValueError: shapes that do not fit the model or each other.
         """
         frames = self._frames(x, t, cond)
-        h = x.replace(self.input_layer(x.feats).to(self.dtype))
+        h = self.input_layer(x.feats)
+        if self.projection is not None and pixels is not None:
+            h = h + self._projected(self.projection, x, pixels)
+        h = x.replace(h.to(self.dtype))
         emb = self.t_embedder(t).to(self.dtype)
         time = FrameTime([emb, pair_means(emb, frames)])
         h, skips, fine = self.compress(h, time)
@@ -125,6 +135,15 @@ class SparseFlow(CompNet):
         for block in self.blocks:
             feats = self.run_block(block, feats, table, condition, layout, plan)
         return h.replace(feats)
+
+    def _projected(self, projection: PixelProjection, x: SparseTensor, pixels: Tensor) -> Tensor:
+        """What the input shows at every voxel, [N, C]."""
+        row = x.coords[:, 0].long() * pixels.shape[1] + x.coords[:, 1].long()
+        order = row.argsort(stable=True)
+        counts = torch.bincount(row, minlength=pixels.shape[0] * pixels.shape[1]).tolist()
+        centres = (x.coords[:, 2:].float() + 0.5) / self.resolution - 0.5
+        sampled = projection.sparse(pixels.flatten(0, 1), centres[order], counts)
+        return torch.zeros_like(sampled).index_copy(0, order, sampled)
 
     def _plan(self, geometry: Geometry, frames: int) -> SelfAttentionPlan:
         if not self.expand_self_attn:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ss4d.models.base import TorsoModel, check_choice, num_heads_of, zero
+from ss4d.models.projection import PixelProjection, grid_points
 from ss4d.nn import (
     Condition,
     FrameRotation,
@@ -21,6 +22,8 @@ from ss4d.nn import (
 from ss4d.nn.blocks import modulation
 from ss4d.segments import Segments
 
+PROJECTED_POINTS, PROJECTED_CHANNELS = 16, 12  # along one side of the cube; of each
+
 
 class StructureFlow(TorsoModel):
     """v(x_t, t, image) on latents [B, T, C, R, R, R].
@@ -32,6 +35,8 @@ class StructureFlow(TorsoModel):
             Off, every frame is alone, which is TRELLIS.
         window_size: frames of a temporal window; odd blocks shift by half of it. None: the whole clip.
         insert_temporal: the released variant with separate temporal attention layers.
+        projection: crop and distance of the frame of the view that latents are in; then pixels of the input are
+            added to the tokens that project there (`ss4d.models.projection`).
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class StructureFlow(TorsoModel):
         window_size: int | None = None,
         insert_temporal: bool = False,
         rope_base: float = 10000.0,
+        projection: Mapping[str, float] | None = None,
     ):
         super().__init__()
         check_choice("pe_mode", pe_mode, ("rope_t", "ape"))
@@ -90,6 +96,11 @@ class StructureFlow(TorsoModel):
             )
             for _ in range(num_blocks)
         )
+        self.projection = None
+        if projection is not None:
+            points = grid_points(resolution // patch_size, PROJECTED_POINTS // (resolution // patch_size))
+            self.register_buffer("projection_points", points, persistent=False)
+            self.projection = PixelProjection(projection, model_channels, points.shape[1], PROJECTED_CHANNELS)
         self.norm = LayerNorm32(model_channels, elementwise_affine=False, eps=1e-5)
         self.out_layer = zero(nn.Linear(model_channels, out_channels * patch_size**3))
         if use_fp16:
@@ -98,8 +109,10 @@ class StructureFlow(TorsoModel):
     def torso(self) -> Iterable[nn.Module]:
         return [self.blocks] if self.adaLN_modulation is None else [self.blocks, self.adaLN_modulation]
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None, pixels: Tensor | None = None) -> Tensor:
         """x [B, T, C, R, R, R], t [B, T] = 1000 x time, cond [B, T, L, D] -> velocity like x.
+
+        `pixels` [B, T, 4, S, S], premultiplied RGBA in [0, 1], are what a model with `projection` looks up.
 
         `cond` None is the unconditional branch (what a condition of zeros gives, without the work).
 
@@ -110,7 +123,10 @@ class StructureFlow(TorsoModel):
         videos, frames = x.shape[:2]
         tokens = self.patchify(x)  # [B * T, M, p^3 C]
         tokens_per_frame = tokens.shape[1]
-        h = (self.input_layer(tokens) + self.pos_emb).to(self.dtype).flatten(0, 1)
+        h = self.input_layer(tokens) + self.pos_emb
+        if self.projection is not None and pixels is not None:
+            h = h + self.projection.dense(pixels.flatten(0, 1), self.projection_points)
+        h = h.to(self.dtype).flatten(0, 1)
         time = self.t_embedder(t.flatten()).to(self.dtype)
         if self.adaLN_modulation is not None:
             time = self.adaLN_modulation(time)

@@ -114,6 +114,20 @@ class StructureVAEObjective(Objective):
         return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "kl": kl, "iou": iou})
 
 
+@dataclass
+class ImageCondition:
+    """What a flow takes of the input: tokens [B, T, L, D], and pixels [B, T, 4, S, S] for those that project."""
+
+    tokens: Tensor
+    pixels: Tensor
+
+
+def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:
+    """Tokens [B, T, L, D] of premultiplied RGBA images [B, T, 4, S, S]."""
+    flat = images.flatten(0, 1)
+    return encoder(flat[:, : getattr(encoder, "in_channels", 3)]).unflatten(0, images.shape[:2])
+
+
 class FlowObjective(Objective):
     """Conditional flow matching (paper §3), conditioned on the images of a clip.
 
@@ -125,11 +139,12 @@ class FlowObjective(Objective):
     def prepare(self, clips: PreparedSet) -> None:
         self.model("image_encoder")
 
-    def condition(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Tokens [B, T, L, D] of images [B, T, 3, S, S], zero for a share of the windows."""
-        cond = self.model("image_encoder")(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    def condition(self, images: Tensor, generator: torch.Generator) -> ImageCondition:
+        """The condition of images [B, T, 4, S, S], zero for a share of the windows."""
+        cond = encode_images(self.model("image_encoder"), images)
         keep = torch.rand(len(images), generator=generator, device=images.device) >= self.options["drop_condition"]
-        return cond * keep[:, None, None, None].to(cond.dtype)
+        keep = keep[:, None, None, None]
+        return ImageCondition(cond * keep.to(cond.dtype), images * keep[..., None])
 
     def times(self, num_videos: int, generator: torch.Generator) -> Tensor:
         """One time a video, [B]: all frames of a clip are denoised together."""
@@ -160,7 +175,7 @@ class StructureFlowObjective(FlowObjective):
         cond, t = self.condition(batch.images, generator), self.times(len(x0), generator)
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         times = 1000 * t[:, None].expand(-1, x0.shape[1])
-        velocity = self.models["flow"](self.path.sample(x0, noise, t), times, cond).float()
+        velocity = self.models["flow"](self.path.sample(x0, noise, t), times, cond.tokens, cond.pixels).float()
         error = (velocity - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
         return flow_loss(error, t)
 
@@ -243,7 +258,7 @@ class SparseFlowObjective(FlowObjective):
         video = x0.coords[:, 0].long()
         x_t = x0.replace(self.path.sample(x0.feats, noise, t[video]))
         times = 1000 * t[:, None].expand(-1, x0.num_frames[0])
-        velocity = self.models["flow"](x_t, times, cond).feats.float()
+        velocity = self.models["flow"](x_t, times, cond.tokens, cond.pixels).feats.float()
         error = (velocity - self.path.velocity(x0.feats, noise)).square().mean(1)
         per_video = torch.zeros_like(t).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
         return flow_loss(per_video, t)

@@ -27,6 +27,7 @@ from ss4d.training.objectives import (
     SparseVAEObjective,
     StructureFlowObjective,
     StructureVAEObjective,
+    encode_images,
     over,
 )
 
@@ -82,12 +83,12 @@ def _structure_vae(models: Mapping[str, nn.Module] | nn.ModuleDict, batch: Occup
 def _structure_flow(objective: StructureFlowObjective, batch: StructureLatents, generator: torch.Generator) -> Preview:
     decoder = _decoder(objective, "structure_decoder", batch.latents.device)
     x0, images = batch.latents[:VIDEOS], batch.images[:VIDEOS]
-    cond = objective.model("image_encoder")(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    cond = encode_images(objective.model("image_encoder"), images)
     noise = torch.randn(x0.shape, generator=generator, device=x0.device)
 
     def velocity(x: Tensor, t: float, conditional: bool) -> Tensor:
         times = torch.full(x.shape[:2], 1000 * t, device=x.device)
-        return objective.models["flow"](x, times, cond if conditional else None).float()
+        return objective.models["flow"](x, times, *((cond, images) if conditional else (None, None))).float()
 
     made = decoder(euler_sample(velocity, noise, SAMPLER)) > 0
     return _structures(images, decoder(x0) > 0, made)
@@ -111,16 +112,19 @@ def _sparse_vae(objective: SparseVAEObjective, batch: FeatureBatch) -> Preview:
 def _sparse_flow(objective: SparseFlowObjective, batch: SparseLatentBatch, generator: torch.Generator) -> Preview:
     decoder, latents = _decoder(objective, "gaussian_decoder", batch.latents.device), batch.latents.video(0)
     images = batch.images[:1]
-    cond = objective.model("image_encoder")(images.flatten(0, 1)).unflatten(0, images.shape[:2])
+    cond = encode_images(objective.model("image_encoder"), images)
     noise = torch.randn(latents.feats.shape, generator=generator, device=latents.device)
     mean, std = (value.to(latents.device) for value in (objective.normalisation.mean, objective.normalisation.std))
 
     def velocity(feats: Tensor, t: float, conditional: bool) -> Tensor:
         times = torch.full(images.shape[:2], 1000 * t, device=feats.device)
-        return objective.models["flow"](latents.replace(feats), times, cond if conditional else None).feats.float()
+        condition = (cond, images) if conditional else (None, None)
+        return objective.models["flow"](latents.replace(feats), times, *condition).feats.float()
 
     made = decoder(latents.replace(euler_sample(velocity, noise, SAMPLER) * std + mean))[0]
-    rows = [torch.cat([_tile(images[0]), _renderings(sequence)], dim=3) for sequence in (decoder(latents)[0], made)]
+    rows = [
+        torch.cat([_tile(images[0, :, :3]), _renderings(sequence)], dim=3) for sequence in (decoder(latents)[0], made)
+    ]
     return Preview(_picture(rows))
 
 
@@ -136,7 +140,7 @@ def _structures(images: Tensor | None, truth: Tensor, made: Tensor) -> Preview:
     """Silhouettes from the front, the side and above of grids [B, T, 1, R, R, R], truth and then result."""
     rows = []
     for index in range(len(truth)):
-        parts = [] if images is None else [_tile(images[index])]
+        parts = [] if images is None else [_tile(images[index, :, :3])]
         for grid in (truth[index, :, 0], made[index, :, 0]):
             for axis in (2, 1, 3):  # along y, x and z
                 shadow = grid.float().mean(axis).mul(4).clamp(max=1)

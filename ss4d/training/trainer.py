@@ -224,7 +224,7 @@ class Trainer:
         held_out = validation_set(self.objective, phase)
         if self.monitor is not None and phase.data.masking.probability:
             batch = next(iter(batch_loader(open_dataset(self.objective.dataset, phase.data), phase.data, self.seed)))
-            self.monitor.pictures(phase.start, "masking", contact_sheet(batch.images[:4])[None])
+            self.monitor.pictures(phase.start, "masking", contact_sheet(batch.images[:4, :, :3])[None])
         return to_device(first_batch(held_out, phase), self.world.device)
 
     def _preview(self, phase: Phase, batch: Any) -> None:
