@@ -80,7 +80,9 @@ def _intersect(rays: PixelRays, corners: NDArray[np.float64]) -> NDArray[np.floa
     return np.where(inside, beyond @ edge2 / safe, np.inf)
 
 
-def write_scene(root: Path, name: str, frames: Sequence[Scene], cameras: Cameras, size: int) -> None:
+def write_scene(
+    root: Path, name: str, frames: Sequence[Scene], cameras: Cameras, size: int, cond: Cameras | None = None
+) -> None:
     """A data set of one asset `name` with one clip "move", up to the stage render: boxes with equally many triangles,
     stored at ten times their size and off centre."""
     clip, centre, scale = f"{name}__move", [1.0, 2.0, 3.0], 0.1
@@ -90,22 +92,30 @@ def write_scene(root: Path, name: str, frames: Sequence[Scene], cameras: Cameras
         (root / folder).mkdir(parents=True, exist_ok=True)
     tensors = {"triangles": triangles, "vertices_0": 7 + vertices, "vertices_1": vertices}
     save_file(tensors, root / "pose" / f"{name}.safetensors", {"clips": json.dumps(["other", "move"])})
-    views = [
-        View(extrinsics.tolist(), intrinsics.tolist(), azimuth=0, elevation=0, fov=40, radius=2)
-        for extrinsics, intrinsics in zip(cameras.extrinsics, cameras.intrinsics, strict=True)
-    ]
-    index = ViewIndex(len(frames), size, size, scale, centre, [1.0, 3.0], views, [])
+    index = ViewIndex(len(frames), size, size, scale, centre, [1.0, 3.0], _views(cameras), _views(cond))
     with ViewArchiveWriter(root / "render" / f"{clip}.zip", index) as archive:
         for frame, scene in enumerate(frames):
             pictures = render(scene, cameras, size)
-            for view in range(len(views)):
+            for view in range(len(index.views)):
                 archive.add_view(view, frame, pictures.rgba[view], pictures.depth[view])
+            for view, rgba in enumerate(render(scene, cond, size).rgba if cond else []):
+                archive.add_cond(view, frame, rgba)
     done = {"status": "done", "error": None}
     write_table(root, "pose", [{"name": name, "key": "p", **done, "asset": name, "clip": "move", "clip_name": clip}])
     curate = {"asset": name, "clip": "move", "clip_name": clip, "scale": scale, "centre": centre, "split": "train"}
+    curate |= {"asset_id": name, "category": None, "group": name}
     rejected = {**curate, "clip": "other", "clip_name": f"{name}__other"}
     write_table(root, "curate", [{**curate, "accepted": True}, {**rejected, "accepted": False}])
     write_table(root, "render", [{"name": clip, "key": "r", **done, "clip_name": clip, "frames": len(frames)}])
+
+
+def _views(cameras: Cameras | None) -> list[View]:
+    if cameras is None:
+        return []
+    return [
+        View(extrinsics.tolist(), intrinsics.tolist(), azimuth=0, elevation=0, fov=40, radius=2)
+        for extrinsics, intrinsics in zip(cameras.extrinsics, cameras.intrinsics, strict=True)
+    ]
 
 
 def run(stage: Stage) -> list[Row]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,8 @@ from ss4d.config import build_section
 from ss4d.data.dataset import WindowDataset
 from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
-from ss4d.data.prepared import PreparedSet
-from ss4d.data.sampler import BatchSettings, TokenBatchSampler, category_weights
+from ss4d.data.prepared import Clip, PreparedSet
+from ss4d.data.sampler import BatchSettings, ClipWeights, TokenBatchSampler
 
 
 @dataclass
@@ -28,6 +29,8 @@ class DataSettings(BatchSettings):
     resolution: int
     quarter_turns: Sequence[int]
     category_weight: Mapping[str, float] | None
+    static_weight: float
+    group_cap: float | None
     workers: int
     recolor: float
     masking: MaskingSettings  # made here where the section of the config is given
@@ -44,6 +47,10 @@ class DataSettings(BatchSettings):
         for name in ("max_stride", "tokens_per_batch", "max_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} = {getattr(self, name)} must be at least 1")
+        self.clip_weights()
+
+    def clip_weights(self) -> ClipWeights:
+        return ClipWeights(self.category_weight or {}, self.static_weight, self.group_cap)
 
 
 def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDataset:
@@ -57,9 +64,22 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
             f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0"
         )
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
+    _note_what_is_left_out(clips.clips, settings)
     if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
     return kind(clips, settings.quarter_turns)
+
+
+def _note_what_is_left_out(clips: Sequence[Clip], settings: DataSettings) -> None:
+    """Warn of weights that do nothing, and of clips that are too short for every window."""
+    if absent := settings.clip_weights().absent(clips):
+        warnings.warn(f"data.category_weight: no clip is of category {', '.join(absent)}", stacklevel=3)
+    short = sum(clip.frames < min(settings.frames) for clip in clips)
+    if short:
+        warnings.warn(
+            f"{short} of {len(clips)} clips have fewer than {min(settings.frames)} frames and are left out",
+            stacklevel=3,
+        )
 
 
 def batch_loader(
@@ -67,7 +87,7 @@ def batch_loader(
 ) -> DataLoader[Any]:
     """This rank's endless batches from place `start` of the run on, the same for any number of workers."""
     clips = dataset.clips.clips
-    weights = category_weights(clips, settings.category_weight or {})
+    weights = settings.clip_weights().of(clips)
     sampler = TokenBatchSampler(clips, dataset.frame_tokens(), weights, settings, seed, start, rank, world_size)
     return DataLoader(
         dataset,

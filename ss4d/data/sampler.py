@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,9 @@ class TokenBatchSampler(Sampler[list[Window]]):
     """Endless batches of windows of equally many frames.
 
     Every pass takes each clip once in random order, or with its weight as probability. Windows are put into a batch
-    in that order until the next one would exceed the budget; that one opens the next batch, so none is passed over.
-    A window too large for any batch goes alone, with a warning. Ranks deal the batches out among themselves, so any
-    number of processes sees the same ones.
+    in that order until the next one would exceed the budget; that one opens the next batch, so none is passed over but
+    clips shorter than the window. A window too large for any batch goes alone, with a warning. Ranks deal the batches
+    out among themselves, so any number of processes sees the same ones.
 
     Args:
         clips: what windows are cut from.
@@ -59,16 +60,16 @@ class TokenBatchSampler(Sampler[list[Window]]):
         self.seed, self.start, self.rank, self.world_size = seed, start, rank, world_size
         self._block: tuple[int, list[list[Window]]] = (-1, [])
         self._warned = False
+        for length in settings.frames:
+            if not any(clip.frames >= length and weight > 0 for clip, weight in zip(clips, weights, strict=True)):
+                longest = max(clip.frames for clip in clips)
+                raise ValueError(f"frames = {length}, but the longest of {len(clips)} clips has {longest} frames")
 
     def __iter__(self) -> Iterator[list[Window]]:
         return (self.batch(place) for place in itertools.count(self.start + self.rank, self.world_size))
 
     def batch(self, place: int) -> list[Window]:
-        """The batch at a place of the run.
-
-        Raises:
-            ValueError: a clip is shorter than a window.
-        """
+        """The batch at a place of the run."""
         block, offset = divmod(place, BLOCK)
         if self._block[0] != block:
             self._block = (block, self._pack(np.random.default_rng([self.seed, block])))
@@ -81,12 +82,19 @@ class TokenBatchSampler(Sampler[list[Window]]):
             length = settings.frames[int(generator.integers(len(settings.frames)))]
             batch: list[Window] = []
             left = float(settings.tokens_per_batch)
+            clip = self._long_enough(clip, length, order)
             while not batch or (self._tokens(clip, length) <= left and len(batch) < settings.max_clips):
                 batch.append(self._window(clip, length, generator))
                 left -= self._tokens(clip, length)
-                clip = next(order)
+                clip = self._long_enough(next(order), length, order)
             batches.append(batch)
         return batches
+
+    def _long_enough(self, clip: int, length: int, order: Iterator[int]) -> int:
+        """The clip, or the next one that has `length` frames."""
+        while self.clips[clip].frames < length:
+            clip = next(order)
+        return clip
 
     def _order(self, generator: np.random.Generator) -> Iterator[int]:
         """Clips, pass after pass."""
@@ -98,10 +106,7 @@ class TokenBatchSampler(Sampler[list[Window]]):
         return self.frame_tokens[clip] * length
 
     def _window(self, clip: int, length: int, generator: np.random.Generator) -> Window:
-        try:
-            frames = sample_frames(self.clips[clip].frames, length, self.settings.max_stride, generator)
-        except ValueError as error:
-            raise ValueError(f"{self.clips[clip].name}: {error}; see data.frames and data.objects") from error
+        frames = sample_frames(self.clips[clip].frames, length, self.settings.max_stride, generator)
         tokens, budget = self._tokens(clip, length), self.settings.tokens_per_batch
         if tokens > budget and not self._warned:
             warnings.warn(
@@ -113,18 +118,40 @@ class TokenBatchSampler(Sampler[list[Window]]):
         return Window(clip, frames, int(generator.integers(2**63)))
 
 
-def category_weights(clips: Sequence[Clip], weights: Mapping[str, float]) -> list[float]:
-    """The weight of each clip: its category's, 1 where none is given.
+@dataclass(frozen=True)
+class ClipWeights:
+    """How often a pass takes a clip.
+
+    Attributes:
+        category: weight of the clips of a category, 1 where not given.
+        static: weight of clips of one frame.
+        group_cap: clips that a group of near-duplicates counts for at most; None: no cap.
 
     Raises:
-        ValueError: an unknown category, or a weight outside (0, 1].
+        ValueError: a weight outside (0, 1], or a cap below 1.
     """
-    known = {clip.category for clip in clips if clip.category}
-    for category, weight in weights.items():
-        if category not in known:
-            raise ValueError(
-                f"data.category_weight: no clip is of category {category}, only {', '.join(sorted(known))}"
-            )
-        if not 0 < weight <= 1:
-            raise ValueError(f"data.category_weight: {category} has weight {weight}, it must lie in (0, 1]")
-    return [float(weights.get(clip.category or "", 1.0)) for clip in clips]
+
+    category: Mapping[str, float]
+    static: float = 1.0
+    group_cap: float | None = None
+
+    def __post_init__(self) -> None:
+        given = {f"category_weight: {name}": weight for name, weight in self.category.items()}
+        for name, weight in (given | {"static_weight": self.static}).items():
+            if not 0 < weight <= 1:
+                raise ValueError(f"data.{name} = {weight} must lie in (0, 1]")
+        if self.group_cap is not None and not self.group_cap >= 1:
+            raise ValueError(f"data.group_cap = {self.group_cap} must be at least 1, or null")
+
+    def absent(self, clips: Sequence[Clip]) -> list[str]:
+        """Categories that have a weight and no clip."""
+        return sorted(set(self.category) - {clip.category for clip in clips})
+
+    def of(self, clips: Sequence[Clip]) -> list[float]:
+        """The weight of each clip, in (0, 1]."""
+        counts = Counter(clip.group for clip in clips if clip.group is not None)
+        return [self._of(clip, counts[clip.group] if clip.group is not None else 1) for clip in clips]
+
+    def _of(self, clip: Clip, group_size: int) -> float:
+        weight = self.category.get(clip.category or "", 1.0) * (self.static if clip.frames == 1 else 1.0)
+        return weight if self.group_cap is None else weight * min(1.0, self.group_cap / group_size)

@@ -25,6 +25,7 @@ from ss4d.data import (
     batch_loader,
     open_dataset,
 )
+from ss4d.data.dataset import Cube
 from ss4d.data.turns import turn_extrinsics
 from ss4d.sparse import SparseTensor
 
@@ -102,10 +103,11 @@ def test_latents_of_a_turn_go_with_the_video_of_that_side(kind: type[WindowDatas
         drawn.add(turns)
         for position, frame in enumerate((1, 3)):
             rgba = torch.tensor(picture(1, view, frame)).float() / 255
-            torch.testing.assert_close(sample.images[position], (rgba[..., :3] * rgba[..., 3:]).movedim(-1, 0))
+            expected = torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1).movedim(-1, 0)
+            torch.testing.assert_close(sample.images[position], expected)
             found = sample.latents[position] if kind is StructureLatentDataset else sparse_frame(sample, position)
             torch.testing.assert_close(found.mean(), torch.tensor(latent(turns, frame)), atol=0.01, rtol=0)
-    assert drawn == {0, 1} and sample.images.shape == (2, 3, IMAGE_SIZE, IMAGE_SIZE)
+    assert drawn == {0, 1} and sample.images.shape == (2, 4, IMAGE_SIZE, IMAGE_SIZE)
 
 
 def sparse_frame(sample: Any, position: int) -> torch.Tensor:
@@ -117,7 +119,7 @@ def test_a_turn_without_latents_or_video_is_refused(clip_folder: Path):
         opened(StructureLatentDataset, clip_folder, 2)[Window(0, (0,), 0)]
     dataset = opened(StructureLatentDataset, clip_folder)
     with pytest.raises(ValueError, match=r"of yaw \[0, 270\], but quarter turn 3 needs 90: render them, or leave"):
-        dataset.conditioning(Window(0, (0,), 0), 3, np.random.default_rng(0))
+        dataset.conditioning(Window(0, (0,), 0), Cube(None, 3), np.random.default_rng(0))
 
 
 def test_tokens_are_voxels_or_cells(clip_folder: Path):
@@ -140,6 +142,8 @@ def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSetting
         tokens_per_batch=4 * dense.get(kind, 216),
         max_clips=3,
         category_weight={"crate": 0.5},
+        static_weight=1.0,
+        group_cap=None,
         workers=workers,
         recolor=0.5 if kind is StructureLatentDataset else 0.0,
         masking=MaskingSettings(0.5, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),

@@ -6,11 +6,12 @@ import warnings
 from collections import Counter
 from dataclasses import replace
 from itertools import islice, pairwise
+from typing import Any
 
 import pytest
 
 from ss4d.data.prepared import Clip
-from ss4d.data.sampler import BLOCK, BatchSettings, TokenBatchSampler, category_weights
+from ss4d.data.sampler import BLOCK, BatchSettings, ClipWeights, TokenBatchSampler
 from ss4d.data.windows import Window
 
 SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens a frame
@@ -76,7 +77,7 @@ def test_seeds_and_blocks_differ():
 
 
 def test_weights_are_shares_of_the_passes():
-    weights = category_weights(CLIPS, {"fish": 0.25})
+    weights = ClipWeights({"fish": 0.25}).of(CLIPS)
     assert weights == [0.25, 0.25, 0.25, 1.0, 1.0]
     batches = sampler(weights=weights)
     counts = Counter(window.clip for step in range(2 * BLOCK) for window in batches.batch(step))
@@ -85,14 +86,41 @@ def test_weights_are_shares_of_the_passes():
     assert counts[4] == pytest.approx(counts[3], abs=3)
 
 
+def test_clips_of_one_frame_and_of_large_groups_count_less():
+    clips = [Clip(f"c{i}", "a", None, "fish", frames, 1.0, group) for i, (frames, group) in enumerate(GROUPS)]
+    assert ClipWeights({"fish": 0.5}, static=0.25, group_cap=2).of(clips) == [0.25, 0.25, 0.25, 0.0625, 0.5]
+
+
+GROUPS = [(16, "koi"), (16, "koi"), (16, "koi"), (1, "koi"), (16, None)]  # four of a group with a cap of two
+
+
+def test_weights_of_absent_categories_do_nothing():
+    weights = ClipWeights({"cat": 0.5})
+    assert weights.of(CLIPS) == [1.0] * len(CLIPS)
+    assert weights.absent(CLIPS) == ["cat"]
+
+
 @pytest.mark.parametrize(
-    ("weights", "message"), [({"cat": 0.5}, "of category cat, only fish, robot"), ({"fish": 0}, "0, it must")]
+    ("weights", "message"),
+    [
+        ({"category": {"fish": 0}}, r"category_weight: fish = 0 must lie in \(0, 1\]"),
+        ({"category": {}, "static": 2}, "static_weight = 2 must lie"),
+        ({"category": {}, "group_cap": 0.5}, "group_cap = 0.5 must be at least 1"),
+    ],
 )
-def test_weights_that_make_no_sense_are_refused(weights: dict[str, float], message: str):
+def test_weights_that_make_no_sense_are_refused(weights: dict[str, Any], message: str):
     with pytest.raises(ValueError, match=message):
-        category_weights(CLIPS, weights)
+        ClipWeights(**weights)
 
 
-def test_a_clip_shorter_than_a_window_is_named():
-    with pytest.raises(ValueError, match=r"clip\d: the clip has 16 frames, 20 are asked for; see data.frames"):
-        sampler(replace(SETTINGS, frames=[20])).batch(0)
+def test_clips_shorter_than_the_window_are_passed_over():
+    clips = [replace(clip, frames=1 if index % 2 else 16) for index, clip in enumerate(CLIPS)]
+    settings = replace(SETTINGS, frames=[1, 4])
+    batches = list(islice(TokenBatchSampler(clips, SIZES, [1.0] * 5, settings, 7), 300))
+    drawn = {length: {w.clip for b in batches for w in b if len(w.frames) == length} for length in (1, 4)}
+    assert drawn == {1: {0, 1, 2, 3, 4}, 4: {0, 2, 4}}
+
+
+def test_windows_longer_than_every_clip_are_refused():
+    with pytest.raises(ValueError, match="frames = 20, but the longest of 5 clips has 16 frames"):
+        sampler(replace(SETTINGS, frames=[20]))

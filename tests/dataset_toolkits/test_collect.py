@@ -67,6 +67,17 @@ def test_a_folder_with_an_index(tmp_path: Path) -> None:
     }
 
 
+def test_several_indexes_make_one_set(tmp_path: Path) -> None:
+    for name in ("fox", "owl"):
+        write(tmp_path / name / "files" / f"{name}.glb")
+        entry = {"id": name, "file": f"files/{name}.glb", "split": "train"}
+        write(tmp_path / name / f"{name}_index.json", json.dumps({"objects": [entry]}))
+    rows = run(tmp_path, indexes=[str(tmp_path / name / f"{name}_index.json") for name in ("owl", "fox")])
+    assert {name: Path(row["path"]).parent.parent.name for name, row in rows.items()} == {"owl": "owl", "fox": "fox"}
+    with pytest.raises(StageError, match=r"the index .*nowhere\.json cannot be read: No such file"):
+        run(tmp_path, indexes=[str(tmp_path / "nowhere.json")])
+
+
 def test_a_folder_without_an_index(tmp_path: Path) -> None:
     folder = tmp_path / "ein Ordner ü"
     for name in ("a.glb", "sub dir/bär.FBX", "b.usdz", "both.glb", "both.fbx", "notes.txt"):
@@ -228,7 +239,7 @@ def test_bad_index(tmp_path: Path, content: str, message: str) -> None:
 
 
 def test_bad_sources(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match=r"collect needs collect\.folder=DIR"):
+    with pytest.raises(StageError, match=r"collect needs a source: collect\.folder=DIR"):
         run(tmp_path)
     with pytest.raises(StageError, match="is not a folder"):
         run(tmp_path, folder=str(tmp_path / "nowhere"))

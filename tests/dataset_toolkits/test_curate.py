@@ -101,6 +101,25 @@ def test_thresholds_are_inclusive_and_can_be_changed(tmp_path: Path) -> None:
     assert row["reasons"] == "motion 0.003 below min_motion 0.004; root motion 1.7 above max_root_motion 1.5"
 
 
+STILL = {"clip": None, "frames": 1, "seconds": 0.0, "motion": 0.0}
+
+
+def test_assets_without_animation_are_clips_of_one_frame_where_asked_for(tmp_path: Path) -> None:
+    [row] = run(tmp_path, [CLIP | STILL], static=True)
+    assert row["accepted"] and row["frames"] == 1 and 0.9 < row["scale"] * 4 <= 1
+    [row] = run(tmp_path, [CLIP | STILL | {"degenerate": 0.75}], static=True)
+    assert row["reasons"] == "degenerate share 0.75 above max_degenerate 0.5"
+    [row] = run(tmp_path, [CLIP | {"frames": 1}], static=True)  # an animation of one frame stays what it is
+    assert row["reasons"] == "frames 1 below min_frames 2"
+
+
+def test_the_first_accepted_clips_of_an_asset_are_kept(tmp_path: Path) -> None:
+    poses = [CLIP | {"clip": "a", "frames": 1}, CLIP | {"clip": "b"}, CLIP | {"clip": "c"}]
+    rows = run(tmp_path, poses, clips_per_asset=1)
+    assert [row["accepted"] for row in rows] == [False, True, False]
+    assert rows[2]["reasons"] == "beyond clips_per_asset 1"
+
+
 def test_assets_without_a_clip_keep_a_row_with_the_reason(tmp_path: Path) -> None:
     assets = [
         ASSET | {"name": "broken", "status": "failed", "error": "it is empty"},

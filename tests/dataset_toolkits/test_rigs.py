@@ -8,6 +8,7 @@ import torch
 
 from dataset_toolkits.rigs import (
     UNCROPPED_SIZE,
+    around_rig,
     clip_generator,
     conditioning_rig,
     covered_box,
@@ -74,6 +75,13 @@ def test_object_keeps_its_size_whatever_the_field_of_view():
     for view in rig(count=20):
         # The cone around a sphere of radius r at distance d opens by 2 asin(r / d).
         assert np.sin(np.radians(view.fov / 2)) * view.radius == pytest.approx(2 * np.sin(np.radians(20)))
+
+
+def test_cameras_all_around_have_a_sector_each_and_no_quarter_turn():
+    views = around_rig(8, [0.0, 20.0], [30.0, 50.0], clip_generator("clip"))
+    assert [int(view.azimuth // 45) for view in views] == list(range(8))
+    assert all(0 <= view.elevation <= 20 and 30 <= view.fov <= 50 and view.yaw is None for view in views)
+    assert len({view.azimuth % 45 for view in views}) == 8
 
 
 def test_crop_puts_the_object_into_a_square_a_fifth_larger():
