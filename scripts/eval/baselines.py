@@ -19,10 +19,10 @@ from ss4d.evaluation.crop import over_background
 from ss4d.evaluation.prediction import Prediction, render_subject
 from ss4d.evaluation.prepared_subjects import PreparedSubjects, input_video
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.shape import voxel_grid
 from ss4d.evaluation.subject import Subject, SubjectSet
 from ss4d.evaluation.voxel_gaussians import voxel_gaussians
 from ss4d.gaussians import GaussianSequence
+from ss4d.metrics.shape import voxel_grid
 from ss4d.video import crop_clip_rgba
 
 SIMILARITY_FRAMES, SIMILARITY_SIZE = 8, 32  # of the input videos, when they are compared

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from scripts.eval.tables import Column, Row, Table, counted
-from ss4d.evaluation.bootstrap import Interval, bootstrap
 from ss4d.evaluation.results import Result
+from ss4d.metrics.bootstrap import Interval, bootstrap
 
 Means = dict[str, dict[str, float]]  # by metric and object, over seeds
 

@@ -15,8 +15,8 @@ from ss4d.data.artifact import collate_voxels
 from ss4d.evaluation.prediction import Prediction, render_subject
 from ss4d.evaluation.prepared_subjects import PreparedSubjects
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.shape import voxel_grid
 from ss4d.evaluation.subject import Subject, SubjectSet
+from ss4d.metrics.shape import voxel_grid
 from ss4d.models.checkpoint import load_model
 from ss4d.models.folder import fetch
 from ss4d.pipeline import SS4DPipeline, override

@@ -16,10 +16,10 @@ from typing import Any
 from scripts.eval.options import PROTOCOLS, load_protocol
 from scripts.eval.timing import read_timings
 from scripts.eval.user_study import read_ratings
-from ss4d.evaluation.bootstrap import Interval
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import protocol_folder, read_method
 from ss4d.evaluation.summary import Summary, summarise
+from ss4d.metrics.bootstrap import Interval
 
 NOT_AVAILABLE = "n/a"
 

@@ -19,10 +19,10 @@ from typing import Any
 import torch
 
 from scripts.eval.options import Command, parse
-from ss4d.evaluation.bootstrap import Interval, bootstrap
 from ss4d.evaluation.crop import over_background
 from ss4d.evaluation.results import VIDEO, protocol_folder, result_folder
 from ss4d.evaluation.subject import Subject, open_subjects
+from ss4d.metrics.bootstrap import Interval, bootstrap
 from ss4d.video import write_video
 
 QUESTIONS = ("geometry", "texture", "motion")

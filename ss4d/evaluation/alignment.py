@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import torch
 
 from ss4d.evaluation.crop import over_background
-from ss4d.evaluation.psnr import psnr
 from ss4d.evaluation.subject import Subject
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.gaussians.ply import multiply_quaternions
+from ss4d.metrics.psnr import psnr
 
 CANDIDATES = tuple(range(0, 360, 15))  # degrees
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ss4d.evaluation.clip_similarity import ClipSimilarity, load_clip
-from ss4d.evaluation.fvd import WEIGHTS, VideoNetwork, load_video_network
-from ss4d.evaluation.lpips import LPIPS, load_lpips
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.weights import MissingWeights, WeightFile, WeightSource
+from ss4d.metrics.clip_similarity import ClipSimilarity, load_clip
+from ss4d.metrics.fvd import WEIGHTS, VideoNetwork, load_video_network
+from ss4d.metrics.lpips import LPIPS, load_lpips
 
 CLIP_FILES = ("model.safetensors", "pytorch_model.bin")
 

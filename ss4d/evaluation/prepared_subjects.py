@@ -14,8 +14,8 @@ from ss4d.data.masking import moving_occluder
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.views import Cameras, ViewArchive
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.shape import voxel_grid
 from ss4d.evaluation.subject import Subject
+from ss4d.metrics.shape import voxel_grid
 
 
 class PreparedSubjects:

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from ss4d.evaluation.crop import crop, object_box, over_background
-from ss4d.evaluation.flickering import flickering
-from ss4d.evaluation.fvd import video_features
 from ss4d.evaluation.networks import Networks
 from ss4d.evaluation.prediction import Prediction, check_prediction
 from ss4d.evaluation.protocol import IMAGE_METRICS, SHAPE_METRICS, Protocol
-from ss4d.evaluation.psnr import psnr
-from ss4d.evaluation.shape import intersection_over_union, shape_scores
-from ss4d.evaluation.ssim import ssim
 from ss4d.evaluation.subject import Subject
-from ss4d.evaluation.warping import warping_error
+from ss4d.metrics.flickering import flickering
+from ss4d.metrics.fvd import video_features
+from ss4d.metrics.psnr import psnr
+from ss4d.metrics.shape import intersection_over_union, shape_scores
+from ss4d.metrics.ssim import ssim
+from ss4d.metrics.warping import warping_error
 
 BATCH = 16  # images that go through a network at once
 

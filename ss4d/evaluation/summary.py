@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ss4d.evaluation.bootstrap import Interval, bootstrap
-from ss4d.evaluation.fvd import frechet_video_distance
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import Result, read_features
+from ss4d.metrics.bootstrap import Interval, bootstrap
+from ss4d.metrics.fvd import frechet_video_distance
 
 
 @dataclass(frozen=True)

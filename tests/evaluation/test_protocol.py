@@ -171,7 +171,7 @@ def test_the_hub_is_asked_only_when_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_missing_networks_are_named_and_present_ones_hashed(tmp_path: Path):
     from safetensors.torch import save_file
 
-    from ss4d.evaluation.lpips import LPIPS
+    from ss4d.metrics.lpips import LPIPS
 
     save_file(LPIPS("alex").state_dict(), tmp_path / "lpips_alex.safetensors")
     protocol = small_protocol(metrics=["psnr", "lpips_alex", "lpips_vgg", "clip", "fvd"])

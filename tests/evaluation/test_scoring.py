@@ -13,16 +13,16 @@ from safetensors.torch import save_file
 from ss4d.cameras import orbit_camera
 from ss4d.evaluation.alignment import align_azimuth, turn
 from ss4d.evaluation.crop import over_background
-from ss4d.evaluation.lpips import LPIPS
 from ss4d.evaluation.networks import Networks, load_networks
-from ss4d.evaluation.optical_flow import optical_flow
 from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
 from ss4d.evaluation.scoring import score
 from ss4d.evaluation.subject import Subject, open_subjects
 from ss4d.evaluation.voxel_gaussians import voxel_gaussians
-from ss4d.evaluation.warping import warping_error
 from ss4d.evaluation.weights import WeightSource
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.metrics.lpips import LPIPS
+from ss4d.metrics.optical_flow import optical_flow
+from ss4d.metrics.warping import warping_error
 
 WHITE = torch.ones(3)
 

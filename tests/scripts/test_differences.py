@@ -6,8 +6,8 @@ import pytest
 
 from scripts.eval.differences import difference_table
 from scripts.eval.tables import Column, Row, markdown
-from ss4d.evaluation.bootstrap import Interval
 from ss4d.evaluation.results import Result
+from ss4d.metrics.bootstrap import Interval
 
 COLUMNS = [Column("psnr", "PSNR", 1), Column("lpips", "LPIPS", 2)]
 

@@ -1,6 +1,6 @@
 """Frechet Video Distance (Unterthiner et al., "Towards Accurate Generative Models of Video", 2018).
 
-Features are logits of I3D, either from `i3d.safetensors` (see `ss4d.evaluation.i3d`) or from `i3d_torchscript.pt` as
+Features are logits of I3D, either from `i3d.safetensors` (see `ss4d.metrics.i3d`) or from `i3d_torchscript.pt` as
 StyleGAN-V's authors published it. Figures of the two differ; the hash in a result says which was used.
 """
 
@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ss4d.evaluation.frechet import frechet_distance
-from ss4d.evaluation.i3d import load_i3d
+from ss4d.metrics.frechet import frechet_distance
+from ss4d.metrics.i3d import load_i3d
 
 FEWEST_FRAMES = 9  # below that nothing is left of a clip after I3D's poolings over time
 WEIGHTS = ("i3d.safetensors", "i3d_torchscript.pt")

@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
-from ss4d.evaluation.clip_similarity import ClipSimilarity, load_clip
-from ss4d.evaluation.lpips import LPIPS, load_lpips
-from ss4d.evaluation.psnr import psnr
-from ss4d.evaluation.ssim import ssim, structural_similarity
+from ss4d.metrics.clip_similarity import ClipSimilarity, load_clip
+from ss4d.metrics.lpips import LPIPS, load_lpips
+from ss4d.metrics.psnr import psnr
+from ss4d.metrics.ssim import ssim, structural_similarity
 
 
 @pytest.fixture

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from ss4d.evaluation.bootstrap import bootstrap
-from ss4d.evaluation.shape import chamfer_distance, shape_scores, voxel_centres, voxel_grid
+from ss4d.metrics.bootstrap import bootstrap
+from ss4d.metrics.shape import chamfer_distance, shape_scores, voxel_centres, voxel_grid
 
 
 def box(x: int, size: int = 4, height: int | None = None) -> torch.Tensor:

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ss4d.evaluation.flickering import flickering
-from ss4d.evaluation.frechet import frechet_distance
-from ss4d.evaluation.fvd import frechet_video_distance, load_video_network, video_features
-from ss4d.evaluation.i3d import I3D, pad_same
-from ss4d.evaluation.psnr import psnr
+from ss4d.metrics.flickering import flickering
+from ss4d.metrics.frechet import frechet_distance
+from ss4d.metrics.fvd import frechet_video_distance, load_video_network, video_features
+from ss4d.metrics.i3d import I3D, pad_same
+from ss4d.metrics.psnr import psnr
 
 
 def textbook_distance(x: np.ndarray, y: np.ndarray) -> float:

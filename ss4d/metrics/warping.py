@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from ss4d.evaluation.optical_flow import optical_flow, warp
+from ss4d.metrics.optical_flow import optical_flow, warp
 
 SMALLEST_SIDE = 96  # pixels, at which frames are no longer averaged down
 
