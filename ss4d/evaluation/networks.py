@@ -1,4 +1,4 @@
-"""The pretrained networks that a protocol's metrics ask for; those without weights are left out and named."""
+"""The pretrained networks that a protocol's metrics need; those without weights are left out and named."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def load_networks(protocol: Protocol, source: WeightSource) -> Networks:
 
 
 def _first(source: WeightSource, names: tuple[str, str], network: str | None = None) -> WeightFile:
-    """The first of two files that is there; a complaint names that first one."""
+    """The first of two files that is there; an error names the preferred one."""
     preferred, other = names
     try:
         return source.find(preferred, network)

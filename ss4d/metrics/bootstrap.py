@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+CONFIDENCE, DRAWS = 0.95, 2000
+
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean and the interval that holds it with the stated confidence."""
+    """A mean and its 95% confidence interval."""
 
     mean: float
     low: float
@@ -18,24 +20,22 @@ class Interval:
     count: int  # objects
 
 
-def bootstrap(
-    values: Mapping[str, Sequence[float]], confidence: float = 0.95, draws: int = 2000, seed: int = 0
-) -> Interval:
+def bootstrap(values: Mapping[str, Sequence[float]]) -> Interval:
     """Percentile interval of the mean over objects.
 
-    Objects are drawn, not single figures: seeds of one object are averaged first, for they are not independent.
+    Objects are drawn, not single values: seeds of one object are averaged first, since they are not independent.
 
     Args:
-        values: figures of every object, one a seed.
+        values: of every object, one per seed.
 
     Raises:
-        ValueError: no object, or one without figures.
+        ValueError: no object, or one without values.
     """
-    if not values or not all(len(figures) for figures in values.values()):
-        raise ValueError("An interval takes at least one object, and at least one figure of each.")
-    means = np.array([np.mean(figures) for figures in values.values()], np.float64)
-    rows = np.random.default_rng(seed).integers(len(means), size=(draws, len(means)))
+    if not values or not all(len(seeds) for seeds in values.values()):
+        raise ValueError("An interval takes at least one object, and at least one value of each.")
+    means = np.array([np.mean(seeds) for seeds in values.values()], np.float64)
+    rows = np.random.default_rng(0).integers(len(means), size=(DRAWS, len(means)))
     low, high = np.quantile(
-        means[rows].mean(axis=1), [(1 - confidence) / 2, (1 + confidence) / 2], method="inverted_cdf"
+        means[rows].mean(axis=1), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], method="inverted_cdf"
     )
     return Interval(float(means.mean()), float(low), float(high), len(means))

@@ -1,7 +1,7 @@
 """Frechet Video Distance (Unterthiner et al., "Towards Accurate Generative Models of Video", 2018).
 
 Features are logits of I3D, either from `i3d.safetensors` (see `ss4d.metrics.i3d`) or from `i3d_torchscript.pt` as
-StyleGAN-V's authors published it. Figures of the two differ; the hash in a result says which was used.
+StyleGAN-V's authors published it. Their distances differ; the hash in a result says which was used.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ def video_features(network: VideoNetwork, videos: Tensor) -> Tensor:
     return torch.stack([network(255 * video.movedim(0, 1)[None]).float() for video in videos])
 
 
-def frechet_video_distance(features: Tensor, truth: Tensor, variant: str = "clips") -> float:
-    """FVD of features [N, t, D] against those of the true clips [M, t, D].
+def frechet_video_distance(features: Tensor, target: Tensor, variant: str = "clips") -> float:
+    """FVD of features [N, t, D] against those of the target clips [M, t, D].
 
-    Warns where a Gaussian is laid over fewer points than dimensions: its covariance is singular, and the figure
-    comparable with none but those of equally many.
+    Warns where a Gaussian is laid over fewer points than dimensions: its covariance is singular, and the
+    distance comparable only with others of equally many points.
 
     Raises:
         ValueError: an unknown variant; for "single_video" sets of other sizes, or clips with one step of time.
@@ -58,19 +58,19 @@ def frechet_video_distance(features: Tensor, truth: Tensor, variant: str = "clip
     if variant not in VARIANTS:
         raise ValueError(f"FVD comes as {' or '.join(VARIANTS)}, but the variant is {variant!r}.")
     single = variant == "single_video"
-    if single and (len(features) != len(truth) or min(features.shape[1], truth.shape[1]) < 2):
+    if single and (len(features) != len(target) or min(features.shape[1], target.shape[1]) < 2):
         raise ValueError(
             f"FVD of single videos compares pairs of clips with at least 2 steps of time each, but the features are "
-            f"{list(features.shape)} and {list(truth.shape)}: pass longer clips, and i3d.safetensors as the network."
+            f"{list(features.shape)} and {list(target.shape)}: pass longer clips, and i3d.safetensors as the network."
         )
-    points, dimensions = (features.shape[1] if single else min(len(features), len(truth))), features.shape[2]
+    points, dimensions = (features.shape[1] if single else min(len(features), len(target))), features.shape[2]
     if points < dimensions:
         warnings.warn(
             f"FVD from {points} points of {dimensions} features each: the covariance is singular, so compare the "
-            "figure only with those of equally many.",
+            "distance only with those of equally many.",
             stacklevel=2,
         )
     if single:
-        distances = [frechet_distance(a, b) for a, b in zip(features, truth, strict=True)]
+        distances = [frechet_distance(a, b) for a, b in zip(features, target, strict=True)]
         return sum(distances) / len(distances)
-    return frechet_distance(features.mean(1), truth.mean(1))
+    return frechet_distance(features.mean(1), target.mean(1))

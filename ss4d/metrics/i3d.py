@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool3d, pad, relu
 
+from ss4d.metrics.pretrained import load_strictly
+
 CLASSES = 400  # of Kinetics-400, whose logits are the features
 SIDE = 224  # pixels the network was trained at
 
@@ -112,11 +114,6 @@ def load_i3d(path: Path) -> I3D:
     """
     from safetensors.torch import load_file
 
-    model, stored = I3D(), load_file(path)
-    expected = {name: value for name, value in model.state_dict().items() if "num_batches_tracked" not in name}
-    stored = {name: value for name, value in stored.items() if "num_batches_tracked" not in name}
-    wrong = sorted(set(stored) ^ set(expected)) or [n for n, v in expected.items() if v.shape != stored[n].shape]
-    if wrong:
-        raise ValueError(f"{path} does not hold I3D: {', '.join(wrong[:4])} missing, extra or misshapen.")
-    model.load_state_dict(stored, strict=False)
-    return model.eval().requires_grad_(False)
+    model = I3D()
+    load_strictly(model, load_file(path), path, "I3D")
+    return model

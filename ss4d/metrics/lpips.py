@@ -20,6 +20,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from ss4d.metrics.pretrained import load_strictly
+
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # the package's scaling layer, for inputs in [-1, 1]
 EPSILON = 1e-10  # in the norm of a feature vector, as in the package
 
@@ -112,11 +114,5 @@ def load_lpips(network: str, path: Path) -> LPIPS:
     model = LPIPS(network)
     ignored = ("scaling_layer.", "lins.")  # constants, and a second name of the same layers
     stored = {name: value for name, value in load_file(path).items() if not name.startswith(ignored)}
-    expected = model.state_dict()
-    wrong = sorted(set(stored) ^ set(expected)) or [n for n, v in expected.items() if v.shape != stored[n].shape]
-    if wrong:
-        raise ValueError(
-            f"{path} does not hold LPIPS over {network}: {', '.join(wrong[:4])} missing, extra or misshapen."
-        )
-    model.load_state_dict(stored)
-    return model.eval().requires_grad_(False)
+    load_strictly(model, stored, path, f"LPIPS over {network}")
+    return model

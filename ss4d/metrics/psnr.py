@@ -13,6 +13,6 @@ def psnr(images: Tensor, targets: Tensor) -> Tensor:
         images, targets: [..., C, H, W] in [0, 1].
 
     Returns:
-        [...], one figure an image: average those, not the errors.
+        [...], one value per image: average those, not the errors.
     """
     return -10 * torch.log10((images.double() - targets.double()).square().mean(dim=(-3, -2, -1)))

@@ -6,17 +6,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WINDOW, SIGMA = 11, 1.5  # pixels: side and standard deviation of the Gaussian window
 
-def structural_similarity_map(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
-    """SSIM at every place where the Gaussian window fits into the image, with the paper's K1 = 0.01, K2 = 0.03.
+
+def structural_similarity_map(x: Tensor, y: Tensor) -> Tensor:
+    """SSIM at every place where the Gaussian window fits into the image: eq. 13 of the paper, K1 = 0.01, K2 = 0.03.
 
     Args:
-        x, y: [N, C, H, W] in [0, 1], channels apart; H and W at least `window`.
+        x, y: [N, C, H, W] in [0, 1], channels apart; H and W at least 11.
 
     Returns:
-        [N, C, H - window + 1, W - window + 1] in [-1, 1].
+        [N, C, H - 10, W - 10] in [-1, 1].
     """
-    down, across = (_gaussian_windows(size, window, sigma).to(x) for size in x.shape[-2:])
+    down, across = (_gaussian_windows(size).to(x) for size in x.shape[-2:])
 
     def blur(image: Tensor) -> Tensor:
         return down @ image @ across.T
@@ -30,20 +32,20 @@ def structural_similarity_map(x: Tensor, y: Tensor, window: int = 11, sigma: flo
     return luminance * contrast
 
 
-def _gaussian_windows(size: int, window: int, sigma: float) -> Tensor:
-    """[size - window + 1, size]: the weights of every place where the window fits. A product with it is several times
+def _gaussian_windows(size: int) -> Tensor:
+    """[size - 10, size]: the weights of every place where the window fits. A product with it is several times
     faster on a CPU than a convolution of each channel."""
-    steps = torch.arange(window, dtype=torch.float64) - window // 2
-    line = torch.exp(-steps.square() / (2 * sigma**2))
-    matrix = torch.zeros(size - window + 1, size, dtype=torch.float64)
+    steps = torch.arange(WINDOW, dtype=torch.float64) - WINDOW // 2
+    line = torch.exp(-steps.square() / (2 * SIGMA**2))
+    matrix = torch.zeros(size - WINDOW + 1, size, dtype=torch.float64)
     for place in range(len(matrix)):
-        matrix[place, place : place + window] = line / line.sum()
+        matrix[place, place : place + WINDOW] = line / line.sum()
     return matrix
 
 
-def structural_similarity(x: Tensor, y: Tensor, window: int = 11, sigma: float = 1.5) -> Tensor:
+def structural_similarity(x: Tensor, y: Tensor) -> Tensor:
     """Mean of `structural_similarity_map` over all images, a scalar; differentiable, so it serves as a loss too."""
-    return structural_similarity_map(x, y, window, sigma).mean()
+    return structural_similarity_map(x, y).mean()
 
 
 def ssim(images: Tensor, targets: Tensor) -> Tensor:

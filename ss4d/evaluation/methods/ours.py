@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scripts.eval.options import Options
 from ss4d.data.artifact import collate_voxels
+from ss4d.evaluation.options import RunOptions
 from ss4d.evaluation.prediction import Prediction, render_subject
-from ss4d.evaluation.prepared_subjects import PreparedSubjects
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subject import Subject, SubjectSet
+from ss4d.evaluation.subjects.prepared import PreparedSubjects
+from ss4d.evaluation.subjects.subject import Subject, SubjectSet
+from ss4d.files import content_hash
 from ss4d.metrics.shape import voxel_grid
 from ss4d.models.checkpoint import load_model
 from ss4d.models.folder import fetch
@@ -27,7 +27,7 @@ class PipelineMethod:
 
     samples = True
 
-    def __init__(self, options: Options, protocol: Protocol):
+    def __init__(self, options: RunOptions, protocol: Protocol):
         self.protocol = protocol
         self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
         self.structure = override(self.pipeline.structure, options.steps, options.guidance)
@@ -62,14 +62,16 @@ class Reconstruction:
 
     samples = False
 
-    def __init__(self, options: Options, protocol: Protocol, subjects: SubjectSet):
+    def __init__(self, options: RunOptions, protocol: Protocol, subjects: SubjectSet):
         if not isinstance(subjects, PreparedSubjects):
-            raise ValueError(f"method=reconstruction needs a prepared set, but {protocol.name} is none.")
+            raise ValueError(
+                f"method=reconstruction needs a prepared set, but the data set of {protocol.name} is another kind."
+            )
         folder = Path(options.model) / "ckpts"
         names = ("encoder", "decoder") if (folder / "encoder.json").exists() else ("slat_encoder", "slat_decoder_gs")
         self.encoder, self.decoder = (load_model(folder / name).float().eval() for name in names)
         self.protocol, self.subjects = protocol, subjects
-        self.identity: dict[str, Any] = {"sha256": files_hash([folder / f"{name}.safetensors" for name in names])}
+        self.identity: dict[str, Any] = {"sha256": content_hash([folder / f"{name}.safetensors" for name in names])}
 
     @torch.inference_mode()
     def predict(self, subject: Subject, seed: int) -> Prediction:
@@ -92,15 +94,7 @@ def checkpoint_hash(source: str) -> str:
     """SHA-256 over pipeline.json and the weights beside it; of a Hub repository over pipeline.json."""
     folder = Path(source)
     weights = sorted(folder.glob("ckpts/*.safetensors")) if folder.is_dir() else []
-    return files_hash([fetch(source, "pipeline.json"), *weights])
-
-
-def files_hash(paths: list[Path]) -> str:
-    """SHA-256 of the files' contents, one after the other."""
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return content_hash([fetch(source, "pipeline.json"), *weights])
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

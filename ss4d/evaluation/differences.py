@@ -1,12 +1,13 @@
-"""An ablation's differences, object by object: what makes one object harder than another drops out of them."""
+"""Differences between the variants of an ablation, paired by object, so that how hard an object is cancels out."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 
-from scripts.eval.tables import Column, Row, Table, counted
 from ss4d.evaluation.results import Result
+from ss4d.evaluation.table_formats import Column, Row, Table
+from ss4d.evaluation.tables import counted
 from ss4d.metrics.bootstrap import Interval, bootstrap
 
 Means = dict[str, dict[str, float]]  # by metric and object, over seeds
@@ -15,8 +16,8 @@ Means = dict[str, dict[str, float]]  # by metric and object, over seeds
 def difference_table(
     title: str, columns: Sequence[Column], judged: Mapping[str, Mapping[str, Sequence[Result]]]
 ) -> Table:
-    """Rows of what changes from the first variant to each other, with 95% intervals over objects; where inputs differ
-    too, of what changes from the first input to each other, and by how much more than with the first variant.
+    """Each variant minus the first, with 95% intervals over objects; where inputs differ too, also each input minus
+    the first, and how that difference varies between variants.
 
     Args:
         judged: results by setting of the protocol and variant, in the order of the ablation.
@@ -65,11 +66,11 @@ def from_first(variants: Mapping[str, Means]) -> list[tuple[str, Means]]:
 
 
 def to_row(name: str, change: Means, columns: Sequence[Column]) -> Row:
-    figures = [interval(change.get(column.metric, {})) for column in columns]
-    objects = max((figure.count for figure in figures if figure is not None), default=0)
-    return Row(name, False, list(figures), f"this code, {counted(objects, 'object')}")
+    values = [interval(change.get(column.metric, {})) for column in columns]
+    objects = max((value.count for value in values if value is not None), default=0)
+    return Row(name, False, list(values), f"this code, {counted(objects, 'object')}")
 
 
 def interval(values: Mapping[str, float]) -> Interval | None:
-    """Of the mean, where there is any object."""
+    """Of the mean; None without objects."""
     return bootstrap({name: [value] for name, value in sorted(values.items())}) if values else None

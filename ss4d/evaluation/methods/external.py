@@ -1,4 +1,4 @@
-"""Results of other methods, read from folders (layout: `ss4d.evaluation.method_folder`)."""
+"""Results of other methods, read from folders (layout: `ss4d.evaluation.methods.external_files`)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
-from scripts.eval.options import Options
-from ss4d.evaluation.alignment import align_azimuth
-from ss4d.evaluation.method_folder import read_gaussians, read_views
+from ss4d.evaluation.methods.azimuth import align_azimuth
+from ss4d.evaluation.methods.external_files import read_gaussians, read_views
 from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subject import Subject
+from ss4d.evaluation.subjects.subject import Subject
 
 
 class ViewFolder:
@@ -29,16 +28,16 @@ class ViewFolder:
 
 
 class GaussianFolder:
-    """A PLY file a frame, rendered here; its structure is where Gaussians are dense."""
+    """A PLY file per frame, rendered here; voxels that hold an opaque Gaussian are its structure."""
 
     samples = False
 
-    def __init__(self, folder: Path, options: Options, protocol: Protocol):
-        if options.axes not in ("y_up", "z_up"):
-            raise ValueError(f"axes must be y_up or z_up, but it is {options.axes}.")
-        self.folder, self.protocol, self.align = folder, protocol, options.align_azimuth
-        self.axes: Any = options.axes
-        self.identity: dict[str, Any] = {"gaussians": folder.name, "axes": options.axes, "aligned": self.align}
+    def __init__(self, folder: Path, axes: str, align: bool, protocol: Protocol):
+        if axes not in ("y_up", "z_up"):
+            raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
+        self.folder, self.protocol, self.align = folder, protocol, align
+        self.axes: Any = axes
+        self.identity: dict[str, Any] = {"gaussians": folder.name, "axes": axes, "aligned": align}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         gaussians = read_gaussians(self.folder, subject, self.protocol, self.axes)

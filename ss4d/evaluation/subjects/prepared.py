@@ -1,4 +1,4 @@
-"""Objects of a set made by `dataset_toolkits`, with its rendered views and voxels as the truth."""
+"""Objects of a set made by `dataset_toolkits`, with its rendered views and voxels as the target."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ss4d.data.masking import moving_occluder
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.views import Cameras, ViewArchive
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subject import Subject
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.shape import voxel_grid
 
 
@@ -45,7 +45,7 @@ class PreparedSubjects:
         if archive.index.size != protocol.size or max(views) >= len(archive.index.views):
             raise ValueError(
                 f"{archive.path} has {len(archive.index.views)} views of {archive.index.size} pixels, but protocol "
-                f"{protocol.name} wants view {max(views)} at {protocol.size}: render the set as it says."
+                f"{protocol.name} needs view {max(views)} at {protocol.size}: render the set as it says."
             )
         given = input_video(archive, protocol.input_azimuth)
         coords = self.clips.artifact(index, "features").coords(f"coords_{self.resolution}", range(frames))

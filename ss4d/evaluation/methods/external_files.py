@@ -1,6 +1,6 @@
 """Another method's results: a folder of rendered views, or of Gaussians as PLY files.
 
-    RESULTS/<object>/protocol.txt                     the protocol's hash, as `scripts.eval.inputs` wrote it
+    RESULTS/<object>/protocol.txt                     the protocol's hash, as `write_inputs` leaves it
     RESULTS/<object>/views/<view>/<frame>.png         square, 8 bit RGB or RGBA; or .npy, [S, S, 3] in [0, 1]
     RESULTS/<object>/gaussians/<frame>.ply            instead of views
 
@@ -10,7 +10,6 @@ the protocol is refused, with the object and the file.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,8 @@ from torch import Tensor
 from ss4d.evaluation.crop import over_background
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import check_hash
-from ss4d.evaluation.subject import Subject, file_name
+from ss4d.evaluation.subjects.subject import Subject, file_name
+from ss4d.files import natural_key
 from ss4d.gaussians import GaussianSequence
 from ss4d.gaussians.ply import Axes, read_ply
 
@@ -33,7 +33,7 @@ T = TypeVar("T")
 
 
 def open_object(root: Path, subject: Subject, protocol: Protocol) -> Path:
-    """The folder of an object, after a look at its protocol hash.
+    """The folder of an object, its protocol hash checked.
 
     Raises:
         ValueError: it is not there, or was made by another protocol.
@@ -64,7 +64,7 @@ def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
 
 
 def read_gaussians(root: Path, subject: Subject, protocol: Protocol, axes: Axes) -> GaussianSequence:
-    """The Gaussians of an object, a set a frame, turned from the files' axes to ours.
+    """The Gaussians of an object, one per frame, turned from the files' axes to ours.
 
     Raises:
         ValueError: a wrong number of frames, a file that is no Gaussian PLY, values that are not finite.
@@ -80,16 +80,12 @@ def read_gaussians(root: Path, subject: Subject, protocol: Protocol, axes: Axes)
 
 
 def _frames(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> list[Path]:
-    """One file a frame, sorted naturally."""
+    """One file per frame, sorted naturally."""
     there = list(folder.iterdir()) if folder.is_dir() else []
-    files = sorted((file for file in there if file.suffix in suffixes), key=_natural_key)
+    files = sorted((file for file in there if file.suffix in suffixes), key=natural_key)
     if len(files) != subject.frames:
         raise ValueError(f"{subject.name}: {folder} has {len(files)} frames, but the input has {subject.frames}.")
     return files
-
-
-def _natural_key(file: Path) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", file.name)]
 
 
 def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
@@ -109,7 +105,7 @@ def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
 
 
 def _named(subject: Subject, read: Callable[[], T]) -> T:
-    """What `read` gives; its complaint with the object's name before it."""
+    """The result of `read`; its error gets the object's name."""
     try:
         return read()
     except (ValueError, OSError, UnidentifiedImageError) as error:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 
 from ss4d.evaluation.crop import over_background
-from ss4d.evaluation.subject import Subject
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.gaussians.ply import multiply_quaternions
 from ss4d.metrics.psnr import psnr
@@ -26,7 +25,7 @@ class Alignment:
     psnr: float  # dB
 
 
-def align_azimuth(gaussians: GaussianSequence, subject: Subject, candidates: Sequence[float] = CANDIDATES) -> Alignment:
+def align_azimuth(gaussians: GaussianSequence, subject: Subject) -> Alignment:
     """The turn whose first frame, seen by the input's camera, is nearest to the input's first frame."""
     white = torch.ones(3)
     size = subject.video.shape[1]
@@ -39,7 +38,7 @@ def align_azimuth(gaussians: GaussianSequence, subject: Subject, candidates: Seq
                 target,
             )
         )
-        for degrees in candidates
+        for degrees in CANDIDATES
     }
     best = max(matches, key=lambda degrees: matches[degrees])
     return Alignment(GaussianSequence([turn(frame, best) for frame in gaussians]), best, matches[best])

@@ -1,4 +1,4 @@
-"""Training the variants of an ablation with train.py: what is finished stays, what was stopped goes on."""
+"""Training the variants of an ablation: a finished run is kept, a stopped one resumes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ss4d.config import check_overrides
 from ss4d.training.checkpointing import SaveError
 from ss4d.training.phases import read_phases
 
-NO_MATTER = ("threads", "wandb", "dry_run")  # keys of train.yaml that may change from one start to the next
+UNCHECKED = ("threads", "wandb", "dry_run")  # keys of train.yaml that may change from one start to the next
 
 
 def resolve(overrides: Sequence[str]) -> DictConfig:
@@ -34,7 +34,7 @@ def resolve(overrides: Sequence[str]) -> DictConfig:
 
 
 def train_run(config: DictConfig) -> None:
-    """Train to the end, from where an earlier start stopped; nothing where it is finished.
+    """Train to the end, resuming an earlier start; nothing where it is finished.
 
     Raises:
         ValueError: the run folder is of a run with other options; the run cannot be trained, or was stopped.
@@ -50,7 +50,7 @@ def train_run(config: DictConfig) -> None:
     except (SaveError, FloatingPointError) as error:
         raise ValueError(f"{run_dir}: {error}") from error
     if not config.dry_run and not is_finished(run_dir, config):
-        raise ValueError(f"{run_dir} was stopped before its end; the same command goes on from there.")
+        raise ValueError(f"{run_dir} was stopped before its end; the same command resumes it.")
 
 
 def is_finished(run_dir: Path, config: DictConfig) -> bool:
@@ -67,20 +67,20 @@ def check_same_options(run_dir: Path, config: DictConfig) -> None:
     path = run_dir / "config.yaml"
     if not path.exists():
         return
-    earlier = dict(flat(OmegaConf.to_container(OmegaConf.load(path))))
-    now = dict(flat(OmegaConf.to_container(config, resolve=True)))
+    earlier = dict(flatten(OmegaConf.to_container(OmegaConf.load(path))))
+    now = dict(flatten(OmegaConf.to_container(config, resolve=True)))
     for key in {**earlier, **now}:
-        if earlier.get(key) != now.get(key) and key.partition(".")[0] not in NO_MATTER:
+        if earlier.get(key) != now.get(key) and key.partition(".")[0] not in UNCHECKED:
             raise ValueError(
                 f"{run_dir} was trained with {key}={earlier.get(key)}, but now it is {now.get(key)}: "
                 "give another out=DIR, or delete that folder."
             )
 
 
-def flat(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Dotted keys and values of nested mappings."""
     for key, value in content.items():
         if isinstance(value, Mapping) and value:
-            yield from flat(value, f"{prefix}{key}.")
+            yield from flatten(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value

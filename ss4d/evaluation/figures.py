@@ -1,16 +1,11 @@
-"""A grid of inputs, methods and truth as in the paper's Figs. 4, 5 and 9-11:
+"""A grid of inputs, methods and targets as in the paper's Figs. 4, 5 and 9-11.
 
-`python -m scripts.eval.figures protocol=ss4d_assets data=DIR --methods ours nearest_clip --figure outputs/grid.png`
-
-A row a method and one for the truth, a block of columns an object: the protocol's figure views at its figure frames,
-above them the input. Pictures come from the results; nothing is generated again.
+A row per method and one for the target, a block of columns per object: the protocol's figure views at its figure
+frames, above them the input. Pictures come from the results; nothing is generated again.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,65 +13,60 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from scripts.eval.options import Command, parse
 from ss4d.evaluation.crop import over_background
+from ss4d.evaluation.options import FiguresOptions
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import protocol_folder, result_folder
-from ss4d.evaluation.subject import Subject, open_subjects
+from ss4d.evaluation.subjects.open import open_subjects
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.video import crop_clip_rgba
 
 Picture = NDArray[np.uint8]
 LABEL_WIDTH, GAP = 230, 8  # pixels
+DEFAULT_OBJECTS = 4
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("options", nargs="+", help="protocol=NAME data=DIR out=DIR, as for scripts.eval.run")
-    parser.add_argument("--methods", nargs="+", required=True, help="labels of methods with results")
-    parser.add_argument("--objects", nargs="*", help="by name (default: the first four)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--size", type=int, default=128, help="pixels of a picture")
-    parser.add_argument("--figure", type=Path, default=Path("outputs/figure.png"))
-    options = parser.parse_args(arguments)
-    try:
-        command = parse(options.options)
-        grid = draw(command, options.methods, options.objects, options.seed, options.size)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    options.figure.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(grid).save(options.figure)
-    print(options.figure)
-    return 0
+def run(options: FiguresOptions) -> list[str]:
+    """Draw the grid into a file."""
+    save_picture(draw(options), Path(options.out))
+    return []
 
 
-def draw(command: Command, methods: Sequence[str], objects: Sequence[str] | None, seed: int, size: int) -> Picture:
+def save_picture(picture: Picture, path: Path) -> None:
+    """Write an image file and print its path."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(picture).save(path)
+    print(path)
+
+
+def draw(options: FiguresOptions) -> Picture:
     """The whole grid, uint8 [H, W, 3].
 
     Raises:
         ValueError: an object or a method without results, named.
     """
-    protocol = command.protocol
-    subjects = open_subjects(protocol, Path(command.options.data))
-    names = list(objects or subjects.names()[:4])
+    protocol, size = options.load_protocol(), options.size
+    subjects = open_subjects(protocol, Path(options.data))
+    names = options.objects or subjects.names()[:DEFAULT_OBJECTS]
     if unknown := sorted(set(names) - set(subjects.names())):
-        raise ValueError(f"{command.options.data} has no object {unknown[0]} of protocol {protocol.name}.")
-    folder = protocol_folder(Path(command.options.out), protocol)
+        raise ValueError(f"{options.data} has no object {unknown[0]} of protocol {protocol.name}.")
+    folder = protocol_folder(Path(options.results), protocol)
     blocks = []
     for name in names:
         subject = subjects.load(name)
+        folders = [result_folder(folder, method, name, options.seed) for method in options.methods]
         rows = [input_row(subject, protocol, size)]
-        rows += [method_row(result_folder(folder, method, name, seed), subject, protocol, size) for method in methods]
-        rows += [] if subject.views is None else [truth_row(subject.views, protocol, size)]
+        rows += [method_row(result, subject, protocol, size) for result in folders]
+        rows += [] if subject.views is None else [target_row(subject.views, protocol, size)]
         blocks.append(np.concatenate([np.pad(row, ((0, GAP), (0, 0), (0, 0)), constant_values=255) for row in rows]))
-    labels = ["input", *methods, *(["truth"] if any_truth(protocol) else [])]
+    labels = ["input", *options.methods, *(["truth"] if has_target(protocol) else [])]
     left = np.concatenate([label(text, size) for text in labels])
     gap = np.full((len(left), 2 * GAP, 3), 255, np.uint8)
     return np.concatenate([left, *(part for block in blocks for part in (block, gap))], axis=1)
 
 
-def any_truth(protocol: Protocol) -> bool:
-    """Whether the protocol's data set knows the other sides."""
+def has_target(protocol: Protocol) -> bool:
+    """Whether the protocol's data set has views from other sides."""
     return protocol.dataset != "davis"
 
 
@@ -107,8 +97,8 @@ def method_row(folder: Path, subject: Subject, protocol: Protocol, size: int) ->
     return np.concatenate(row, axis=1)
 
 
-def truth_row(views: torch.Tensor, protocol: Protocol, size: int) -> Picture:
-    """What the evaluation cameras truly see."""
+def target_row(views: torch.Tensor, protocol: Protocol, size: int) -> Picture:
+    """What the evaluation cameras see of the object."""
     row = []
     for view, frame in cells(protocol, views.shape[1]):
         picture = to_pictures(over_background(views[view, frame], torch.tensor(protocol.background))[None])[0]
@@ -127,7 +117,3 @@ def label(text: str, size: int) -> Picture:
     font = ImageFont.load_default(16)
     ImageDraw.Draw(image).text((LABEL_WIDTH - 8, size // 2), text.replace("_", " "), "black", font, anchor="rm")
     return np.asarray(image)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -9,13 +9,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ss4d.cameras import Camera, orbit_camera
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subject import Subject
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.video import crop_clip_rgba, find_foreground, read_clip
 
 
 class Consistent4DSubjects:
-    """Consistent4D's test set, laid out as its evaluation wants it:
+    """Consistent4D's test set in the layout of its own evaluation:
 
     `gt/<object>/eval_<view>/<frame>.png` (RGBA, a view an azimuth of the protocol) and `input/<object>/<frame>.png`.
     """
@@ -24,7 +25,7 @@ class Consistent4DSubjects:
         self.protocol, self.root = protocol, root
 
     def names(self) -> list[str]:
-        return chosen(self.root / "gt", self.protocol)
+        return selected(self.root / "gt", self.protocol)
 
     def load(self, name: str) -> Subject:
         protocol = self.protocol
@@ -36,19 +37,19 @@ class Consistent4DSubjects:
             if len(frames) != len(video):
                 raise ValueError(f"{name}: {folder} has {len(frames)} frames, but the input has {len(video)}.")
             views.append(resize(frames, protocol.size))
-        return Subject(name, video, protocol.input_camera(), protocol.orbit(), torch.stack(views), None)
+        return Subject(name, video, input_camera(protocol), orbit(protocol), torch.stack(views), None)
 
 
 class DavisSubjects:
     """DAVIS: `JPEGImages/480p/<sequence>/<frame>.jpg` with `Annotations/480p/<sequence>/<frame>.png`, whose pixels
-    are 0 for background and a number for each object; all of them count as one here. There is no truth from other
-    sides."""
+    are 0 for background and a number for each object; all of them count as one here. What other
+    sides look like is unknown."""
 
     def __init__(self, protocol: Protocol, root: Path):
         self.protocol, self.root = protocol, root
 
     def names(self) -> list[str]:
-        return chosen(self.root / "JPEGImages" / "480p", self.protocol)
+        return selected(self.root / "JPEGImages" / "480p", self.protocol)
 
     def load(self, name: str) -> Subject:
         pictures = read_clip(self.root / "JPEGImages" / "480p" / name).frames
@@ -58,11 +59,22 @@ class DavisSubjects:
         masks = np.stack([np.asarray(Image.open(file).convert("L")) != 0 for file in files])
         rgba = find_foreground(pictures, masks)[: self.protocol.frames]
         video = torch.from_numpy(crop_clip_rgba(rgba, self.protocol.size))
-        return Subject(name, video, self.protocol.input_camera(), self.protocol.orbit(), None, None)
+        return Subject(name, video, input_camera(self.protocol), orbit(self.protocol), None, None)
 
 
-def chosen(folder: Path, protocol: Protocol) -> list[str]:
-    """Names of the folders in a folder that the protocol wants.
+def orbit(protocol: Protocol) -> list[Camera]:
+    """The cameras that `views.azimuths` describe."""
+    views = protocol.views
+    return [orbit_camera(azimuth, views.elevation, views.radius, views.fov) for azimuth in views.azimuths]
+
+
+def input_camera(protocol: Protocol) -> Camera:
+    """The camera that took the input, as far as the protocol knows."""
+    return orbit_camera(protocol.input_azimuth, protocol.input_elevation, protocol.views.radius, protocol.views.fov)
+
+
+def selected(folder: Path, protocol: Protocol) -> list[str]:
+    """Names of the folders in `folder` that the protocol selects.
 
     Raises:
         ValueError: one of them, or any at all, is missing.

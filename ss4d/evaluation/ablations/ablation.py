@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from scripts.eval.options import PROTOCOLS
-from ss4d.config import build_section, did_you_mean
+
+from ss4d.config import did_you_mean
 
 ABLATIONS = PROTOCOLS / "ablations"
 
 
 @dataclass
 class Start:
-    """A run that all variants of an ablation go on from; ablations that name the same one share it."""
+    """A run that all variants of an ablation start from; ablations that name the same one share it."""
 
     name: str
     experiment: str
@@ -29,9 +30,9 @@ class Ablation:
     name: str
     title: str
     experiment: str  # of train.py
-    vary: list[str]  # keys of train.py, which a variant sets to its value and in nothing else differ
+    vary: list[str]  # keys of train.py that a variant sets to its value; variants differ in nothing else
     variants: dict[str, Any]
-    method: str  # of scripts.eval.run: "reconstruction" judges a run, "ours" a pipeline with the run's model
+    method: str  # of `run`: "reconstruction" judges a run, "ours" a pipeline with the run's model
     protocol: str = "ss4d_assets"
     train: list[str] = field(default_factory=list)  # overrides of all variants
     start: Start | None = None
@@ -45,16 +46,14 @@ class Ablation:
 
     def overrides(self, label: str) -> list[str]:
         """What tells a variant from the others, for train.py; where data sets vary, `data.root` is named by its set."""
-        return [f"{key}={written(self.variants[label])}" for key in self.vary]
+        return [f"{key}={override_value(self.variants[label])}" for key in self.vary]
 
-    def table(self) -> dict[str, Any]:
-        """The table's description, as in `configs/eval/tables.yaml`; of the paper's tables that very one."""
+    def table(self) -> TableSpec:
+        """The table's description, for the paper's own tables the one in `configs/eval/tables.yaml`."""
         if self.paper_table is not None:
-            tables = read_yaml(PROTOCOLS / "tables.yaml")["tables"]
-            return next(spec for spec in tables if spec["id"] == self.paper_table)
+            return next(spec for spec in read_specs() if spec.id == str(self.paper_table))
         rows = {label: label for label in self.variants}
-        content = {"title": self.title, "protocol": self.protocol, "columns": self.columns, "paper": {}, "rows": rows}
-        return {"id": self.name, **content}
+        return TableSpec(self.name, self.title, self.columns, protocol=self.protocol, rows=rows)
 
 
 def ablation_names() -> list[str]:
@@ -79,12 +78,12 @@ def read_ablation(name: str, checkpoint: str) -> Ablation:
     if "start" in content:
         start = content["start"]
         path = ABLATIONS / "starts" / f"{start}.yaml"
-        content["start"] = build_section(Start, {"name": start, **read_yaml(path, checkpoint)}, str(start))
-    return build_section(Ablation, {"name": name, **content}, name)
+        content["start"] = from_mapping(Start, {"name": start, **read_yaml(path, checkpoint)}, str(path))
+    return from_mapping(Ablation, {"name": name, **content}, str(ABLATIONS / f"{name}.yaml"))
 
 
-def written(value: Any) -> str:
-    """A plain value as an override has it."""
+def override_value(value: Any) -> str:
+    """A plain value as text in an override."""
     return value if isinstance(value, str) else json.dumps(value)
 
 

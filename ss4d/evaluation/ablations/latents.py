@@ -1,5 +1,5 @@
-"""Whether the latents of a prepared set are those of a checkpoint's encoders, without which its decoders make nothing
-of what a flow has learnt from them."""
+"""Whether the latents of a prepared set are those of a checkpoint's encoders: a flow learns latents that only the
+decoders of the same VAE can decode."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TOLERANCE = 0.02  # of the latents' own size: rounding to half precision makes 0
 
 
 def check_latents(kind: str, root: Path, resolution: int, checkpoint: Path) -> None:
-    """Encode the first clip of the train split again and compare. A checkpoint without encoders is taken on trust.
+    """Encode the first clip of the train split again and compare. A checkpoint without encoders is not checked.
 
     The toolkit records the SHA-256 of the encoder's files, but exported checkpoints hold the same encoder in half
-    precision: only its latents tell.
+    precision: only its latents can be compared.
 
     Args:
         kind: "structure" or "sparse".
@@ -35,7 +35,7 @@ def check_latents(kind: str, root: Path, resolution: int, checkpoint: Path) -> N
     stem = checkpoint / ENCODERS[kind]
     clips = PreparedSet.open(root, resolution, ("features", "encode"), "train")
     if not stem.with_name(f"{stem.name}.json").exists():
-        print(f"{checkpoint} has no {ENCODERS[kind]}: whether the latents of {root} are its own cannot be told.")
+        print(f"{checkpoint} has no {ENCODERS[kind]}: whether the latents of {root} are its own is not checked.")
         return
     frames = range(clips.clips[0].frames)
     file = clips.artifact(0, "encode")
@@ -58,8 +58,8 @@ def check_latents(kind: str, root: Path, resolution: int, checkpoint: Path) -> N
         )
 
 
-def relative_difference(found: Tensor, wanted: Tensor) -> float:
-    """Root mean square of the difference over that of `wanted`; infinite where shapes differ."""
-    if found.shape != wanted.shape:
+def relative_difference(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the difference over that of `expected`; infinite where shapes differ."""
+    if found.shape != expected.shape:
         return float("inf")
-    return float((found - wanted).square().mean().sqrt() / wanted.square().mean().sqrt())
+    return float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt())

@@ -1,70 +1,60 @@
 """A user study from results (Table 3): a static page to rate them, and the average of the answers.
 
-`python -m scripts.eval.user_study build STUDY protocol=davis data=DIR --methods ours DG4D` makes `STUDY/page/`, which
-works from disk and can be sent around, and `STUDY/key.json`, which tells whose result is which and stays here. Put the
-files that people send back into `STUDY/answers/`; `... user_study aggregate STUDY` prints the average ratings.
+`study build STUDY` makes `STUDY/page/`, which works from disk and can be sent around, and `STUDY/key.json`, which tells
+whose result is which and stays here. The files that people send back go into `STUDY/answers/`; `study aggregate STUDY`
+prints the average ratings.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import random
 import secrets
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from scripts.eval.options import Command, parse
 from ss4d.evaluation.crop import over_background
-from ss4d.evaluation.results import VIDEO, protocol_folder, result_folder
-from ss4d.evaluation.subject import Subject, open_subjects
+from ss4d.evaluation.options import StudyOptions
+from ss4d.evaluation.protocol import load_protocol
+from ss4d.evaluation.results import FPS, VIDEO, protocol_folder, result_folder
+from ss4d.evaluation.subjects.open import open_subjects
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.bootstrap import Interval, bootstrap
 from ss4d.video import write_video
 
 QUESTIONS = ("geometry", "texture", "motion")
 TEMPLATE, PLACEHOLDER = Path(__file__).with_name("user_study.html"), "/*STUDY*/"
-FPS = 12.0
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="make the page")
-    build.add_argument("study", type=Path)
-    build.add_argument("options", nargs="+", help="protocol=NAME data=DIR out=DIR, as for scripts.eval.run")
-    build.add_argument("--methods", nargs="+", required=True, help="labels of methods with results")
-    build.add_argument("--seed", type=int, default=0, help="whose results are shown")
-    aggregate = commands.add_parser("aggregate", help="average the answers")
-    aggregate.add_argument("study", type=Path)
-    options = parser.parse_args(arguments)
-    try:
-        if options.command == "build":
-            build_study(options.study, parse(options.options), options.methods, options.seed)
-        else:
-            print_ratings(read_ratings(options.study))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+def run(options: StudyOptions) -> list[str]:
+    """Build or aggregate a study."""
+    if options.action == "build":
+        build_study(options)
+    elif options.action == "aggregate":
+        print_ratings(read_ratings(Path(options.study)))
+    else:
+        raise ValueError(f"study {options.action}: say `study build STUDY` or `study aggregate STUDY`.")
+    return []
 
 
-def build_study(study: Path, command: Command, methods: Sequence[str], seed: int) -> None:
-    """Write the page with a pair of videos for every object and method, under names that tell nothing.
+def build_study(options: StudyOptions) -> None:
+    """Write the page with a pair of videos for every object and method, under random names.
 
     Raises:
         ValueError: the study exists, or a method has no result for an object.
     """
+    study = Path(options.study)
     if study.exists():
         raise ValueError(f"{study} exists: a study under way must keep its key, so name another folder.")
-    protocol = command.protocol
-    subjects = open_subjects(protocol, Path(command.options.data))
-    folder = protocol_folder(Path(command.options.out), protocol)
-    pairs = [(name, method) for name in subjects.names() for method in methods]
-    sources = {pair: result_folder(folder, pair[1], pair[0], seed) / VIDEO for pair in pairs}
+    if not options.methods:
+        raise ValueError("study build needs methods=[NAME,...]: the labels of methods with results.")
+    protocol = load_protocol(options.protocol, options.changes)
+    subjects = open_subjects(protocol, Path(options.data))
+    folder = protocol_folder(Path(options.results), protocol)
+    pairs = [(name, method) for name in subjects.names() for method in options.methods]
+    sources = {pair: result_folder(folder, pair[1], pair[0], options.seed) / VIDEO for pair in pairs}
     for (name, method), path in sources.items():
         if not path.is_file():
             raise ValueError(f"{name}: {path} of {method} is missing; run its evaluation first.")
@@ -74,11 +64,11 @@ def build_study(study: Path, command: Command, methods: Sequence[str], seed: int
     for name in subjects.names():
         given = secrets.token_hex(8)
         write_input(subjects.load(name), media / f"{given}.mp4")
-        for method in methods:
-            shown = secrets.token_hex(8)
-            (media / f"{shown}.mp4").write_bytes(sources[name, method].read_bytes())
-            items.append({"id": shown, "input": f"media/{given}.mp4", "result": f"media/{shown}.mp4"})
-            key[shown] = {"object": name, "method": method}
+        for method in options.methods:
+            item = secrets.token_hex(8)
+            (media / f"{item}.mp4").write_bytes(sources[name, method].read_bytes())
+            items.append({"id": item, "input": f"media/{given}.mp4", "result": f"media/{item}.mp4"})
+            key[item] = {"object": name, "method": method}
     random.shuffle(items)
     content = {"id": secrets.token_hex(8), "items": items}
     page = TEMPLATE.read_text(encoding="utf-8").replace(PLACEHOLDER, json.dumps(content))
@@ -129,11 +119,7 @@ def check_answer(answer: dict[str, Any], items: dict[str, Any], path: Path) -> N
 
 
 def print_ratings(ratings: dict[str, dict[str, Interval]]) -> None:
-    """A line a method."""
+    """A line per method."""
     for method, questions in ratings.items():
-        figures = ", ".join(f"{name} {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for name, r in questions.items())
-        print(f"{method}: {figures} ({next(iter(questions.values())).count} participants)")
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        text = ", ".join(f"{name} {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for name, r in questions.items())
+        print(f"{method}: {text} ({next(iter(questions.values())).count} participants)")

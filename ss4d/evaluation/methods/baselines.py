@@ -1,9 +1,7 @@
-"""What a method must beat, and the ceiling that it cannot (training issue, Done-when 6)."""
+"""Baselines: what a method must beat, and the upper bound of what voxels can show."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,32 +11,19 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
-from ss4d.data.artifact import VoxelRows
-from ss4d.data.prepared import PreparedSet
 from ss4d.evaluation.crop import over_background
-from ss4d.evaluation.prediction import Prediction, render_subject
-from ss4d.evaluation.prepared_subjects import PreparedSubjects, input_video
+from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
+from ss4d.evaluation.prediction import Prediction
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subject import Subject, SubjectSet
-from ss4d.evaluation.voxel_gaussians import voxel_gaussians
-from ss4d.gaussians import GaussianSequence
-from ss4d.metrics.shape import voxel_grid
+from ss4d.evaluation.subjects.prepared import PreparedSubjects, input_video
+from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.video import crop_clip_rgba
 
 SIMILARITY_FRAMES, SIMILARITY_SIZE = 8, 32  # of the input videos, when they are compared
 
 
-@dataclass
-class ColouredVoxels:
-    """Voxels of a clip with a colour each."""
-
-    coords: Tensor  # int32 [N, 4] = (frame, x, y, z)
-    colours: Tensor  # float32 [N, 3] in [0, 1]
-    resolution: int
-
-
 class Truth:
-    """The true views and voxels themselves: perfect scores, and how much of the flickering is motion."""
+    """The target views and voxels themselves: perfect scores, and the flickering that motion alone causes."""
 
     samples = False
 
@@ -48,22 +33,22 @@ class Truth:
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         if subject.views is None:
-            raise ValueError("nobody knows the truth of this object, so method=truth cannot show it")
+            raise ValueError("this data set has no views of the object from other sides, which method=truth shows")
         return Prediction(over_background(subject.views, self.background), subject.voxels)
 
 
 class TrueVoxels:
-    """The ceiling of what voxels of this size can show: the true ones, each in its mean colour."""
+    """The upper bound of what voxels of this size can show: the true ones, each in its mean colour."""
 
     samples = False
 
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
-        self.protocol, self.subjects = protocol, prepared(subjects, "true_voxels")
+        self.protocol, self.subjects = protocol, require_prepared(subjects, "true_voxels")
         self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         index = self.subjects.index[subject.name]
-        return shown(coloured_voxels(self.subjects.clips, index, subject.frames), subject, self.protocol)
+        return voxel_prediction(coloured_voxels(self.subjects.clips, index, subject.frames), subject, self.protocol)
 
 
 class NearestClip:
@@ -73,20 +58,19 @@ class NearestClip:
     samples = False
 
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
-        self.protocol, self.subjects = protocol, prepared(subjects, "nearest_clip")
+        self.protocol, self.subjects = protocol, require_prepared(subjects, "nearest_clip")
         self.training = self.subjects.training_set()
         self.identity: dict[str, Any] = {"clips": len(self.training)}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         own = self.subjects.clips.clips[self.subjects.index[subject.name]].asset_id
-        wanted = descriptor(subject.video)
-        distances = (self._descriptors - wanted).square().mean(dim=(1, 2, 3, 4))
+        distances = (self._descriptors - descriptor(subject.video)).square().mean(dim=(1, 2, 3, 4))
         for index, clip in enumerate(self.training.clips):
             if clip.asset_id == own:
                 distances[index] = torch.inf
         nearest = int(distances.argmin())
         voxels = coloured_voxels(self.training, nearest, subject.frames)
-        prediction = shown(voxels, subject, self.protocol)
+        prediction = voxel_prediction(voxels, subject, self.protocol)
         prediction.report = {"clip": self.training.clips[nearest].name}
         return prediction
 
@@ -99,7 +83,7 @@ class NearestClip:
     def _descriptor(self, index: int) -> Tensor:
         archive = self.training.pictures(index)
         view = input_video(archive, self.protocol.input_azimuth)
-        frames = spread(min(self.training.clips[index].frames, self.protocol.frames), SIMILARITY_FRAMES)
+        frames = even_frames(min(self.training.clips[index].frames, self.protocol.frames), SIMILARITY_FRAMES)
         return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
 
 
@@ -110,7 +94,7 @@ class AverageOccupancy:
     samples = False
 
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
-        self.protocol, self.subjects = protocol, prepared(subjects, "average_occupancy")
+        self.protocol, self.subjects = protocol, require_prepared(subjects, "average_occupancy")
         self.training = self.subjects.training_set()
         self.identity: dict[str, Any] = {"clips": len(self.training)}
 
@@ -119,7 +103,7 @@ class AverageOccupancy:
         frames = [torch.nn.functional.pad(self._voxels, (1, 0), value=frame) for frame in range(subject.frames)]
         coords = torch.cat(frames)
         voxels = ColouredVoxels(coords, colour.expand(len(coords), 3), self.training.resolution)
-        return shown(voxels, subject, self.protocol)
+        return voxel_prediction(voxels, subject, self.protocol)
 
     @cached_property
     def _voxels(self) -> Tensor:
@@ -136,8 +120,7 @@ class AverageOccupancy:
 
 
 class AlphaCopy:
-    """The input's alpha carried over onto the voxel grid: a front silhouette, nothing else. A model that does not beat
-    it does not use what it sees."""
+    """The input's alpha on the voxel grid: a front silhouette, nothing else. A model below it ignores its input."""
 
     samples = False
 
@@ -151,51 +134,18 @@ class AlphaCopy:
         return Prediction(front=alpha_on_grid(subject.video[..., 3], subject.input_camera, self.resolution))
 
 
-def prepared(subjects: SubjectSet, method: str) -> PreparedSubjects:
+def require_prepared(subjects: SubjectSet, method: str) -> PreparedSubjects:
     """The subjects, which must be those of a prepared set."""
     if not isinstance(subjects, PreparedSubjects):
-        raise ValueError(f"method={method} needs the voxels of a prepared set, which this protocol does not have.")
+        raise ValueError(
+            f"method={method} needs the voxels of a prepared set, but the data set of this protocol is another kind."
+        )
     return subjects
-
-
-def coloured_voxels(clips: PreparedSet, index: int, frames: int) -> ColouredVoxels:
-    """A clip's voxels in the colour that its cameras see; a clip of another length is stretched to `frames`.
-
-    Raises:
-        ValueError: its features hold no colours.
-    """
-    artifact, resolution = clips.artifact(index, "features"), clips.resolution
-    channels = json.loads(artifact.metadata()["channels"])
-    if channels[:3] != ["red", "green", "blue"]:
-        raise ValueError(f"{artifact.path} has no colours: make features with features.extractor=small.")
-    chosen = spread(clips.clips[index].frames, frames)
-    rows: VoxelRows = artifact.voxels(f"coords_{resolution}", f"feats_{resolution}", chosen)
-    return ColouredVoxels(rows.coords, (0.5 + 0.25 * rows.values[:, :3]).clamp(0, 1), resolution)
-
-
-def shown(voxels: ColouredVoxels, subject: Subject, protocol: Protocol) -> Prediction:
-    """Coloured voxels as a prediction."""
-    frame_of = voxels.coords[:, 0]
-    gaussians = GaussianSequence(
-        [
-            voxel_gaussians(voxels.coords[frame_of == frame, 1:], voxels.colours[frame_of == frame], voxels.resolution)
-            for frame in range(subject.frames)
-        ]
-    )
-    return Prediction(
-        views=render_subject(gaussians, subject, protocol.size, torch.tensor(protocol.background)),
-        voxels=voxel_grid(voxels.coords, subject.frames, voxels.resolution, protocol.voxel_resolution),
-    )
-
-
-def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` of `count` frames, evenly from the first to the last, repeated where there are fewer."""
-    return [round(i * (count - 1) / max(wanted - 1, 1)) for i in range(wanted)]
 
 
 def descriptor(video: Tensor) -> Tensor:
     """A video uint8 [T, H, W, 4] cropped to its object, small and premultiplied: [SIMILARITY_FRAMES, S, S, 4]."""
-    chosen = video[spread(len(video), SIMILARITY_FRAMES)].numpy()
+    chosen = video[even_frames(len(video), SIMILARITY_FRAMES)].numpy()
     small = torch.from_numpy(crop_clip_rgba(chosen, SIMILARITY_SIZE)).float() / 255
     return torch.cat([small[..., :3] * small[..., 3:], small[..., 3:]], dim=-1)
 
