@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ss4d.evaluation.protocol import Protocol, load_protocol, protocol_names
+from ss4d.evaluation.protocol import Protocol, load_protocol, names_in
 from ss4d.evaluation.typed import option
 
-PROTOCOL = f"{', '.join(protocol_names())}, or a .yaml file"
+PROTOCOL = f"{', '.join(names_in())}, or a .yaml file"
+METHODS = "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views or gaussians"
 CHANGES = "of the protocol (docs/evaluation.md)"
 DEVICE = "cpu or cuda: where the models run"
 
@@ -39,10 +40,10 @@ class JudgingOptions:
 
 
 @dataclass(kw_only=True)
-class RunOptions(ProtocolOptions, JudgingOptions):
+class RunOptions(JudgingOptions, ProtocolOptions):
     """Of `run`, and of each method of a suite."""
 
-    method: str = option("what is judged (docs/evaluation.md)", "ours")
+    method: str = option(METHODS, "ours")
     label: str | None = option("the method's name in results and tables, instead of method=", None)
     out: str = option("the folder of results", "outputs/eval")
     model: str = option("ours, reconstruction: checkpoint folder, run folder or Hub id", "checkpoints/ss4d-tiny")
@@ -62,7 +63,7 @@ class RunOptions(ProtocolOptions, JudgingOptions):
 class SuiteOptions:
     """Of `suite`."""
 
-    suite: str = option("a name in configs/eval/suites, or a .yaml file", positional=True)
+    suite: str = option(f"{', '.join(names_in('suites'))}, or a .yaml file", positional=True)
     arguments: list[str] = option("options of `run`, which hold for all methods", [], prefix="*")
 
 
@@ -70,7 +71,7 @@ class SuiteOptions:
 class AblateOptions(JudgingOptions):
     """Of `ablate`."""
 
-    ablation: str = option("a name in configs/eval/ablations", positional=True)
+    ablation: str = option(", ".join(names_in("ablations")), positional=True)
     data: str = option("prepared set to train and judge on; see also data.mean=, data.visible=", "data/tiny")
     out: str = option("the folder of runs and results; starts are in OUT/runs", "outputs/ablations")
     checkpoint: str = option("the models beside an ablated flow, and the image encoder", "checkpoints/ss4d-tiny")

@@ -87,15 +87,15 @@ def load_protocol(name: str, changes: Sequence[str] = ()) -> Protocol:
 
     path = Path(name) if name.endswith(".yaml") else PROTOCOLS / f"{name}.yaml"
     if not path.is_file():
-        raise ValueError(f"There is no protocol {name!r}; there are {', '.join(protocol_names())}.")
+        raise ValueError(f"There is no protocol {name!r}; there are {', '.join(names_in())}.")
     merged = OmegaConf.merge(OmegaConf.load(path), read_pairs(changes))
     content: Any = OmegaConf.to_container(merged, resolve=True)
     return make_protocol(content, str(path))
 
 
-def protocol_names() -> list[str]:
-    """Of the protocols in `configs/eval/`."""
-    return sorted(path.stem for path in PROTOCOLS.glob("*.yaml") if path.stem != "tables")
+def names_in(folder: str = ".") -> list[str]:
+    """The protocols in `configs/eval`, or what one of its folders holds: "suites", "ablations"."""
+    return sorted(path.stem for path in (PROTOCOLS / folder).glob("*.yaml") if path.stem != "tables")
 
 
 def _check(protocol: Protocol, origin: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from ss4d.evaluation import evaluate
 from ss4d.evaluation.figures import draw, save_picture
 from ss4d.evaluation.options import FiguresOptions, RunOptions, SuiteOptions
-from ss4d.evaluation.protocol import PROTOCOLS
+from ss4d.evaluation.protocol import PROTOCOLS, names_in
 from ss4d.evaluation.table_formats import write_tables
 from ss4d.evaluation.tables import build_tables
 from ss4d.evaluation.typed import from_arguments, from_mapping
@@ -59,7 +59,7 @@ def read_suite(name: str) -> Suite:
 
     path = Path(name) if name.endswith(".yaml") else PROTOCOLS / "suites" / f"{name}.yaml"
     if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in (PROTOCOLS / "suites").glob("*.yaml")))
-        raise ValueError(f"There is no suite {name!r}; there is {known}, or pass a .yaml file.")
+        known = ", ".join(names_in("suites"))
+        raise ValueError(f"There is no suite {name!r}; there are {known}, or pass a .yaml file.")
     content: Any = OmegaConf.to_container(OmegaConf.load(path))
     return from_mapping(Suite, content, str(path))

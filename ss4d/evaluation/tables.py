@@ -24,7 +24,7 @@ class TableSpec:
     id: str  # number in the paper, or a name
     title: str
     columns: list[list[Any]]  # metric, heading, digits
-    paper: dict[str, list[float]] = field(default_factory=dict)  # the published rows
+    paper: dict[str, list[Any]] = field(default_factory=dict)  # the published rows
     protocol: str | None = None
     study: bool = False
     timing: bool = False

@@ -86,16 +86,11 @@ def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
 
 def describe(kind: type) -> str:
     """The usage of a command with such options, and a line for each of them, for `--help`."""
-    fields = [item for item in dataclasses.fields(kind)]
-    fields.sort(key=lambda item: not item.metadata["positional"])
+    fields = sorted(dataclasses.fields(kind), key=lambda item: not item.metadata["positional"])
     usage = [_name(item) for item in fields if _is_required(item)]
-    lines = []
-    for item in fields:
-        default = _default(item)
-        plain = default is MISSING or default is None or default == [] or isinstance(default, bool)
-        lines.append((_name(item), item.metadata["text"] + ("" if plain else f" (default: {default})")))
-    width = max(len(name) for name, _ in lines) + 2
-    return "\n".join([" ".join([*usage, "[KEY=VALUE ...]"]), "", *(f"  {name:<{width}}{text}" for name, text in lines)])
+    width = max(len(_name(item)) for item in fields) + 2
+    lines = [f"  {_name(item):<{width}}{item.metadata['text']}{_default_text(item)}" for item in fields]
+    return "\n".join([" ".join([*usage, "[KEY=VALUE ...]"]), "", *lines])
 
 
 def _name(item: Field[Any]) -> str:
@@ -105,8 +100,12 @@ def _name(item: Field[Any]) -> str:
     return item.name.upper() if item.metadata["positional"] else f"{item.name}="
 
 
-def _default(item: Field[Any]) -> Any:
-    return item.default if item.default_factory is MISSING else item.default_factory()
+def _default_text(item: Field[Any]) -> str:
+    """The default of an option, where it says something."""
+    default = item.default if item.default_factory is MISSING else item.default_factory()
+    if default in (MISSING, None, False, []):
+        return ""
+    return f" (default: {str(default).replace(' ', '')})"
 
 
 def _sort(kind: type, arguments: Sequence[str]) -> dict[str, Any]:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from scripts.eval.options import PROTOCOLS
-
 from ss4d.config import did_you_mean
+from ss4d.evaluation.protocol import PROTOCOLS, names_in
+from ss4d.evaluation.tables import TableSpec, read_specs
+from ss4d.evaluation.typed import from_mapping
 
 ABLATIONS = PROTOCOLS / "ablations"
 
@@ -56,11 +57,6 @@ class Ablation:
         return TableSpec(self.name, self.title, self.columns, protocol=self.protocol, rows=rows)
 
 
-def ablation_names() -> list[str]:
-    """Of the files in `configs/eval/ablations`."""
-    return sorted(path.stem for path in ABLATIONS.glob("*.yaml"))
-
-
 def read_ablation(name: str, checkpoint: str) -> Ablation:
     """An ablation by name.
 
@@ -70,7 +66,7 @@ def read_ablation(name: str, checkpoint: str) -> Ablation:
     Raises:
         ValueError: there is none of that name, with the nearest one; a key that is unknown or missing.
     """
-    names = ablation_names()
+    names = names_in("ablations")
     if name not in names:
         advice = did_you_mean(name, names, f"there are {', '.join(names)}")
         raise ValueError(f"There is no ablation {name!r}: {advice}")

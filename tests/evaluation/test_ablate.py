@@ -17,11 +17,14 @@ import torch
 from omegaconf import OmegaConf
 
 from dataset_toolkits.__main__ import main as toolkit
-from scripts.eval import ablate
-from scripts.eval.ablation import ablation_names, read_ablation
-from scripts.eval.ablation_runs import flat
-from scripts.eval.latents_check import check_latents
-from scripts.eval.options import PROTOCOLS
+from scripts.eval.__main__ import main
+from ss4d.evaluation.ablations.ablation import read_ablation
+from ss4d.evaluation.ablations.latents import check_latents
+from ss4d.evaluation.ablations.plan import make_plan
+from ss4d.evaluation.ablations.runs import flatten
+from ss4d.evaluation.options import AblateOptions
+from ss4d.evaluation.protocol import names_in
+from ss4d.evaluation.typed import from_arguments
 from ss4d.models import create_model
 from ss4d.models.checkpoint import load_model
 
@@ -53,23 +56,23 @@ def made(folder: Path) -> dict[str, int]:
     return {str(path): path.stat().st_mtime_ns for path in paths if "models" not in path.parts}
 
 
-def test_there_are_the_six_of_the_issue():
-    assert set(ablation_names()) == {
-        *("temporal_alignment", "masking", "feature_aggregation"),
-        *("compression", "positional_encoding", "window_size"),
-    }
+def test_six_ablations_are_described():
+    assert names_in("ablations") == [
+        *("compression", "feature_aggregation", "masking"),
+        *("positional_encoding", "temporal_alignment", "window_size"),
+    ]
 
 
-@pytest.mark.parametrize("name", ablation_names())
+@pytest.mark.parametrize("name", names_in("ablations"))
 def test_variants_differ_in_what_the_ablation_names_and_in_nothing_else(name: str, tmp_path: Path):
     """By the configs of train.py, which accepts them all; every model of them can be built."""
     sets = [f"data.{kind}={tmp_path / kind}" for kind in ("mean", "visible")] if name == "feature_aggregation" else []
     ablation = read_ablation(name, str(CHECKPOINT))
-    plan = ablate.make_plan(ablation, ablate.parse_request([*sets, f"out={tmp_path}"], ablation))
+    plan = make_plan(ablation, from_arguments(AblateOptions, [name, *sets, f"out={tmp_path}"]))
     assert len(plan.variants) == len(ablation.variants) >= 2
     configs: list[dict[str, Any]] = []
     for label, config in plan.variants.items():
-        configs.append(dict(flat(OmegaConf.to_container(config, resolve=True))))
+        configs.append(dict(flatten(OmegaConf.to_container(config, resolve=True))))
         configs[-1].pop("run_dir")
         assert config.phases is None and configs[-1]["init_from"] == (plan.start and plan.start.run_dir), label
         for spec in config.models.values():
@@ -79,12 +82,13 @@ def test_variants_differ_in_what_the_ablation_names_and_in_nothing_else(name: st
     differing = {key for key in configs[0] if len({json.dumps(config[key]) for config in configs}) > 1}
     assert differing == set(ablation.vary)
     assert all(len({json.dumps(config[key]) for config in configs}) == len(configs) for key in differing)
-    rows, labels = ablation.table()["rows"], set(ablation.variants)
-    assert set(rows.values()) == labels and ablation.table()["protocol"] == ablation.protocol
+    table = ablation.table()
+    assert table.rows is not None and set(table.rows.values()) == set(ablation.variants)
+    assert table.protocol == ablation.protocol
 
 
 def test_a_dry_run_says_what_all_variants_would_cost(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    assert ablate.main(["compression", *arguments(tmp_path, "dry_run=true", "data.category_weight=null")]) == 0
+    assert main(["ablate", "compression", *arguments(tmp_path, "dry_run=true", "data.category_weight=null")]) == 0
     out = capsys.readouterr().out
     assert out.count("would train") == out.count("step on a device") == 5
     assert not any(tmp_path.iterdir())
@@ -96,7 +100,7 @@ def test_stopped_and_started_again_it_goes_on_and_redoes_nothing(tmp_path: Path,
     command = ["temporal_alignment", *arguments(tmp_path, *SMALL_VAE, *steps)]
     folder = tmp_path / "temporal_alignment"
     process = subprocess.Popen(
-        [sys.executable, "-m", "scripts.eval.ablate", *command],
+        [sys.executable, "-m", "scripts.eval", "ablate", *command],
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -110,12 +114,12 @@ def test_stopped_and_started_again_it_goes_on_and_redoes_nothing(tmp_path: Path,
     process.send_signal(signal.SIGTERM)
     errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1, errors
-    assert f"{second} was stopped before its end; the same command goes on" in errors
+    assert f"{second} was stopped before its end; the same command resumes" in errors
     before = made(folder / "runs" / "reconstruction_unaligned") | made(tmp_path / "runs")
     judged = made(next(folder.glob("ss4d_assets-*")))
     assert len(judged) == 2
 
-    assert ablate.main(command) == 0
+    assert main(["ablate", *command]) == 0
     out = capsys.readouterr().out
     assert out.count("is trained already") == 2 and out.count("going on from step") == 1
     after = made(tmp_path)
@@ -124,9 +128,9 @@ def test_stopped_and_started_again_it_goes_on_and_redoes_nothing(tmp_path: Path,
     assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | paper |" in tables
     assert tables.count("this code, 2 objects, 1 seed") == 2
 
-    assert ablate.main(command) == 0
+    assert main(["ablate", *command]) == 0
     assert made(tmp_path) == after and (folder / "tables.md").read_text() == tables
-    assert ablate.main([*command, "train.steps=5"]) == 1
+    assert main(["ablate", *command, "train.steps=5"]) == 1
     assert "was trained with train.steps=12, but now it is 5: give another out=DIR" in capsys.readouterr().err
 
 
@@ -145,7 +149,7 @@ def test_an_ablated_flow_is_judged_within_the_checkpoint(encoded_clips: Path, tm
     """Masking: with and without an occluder, the image encoder and all other models being the checkpoint's."""
     quick = ["train.steps=1", "frames=[2]", "data.tokens_per_batch=1024", "data.category_weight=null", "steps=1"]
     options = arguments(tmp_path, *quick, "seeds=[0]", data=encoded_clips)
-    assert ablate.main(["masking", *options]) == 0
+    assert main(["ablate", "masking", *options]) == 0
     assert OmegaConf.load(tmp_path / "runs/per_frame_structure_flow/config.yaml").frames == [1]
     folder = tmp_path / "masking"
     tables = (folder / "tables.md").read_text()
@@ -181,16 +185,16 @@ def test_latents_of_another_encoder_are_refused(encoded_clips: Path, tmp_path: P
         (["masking", "run_dir=x"], "run_dir cannot be given"),
         (["masking", "fast"], "'fast' is not of the form key=value"),
         (["compression", "start=runs/tiny/sparse_flow"], "The variants of compression start from nothing"),
-        (["compression", "protocol.frame=2"], "there is no option 'frame'; did you mean 'frames'?"),
+        (["compression", "protocol.frame=2"], "there is no option frame; did you mean frames?"),
         (["compression", "data=nowhere"], "There is no data set of protocol ss4d_assets at nowhere"),
-        (["compression", f"data={CLIPS}", "protocol.split=train"], "but protocol ss4d_assets wants view 11 at 256"),
+        (["compression", f"data={CLIPS}", "protocol.split=train"], "but protocol ss4d_assets needs view 11 at 256"),
         (["feature_aggregation", f"data.mean={CLIPS}"], "needs data.visible=DIR, a set made with"),
     ],
 )
 def test_bad_input_gets_a_sentence_before_anything_is_trained(
     given: list[str], says: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    assert ablate.main([*given, f"out={tmp_path}", f"checkpoint={CHECKPOINT}"]) == 1
+    assert main(["ablate", *given, f"out={tmp_path}", f"checkpoint={CHECKPOINT}"]) == 1
     assert says in capsys.readouterr().err and not any(tmp_path.iterdir())
 
 
@@ -198,9 +202,5 @@ def test_a_set_of_another_aggregation_is_refused(tmp_path: Path, capsys: pytest.
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "config.yaml").write_text("features: {aggregation: visible}\n")
     sets = [f"data.visible={tmp_path / 'set'}", f"data.mean={tmp_path / 'set'}"]
-    assert ablate.main(["feature_aggregation", *sets, f"out={tmp_path / 'out'}"]) == 1
+    assert main(["ablate", "feature_aggregation", *sets, f"out={tmp_path / 'out'}"]) == 1
     assert "must be made with features.aggregation=mean, but" in capsys.readouterr().err
-
-
-def test_no_ablation_is_taken_for_a_protocol():
-    assert not set(ablation_names()) & {path.stem for path in PROTOCOLS.glob("*.yaml")}

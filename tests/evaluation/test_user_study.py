@@ -12,11 +12,12 @@ from browser import chromium, opened_page
 from eval_sets import write_consistent4d, write_scored
 from PIL import Image
 
-from scripts.eval import user_study
-from scripts.eval.options import parse
-from scripts.eval.user_study import read_ratings
+from scripts.eval.__main__ import main
+from ss4d.evaluation.protocol import load_protocol
+from ss4d.evaluation.user_study import read_ratings
 
-SMALL = ["protocol=consistent4d", "protocol.objects=[guppie]", "protocol.size=32", "protocol.views.azimuths=[0,90]"]
+CHANGES = ["objects=[guppie]", "size=32", "views.azimuths=[0,90]"]
+SMALL = ["protocol=consistent4d", *(f"protocol.{change}" for change in CHANGES)]
 METHODS = ["SS4D", "DG4D", "L4GM"]
 
 
@@ -24,11 +25,10 @@ METHODS = ["SS4D", "DG4D", "L4GM"]
 def study(tmp_path: Path) -> Path:
     """A study of three pairs."""
     data = write_consistent4d(tmp_path / "data")
-    command = parse([*SMALL, f"data={data}", f"out={tmp_path / 'out'}"])
     for method in METHODS:
-        write_scored(tmp_path / "out", command.protocol, method, {"guppie": [10.0]})
-    arguments = ["build", str(tmp_path / "study"), *SMALL, f"data={data}", f"out={tmp_path / 'out'}"]
-    assert user_study.main([*arguments, "--methods", *METHODS]) == 0
+        write_scored(tmp_path / "out", load_protocol("consistent4d", CHANGES), method, {"guppie": [10.0]})
+    arguments = ["build", str(tmp_path / "study"), *SMALL, f"data={data}", f"results={tmp_path / 'out'}"]
+    assert main(["study", *arguments, f"methods=[{','.join(METHODS)}]"]) == 0
     return tmp_path / "study"
 
 
@@ -99,7 +99,7 @@ def test_answers_become_averages_with_intervals_over_people(study: Path, capsys:
     ratings = read_ratings(study)
     assert (ratings["SS4D"]["texture"].mean, ratings["DG4D"]["motion"].mean) == (4.5, 2)
     assert (ratings["SS4D"]["geometry"].low, ratings["SS4D"]["geometry"].high) == (4, 5)
-    assert user_study.main(["aggregate", str(study)]) == 0
+    assert main(["study", "aggregate", str(study)]) == 0
     assert "SS4D: geometry 4.500 [4.000, 5.000]" in capsys.readouterr().out
 
 
@@ -120,8 +120,8 @@ def test_answers_that_do_not_fit_are_refused(study: Path):
 
 
 def test_a_study_is_not_overwritten_and_needs_all_results(study: Path, tmp_path: Path, capsys):
-    arguments = [*SMALL, f"data={tmp_path / 'data'}", f"out={tmp_path / 'out'}", "--methods", "SS4D"]
-    assert user_study.main(["build", str(study), *arguments]) == 1
+    arguments = [*SMALL, f"data={tmp_path / 'data'}", f"results={tmp_path / 'out'}"]
+    assert main(["study", "build", str(study), *arguments, "methods=[SS4D]"]) == 1
     assert "exists: a study under way" in capsys.readouterr().err
-    assert user_study.main(["build", str(tmp_path / "other"), *arguments[:-1], "STAG4D"]) == 1
+    assert main(["study", "build", str(tmp_path / "other"), *arguments, "methods=[STAG4D]"]) == 1
     assert "guppie: " in (message := capsys.readouterr().err) and "of STAG4D is missing" in message

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.eval.differences import difference_table
-from scripts.eval.tables import Column, Row, markdown
+from ss4d.evaluation.differences import difference_table
 from ss4d.evaluation.results import Result
+from ss4d.evaluation.table_formats import Column, Row, markdown
 from ss4d.metrics.bootstrap import Interval
 
 COLUMNS = [Column("psnr", "PSNR", 1), Column("lpips", "LPIPS", 2)]
@@ -22,9 +22,9 @@ def results(psnr: dict[str, list[float]]) -> list[Result]:
 
 
 def psnr(row: Row) -> Interval:
-    figure = row.figures[0]
-    assert isinstance(figure, Interval)
-    return figure
+    value = row.values[0]
+    assert isinstance(value, Interval)
+    return value
 
 
 def test_objects_are_paired_and_seeds_averaged_first():
@@ -32,14 +32,14 @@ def test_objects_are_paired_and_seeds_averaged_first():
     (row,) = difference_table("t", COLUMNS, judged).rows
     assert row.name == "b - a" and row.origin == "this code, 2 objects"
     assert psnr(row) == Interval(2, 2, 2, 2)  # objects differ by 10, the variants by 2 on each
-    assert row.figures[1] is None
+    assert row.values[1] is None
 
 
 def test_objects_that_one_variant_lacks_are_left_out():
     judged = {"": {"a": results({"cup": [10]}), "b": results({"cup": [11], "fox": [99]})}}
     assert psnr(difference_table("t", COLUMNS, judged).rows[0]).mean == 1
     judged = {"": {"a": results({"cup": [10]}), "b": []}}
-    assert difference_table("t", COLUMNS, judged).rows[0].figures[0] is None
+    assert difference_table("t", COLUMNS, judged).rows[0].values[0] is None
 
 
 def test_what_another_input_costs_is_compared_between_variants():
@@ -62,4 +62,4 @@ def test_what_another_input_costs_is_compared_between_variants():
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_metric_that_is_not_finite_is_na(bad: float):
     judged = {"": {"a": results({"cup": [10]}), "b": results({"cup": [bad]})}}
-    assert difference_table("t", COLUMNS, judged).rows[0].figures[0] is None
+    assert difference_table("t", COLUMNS, judged).rows[0].values[0] is None
