@@ -5,10 +5,11 @@ torchvision and the `lpips` package do not import beside a CPU build of torch, s
 defined here. Weights are one safetensors file, `lpips_alex.safetensors` or `lpips_vgg.safetensors`, with the parameter
 names of the `lpips` package; where that is installed,
 
-    python -c "import lpips, safetensors.torch as s; s.save_file(lpips.LPIPS(net='alex').state_dict(), 'lpips_alex.safetensors')"
+    python -c "import lpips, safetensors.torch as s
+    s.save_file(lpips.LPIPS(net='alex').state_dict(), 'lpips_alex.safetensors')"
 
 writes it.
-"""  # noqa: E501 - a command must stay one line
+"""
 
 from __future__ import annotations
 
