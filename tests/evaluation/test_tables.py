@@ -61,13 +61,14 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
 
 
-def test_fvd_is_of_the_whole_set_of_each_seed(tmp_path: Path):
+@pytest.mark.parametrize("names", [("prediction", "target"), ("made", "true")])  # the latter before 0.2
+def test_fvd_is_of_the_whole_set_of_each_seed(names: tuple[str, str], tmp_path: Path):
     protocol = load_protocol("consistent4d", CHANGES)
     methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0, 12.0], "skull": [15.0, 15.0]})
     for name in ("guppie", "skull"):
         for seed in (0, 1):
             true = features(6, 0.0)
-            pair = {"prediction": true + seed + 1, "target": true}
+            pair = dict(zip(names, (true + seed + 1, true), strict=True))
             save_file(pair, methods / "tiny" / name / f"seed{seed}" / FEATURES)
     figure = summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics["fvd"]
     assert figure is not None  # equal covariances: 4 dimensions times the squared shift, 1 and 2
