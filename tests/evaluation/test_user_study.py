@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,11 +71,9 @@ def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_p
         page.wait("!document.getElementById('end').hidden")
         page.press("Tab")
         page.press("Enter")  # the link that saves
-        page.wait("true")
-        for _ in range(100):
-            if saved := list((study / "answers").glob("*.json")):
-                break
-            page.wait("new Promise(r => setTimeout(r, 100)) && true")
+        end = time.monotonic() + 30
+        while not (saved := list((study / "answers").glob("*.json"))) and time.monotonic() < end:
+            time.sleep(0.1)
     content = json.loads(saved[0].read_text())
     assert {answer.pop("item"): answer for answer in content["answers"]} == expected
     ratings = read_ratings(study)
