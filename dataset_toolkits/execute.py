@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import TypeVar
 
 from dataset_toolkits.stage import (
     Item,
@@ -24,27 +23,7 @@ from dataset_toolkits.stage import (
     write_table,
 )
 from dataset_toolkits.workers import Outcome, Worker
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One of `count` equal parts of a stage's items, for a batch system: every job runs another `index`."""
-
-    index: int = 0
-    count: int = 1
-
-    @classmethod
-    def parse(cls, text: str) -> Shard:
-        """Read "i/n", e.g. "0/8"."""
-        index, _, count = text.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            raise ValueError(f"the shard {text} is not of the form i/n with i from 0 to n - 1, such as 0/8")
-        return cls(int(index), int(count))
-
-    def of(self, items: Sequence[_T]) -> Sequence[_T]:
-        return items[self.index :: self.count]
+from ss4d.shard import Shard
 
 
 @dataclass(frozen=True)

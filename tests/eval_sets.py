@@ -12,6 +12,7 @@ from PIL import Image
 
 from ss4d.evaluation.protocol import Protocol, make_protocol
 from ss4d.evaluation.results import Result, protocol_folder, result_folder, write_result
+from ss4d.evaluation.subjects.subject import Subject
 
 SIZE, FRAMES = 32, 3
 
@@ -84,3 +85,16 @@ def features(count: int, offset: float) -> torch.Tensor:
     """[N, 1, 4] with mean `offset`."""
     values = torch.randn(count, 1, 4)
     return values - values.mean(0) + offset
+
+
+def psnr_of_pictures(folder: Path, subject: Subject) -> float:
+    """Mean over views and frames of the PSNR of the pictures that a result kept, by the definition."""
+    assert subject.views is not None
+    found = []
+    for view, frames in enumerate(subject.views.double().numpy()):
+        for frame, rgba in enumerate(frames):
+            alpha = rgba[..., 3:] / 255
+            target = alpha * rgba[..., :3] / 255 + 1 - alpha
+            error = np.asarray(Image.open(folder / f"view{view}_frame{frame}.png")) / 255 - target
+            found.append(-10 * np.log10((error**2).mean()))
+    return float(np.mean(found))

@@ -1,14 +1,14 @@
-"""The pretrained networks that a protocol's metrics ask for; those without weights are left out and named."""
+"""The pretrained networks that a protocol's metrics need; those without weights are left out and named."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ss4d.evaluation.clip_similarity import ClipSimilarity, load_clip
-from ss4d.evaluation.fvd import WEIGHTS, VideoNetwork, load_video_network
-from ss4d.evaluation.lpips import LPIPS, load_lpips
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.weights import MissingWeights, WeightFile, WeightSource
+from ss4d.metrics.clip_similarity import ClipSimilarity, load_clip
+from ss4d.metrics.fvd import WEIGHTS, VideoNetwork, load_video_network
+from ss4d.metrics.lpips import LPIPS, load_lpips
 
 CLIP_FILES = ("model.safetensors", "pytorch_model.bin")
 
@@ -48,7 +48,7 @@ def load_networks(protocol: Protocol, source: WeightSource) -> Networks:
 
 
 def _first(source: WeightSource, names: tuple[str, str], network: str | None = None) -> WeightFile:
-    """The first of two files that is there; a complaint names that first one."""
+    """The first of two files that is there; an error names the preferred one."""
     preferred, other = names
     try:
         return source.find(preferred, network)

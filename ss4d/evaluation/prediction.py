@@ -1,4 +1,4 @@
-"""What a method made of a subject's video, in whichever of three forms it has."""
+"""What a method made of a subject's video, in up to three forms."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ss4d.evaluation.subject import Subject
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import GaussianSequence, rasterize
+
+SOLID = 0.5  # opacity from which on a Gaussian counts as part of the structure
 
 
 @dataclass
 class Prediction:
-    """Figures for which the form is missing become `n/a`."""
+    """Metrics of a form that is missing are n/a."""
 
     views: Tensor | None = None  # float32 [V, T, 3, S, S] in [0, 1], what the evaluation cameras see of it
     voxels: Tensor | None = None  # bool [T, R, R, R]
@@ -57,12 +59,12 @@ def render_subject(gaussians: GaussianSequence, subject: Subject, size: int, bac
     )
 
 
-def gaussian_voxels(gaussians: GaussianSequence, resolution: int, opacity: float = 0.5) -> Tensor:
-    """Voxels bool [T, R, R, R] that hold the centre of a Gaussian of at least that opacity: the structure of methods
+def gaussian_voxels(gaussians: GaussianSequence, resolution: int) -> Tensor:
+    """Voxels bool [T, R, R, R] that hold the centre of a Gaussian of opacity 0.5 or more: the structure of methods
     that have no voxels of their own."""
     grid = torch.zeros(len(gaussians), *[resolution] * 3, dtype=torch.bool)
     for frame, part in enumerate(gaussians):
-        centres = part.xyz[part.opacity[:, 0] >= opacity].cpu()
+        centres = part.xyz[part.opacity[:, 0] >= SOLID].cpu()
         index = ((centres + 0.5) * resolution).floor().long()
         inside = ((index >= 0) & (index < resolution)).all(1)
         x, y, z = index[inside].unbind(1)

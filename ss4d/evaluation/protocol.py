@@ -1,18 +1,20 @@
-"""A protocol: all that decides what is compared with what, as data (`configs/eval/*.yaml`)."""
+"""A protocol: everything that decides what is compared with what, as data (`configs/eval/*.yaml`)."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from ss4d.cameras import Camera, orbit_camera
+from ss4d.evaluation.typed import from_mapping, read_pairs
 
-# A metric of images, of a video, of the whole set, of voxels; in this order they stand in tables.
+PROTOCOLS = Path(__file__).parents[2] / "configs" / "eval"
+
+# Metrics of images, of videos, and of voxels.
 IMAGE_METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "clip")
 VIDEO_METRICS = ("flickering", "warping", "fvd")
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
@@ -22,7 +24,7 @@ DATASETS = ("prepared", "consistent4d", "davis")
 
 @dataclass
 class ProtocolViews:
-    """Evaluation cameras: those that a prepared set was rendered with, by number, or an orbit around the object."""
+    """Evaluation cameras: the rendered views of a prepared set, by number, or an orbit around the object."""
 
     rendered: list[int] = field(default_factory=list)  # views of a prepared set; empty: all
     azimuths: list[float] = field(default_factory=list)  # degrees, of an orbit
@@ -33,7 +35,7 @@ class ProtocolViews:
 
 @dataclass
 class Protocol:
-    """One evaluation. Where data lie and which method is judged is not part of it."""
+    """One evaluation, without the places of its data and the method that is judged."""
 
     name: str
     title: str
@@ -59,18 +61,9 @@ class Protocol:
     figure_frames: list[int] = field(default_factory=lambda: [0, 8])
 
     def hash(self) -> str:
-        """SHA-256 of all fields, which every result carries: figures of unequal hashes are not comparable."""
+        """SHA-256 of all fields, which every result carries: tables never mix protocol versions."""
         content = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
-
-    def orbit(self) -> list[Camera]:
-        """The cameras that `views.azimuths` describe."""
-        views = self.views
-        return [orbit_camera(azimuth, views.elevation, views.radius, views.fov) for azimuth in views.azimuths]
-
-    def input_camera(self) -> Camera:
-        """The camera that saw the input, as far as the protocol knows."""
-        return orbit_camera(self.input_azimuth, self.input_elevation, self.views.radius, self.views.fov)
 
 
 def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
@@ -79,34 +72,30 @@ def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
     Raises:
         ValueError: an unknown key, with the nearest known one, a missing one, or a value that no evaluation can have.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    _refuse_unknown(content, Protocol, origin)
-    _refuse_unknown(content.get("views") or {}, ProtocolViews, f"{origin}: views")
-    required = [item.name for item in dataclasses.fields(Protocol) if _required(item)]
-    if missing := [name for name in required if name not in content]:
-        raise ValueError(f"{origin} lacks {', '.join(missing)}.")
-    try:  # values get the declared types, so that 0 and 0.0 give one hash
-        protocol = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(Protocol), dict(content)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{origin}: {getattr(error, 'full_key', '')}: {str(error).splitlines()[0]}") from error
-    assert isinstance(protocol, Protocol)
+    protocol = from_mapping(Protocol, content, origin)
     _check(protocol, origin)
     return protocol
 
 
-def _required(item: dataclasses.Field[Any]) -> bool:
-    return item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+def load_protocol(name: str, changes: Sequence[str] = ()) -> Protocol:
+    """A protocol of `configs/eval/` by name, or one at a path, with `key=value` changes.
+
+    Raises:
+        ValueError: there is none, or it has a key or value that no protocol has.
+    """
+    from omegaconf import OmegaConf
+
+    path = Path(name) if name.endswith(".yaml") else PROTOCOLS / f"{name}.yaml"
+    if not path.is_file():
+        raise ValueError(f"There is no protocol {name!r}; there are {', '.join(names_in())}.")
+    merged = OmegaConf.merge(OmegaConf.load(path), read_pairs(changes))
+    content: Any = OmegaConf.to_container(merged, resolve=True)
+    return make_protocol(content, str(path))
 
 
-def _refuse_unknown(values: Mapping[str, Any], kind: type, origin: str) -> None:
-    names = [item.name for item in dataclasses.fields(kind)]
-    for key in values:
-        if key not in names:
-            near = difflib.get_close_matches(key, names, 1)
-            advice = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(names)}."
-            raise ValueError(f"{origin}: there is no option {key!r}{advice}")
+def names_in(folder: str = ".") -> list[str]:
+    """The protocols in `configs/eval`, or what one of its folders holds: "suites", "ablations"."""
+    return sorted(path.stem for path in (PROTOCOLS / folder).glob("*.yaml") if path.stem != "tables")
 
 
 def _check(protocol: Protocol, origin: str) -> None:

@@ -1,4 +1,4 @@
-"""Results on disk: one folder an object and seed, which appears whole or not at all.
+"""Results on disk: one folder per object and seed, written atomically.
 
 `OUT/<protocol>-<first 8 of its hash>/<method>/<object>/seed<N>/` holds `result.json`, for FVD `features.safetensors`,
 pictures `view<V>_frame<T>.png` of the protocol's figure views and frames, and `views.mp4`, those views side by side.
@@ -21,11 +21,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subject import file_name
+from ss4d.evaluation.subjects.subject import file_name
 from ss4d.video import write_video
 
 REPORT, FEATURES, VIDEO = "result.json", "features.safetensors", "views.mp4"
-FPS = 12.0
+FPS = 12.0  # of written videos
+OLD_FEATURES = {"made": "prediction", "true": "target"}  # names in results of versions before 0.2
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Result:
     seed: int
     metrics: Mapping[str, float | None]
     weights: Mapping[str, str]  # SHA-256 of the networks' weights, by metric
-    missing: Mapping[str, str]  # why a metric is None, where weights lack
+    missing: Mapping[str, str]  # why a metric is None, where its weights were missing
     report: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -118,8 +119,9 @@ def read_method(methods: Path, method: str, protocol: Protocol) -> list[Result]:
 
 
 def read_features(methods: Path, result: Result) -> dict[str, Tensor]:
-    """Features for FVD, "made" and "true" [V, t, D]; empty where the network was missing."""
+    """Features for FVD, "prediction" and "target" [V, t, D]; empty where the network was missing."""
     from safetensors.torch import load_file
 
     path = result_folder(methods, result.method, result.object, result.seed) / FEATURES
-    return load_file(path) if path.exists() else {}
+    stored = load_file(path) if path.exists() else {}
+    return {OLD_FEATURES.get(name, name): value for name, value in stored.items()}

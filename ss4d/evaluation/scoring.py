@@ -1,4 +1,4 @@
-"""All figures of one prediction."""
+"""All metrics of one prediction."""
 
 from __future__ import annotations
 
@@ -9,31 +9,33 @@ import torch
 from torch import Tensor
 
 from ss4d.evaluation.crop import crop, object_box, over_background
-from ss4d.evaluation.flickering import flickering
-from ss4d.evaluation.fvd import video_features
 from ss4d.evaluation.networks import Networks
 from ss4d.evaluation.prediction import Prediction, check_prediction
 from ss4d.evaluation.protocol import IMAGE_METRICS, SHAPE_METRICS, Protocol
-from ss4d.evaluation.psnr import psnr
-from ss4d.evaluation.shape import intersection_over_union, shape_scores
-from ss4d.evaluation.ssim import ssim
-from ss4d.evaluation.subject import Subject
-from ss4d.evaluation.warping import warping_error
+from ss4d.evaluation.subjects.subject import Subject
+from ss4d.metrics.flickering import flickering
+from ss4d.metrics.fvd import video_features
+from ss4d.metrics.psnr import psnr
+from ss4d.metrics.shape import intersection_over_union, shape_scores
+from ss4d.metrics.ssim import ssim
+from ss4d.metrics.warping import warping_error
 
 BATCH = 16  # images that go through a network at once
 
 
 @dataclass
 class Scores:
-    """Figures of one object and seed: means over views and frames."""
+    """Metrics of one object and seed: means over views and frames."""
 
-    metrics: dict[str, float | None]  # by name; None where weights, the truth or the form of the result lack
-    features: dict[str, Tensor] = field(default_factory=dict)  # "made" and "true", [V, t, D], for FVD over the set
+    metrics: dict[str, float | None]  # by name; None where weights, the target or the form of the result are missing
+    features: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # "prediction" and "target", [V, t, D], for FVD over the set
 
 
 @torch.inference_mode()
 def score(subject: Subject, prediction: Prediction, protocol: Protocol, networks: Networks) -> Scores:
-    """Compare a prediction with the truth as the protocol says.
+    """Compare a prediction with the target as the protocol says.
 
     Raises:
         ValueError: views of another shape, or with values that are not finite.
@@ -55,52 +57,52 @@ def score(subject: Subject, prediction: Prediction, protocol: Protocol, networks
 
 @dataclass
 class _ViewScores:
-    """Figures of one view: means over its frames; features [1, t, D]."""
+    """Metrics of one view: means over its frames; features [1, t, D]."""
 
     metrics: dict[str, float]
     features: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, networks: Networks) -> _ViewScores:
-    """Figures of a view, over the background and cropped to the true box."""
-    made, true = views[view], None
+    """Metrics of a view, over the background and cropped to the target's box (paper §5)."""
+    prediction, target = views[view], None
     if subject.views is not None:
         background = torch.tensor(protocol.background)
-        true = over_background(subject.views[view], background)
+        target = over_background(subject.views[view], background)
         if protocol.crop:
             box = object_box(subject.views[view, ..., 3], protocol.crop_margin)
-            made, true = (crop(images, box, protocol.crop_size, background) for images in (made, true))
+            prediction, target = (crop(images, box, protocol.crop_size, background) for images in (prediction, target))
     scores = _ViewScores({})
     if "flickering" in protocol.metrics and subject.frames > 1:
-        scores.metrics["flickering"] = flickering(made)
-    if true is None:
+        scores.metrics["flickering"] = flickering(prediction)
+    if target is None:
         return scores
-    scores.metrics |= _image_scores(made, true, protocol, networks)
+    scores.metrics |= _image_scores(prediction, target, protocol, networks)
     if "warping" in protocol.metrics and subject.frames > 1:
-        scores.metrics["warping"] = warping_error(made, true)
+        scores.metrics["warping"] = warping_error(prediction, target)
     if networks.video is not None:
-        pairs = (("made", made), ("true", true))
+        pairs = (("prediction", prediction), ("target", target))
         scores.features = {name: video_features(networks.video, video[None]) for name, video in pairs}
     return scores
 
 
-def _image_scores(made: Tensor, true: Tensor, protocol: Protocol, networks: Networks) -> dict[str, float]:
+def _image_scores(prediction: Tensor, target: Tensor, protocol: Protocol, networks: Networks) -> dict[str, float]:
     """Means over the images of [T, 3, S, S]."""
     comparisons: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"psnr": psnr, "ssim": ssim, **networks.lpips}
     if networks.clip is not None:
         comparisons["clip"] = networks.clip
     found: dict[str, float] = {}
     for name in (name for name in IMAGE_METRICS if name in protocol.metrics and name in comparisons):
-        pairs = zip(made.split(BATCH), true.split(BATCH), strict=True)
+        pairs = zip(prediction.split(BATCH), target.split(BATCH), strict=True)
         found[name] = float(torch.cat([comparisons[name](x, y) for x, y in pairs]).mean())
     return found
 
 
-def _shape_scores(truth: Tensor, prediction: Prediction, protocol: Protocol) -> dict[str, float | None]:
-    wanted = [name for name in SHAPE_METRICS if name in protocol.metrics]
+def _shape_scores(target: Tensor, prediction: Prediction, protocol: Protocol) -> dict[str, float | None]:
+    names = [name for name in SHAPE_METRICS if name in protocol.metrics]
     if prediction.voxels is not None:
-        scores = asdict(shape_scores(prediction.voxels, truth))
-        return {name: scores[name] for name in wanted}
-    if prediction.front is not None and "front_iou" in wanted:
-        return {"front_iou": intersection_over_union(prediction.front, truth.any(-2), dimensions=2)}
+        scores = asdict(shape_scores(prediction.voxels, target))
+        return {name: scores[name] for name in names}
+    if prediction.front is not None and "front_iou" in names:
+        return {"front_iou": intersection_over_union(prediction.front, target.any(-2), dimensions=2)}
     return {}

@@ -1,4 +1,4 @@
-"""Figures of a method over a whole set of objects."""
+"""Metrics of a method over a whole set of objects."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pathlib import Path
 
 import torch
 
-from ss4d.evaluation.bootstrap import Interval, bootstrap
-from ss4d.evaluation.fvd import frechet_video_distance
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import Result, read_features
+from ss4d.metrics.bootstrap import Interval, bootstrap
+from ss4d.metrics.fvd import frechet_video_distance
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Summary:
     method: str
     objects: int
     seeds: int
-    figures: dict[str, Interval | None]  # by metric; None: n/a
+    metrics: dict[str, Interval | None]  # None: n/a
 
 
 def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> Summary:
@@ -36,14 +36,14 @@ def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> S
     """
     if not results:
         raise ValueError("There are no results to summarise.")
-    figures = {name: _interval(_by_object(results, name)) for name in protocol.metrics if name != "fvd"}
-    figures["length"] = _interval(_reported(results, "length"))
-    figures["encode_speed"] = _speed(results)
-    figures |= {f"seconds_{stage}": _interval(_seconds(results, stage)) for stage in _stages(results)}
+    metrics = {name: _interval(_by_object(results, name)) for name in protocol.metrics if name != "fvd"}
+    metrics["length"] = _interval(_reported(results, "length"))
+    metrics["encode_speed"] = _speed(results)
+    metrics |= {f"seconds_{stage}": _interval(_seconds(results, stage)) for stage in _stages(results)}
     if "fvd" in protocol.metrics:
-        figures["fvd"] = _fvd(methods, results, protocol)
+        metrics["fvd"] = _fvd(methods, results, protocol)
     seeds = len({result.seed for result in results})
-    return Summary(results[0].method, len({result.object for result in results}), seeds, figures)
+    return Summary(results[0].method, len({result.object for result in results}), seeds, metrics)
 
 
 def _by_object(results: Sequence[Result], metric: str) -> dict[str, list[float | None]]:
@@ -58,7 +58,7 @@ def _reported(results: Sequence[Result], key: str) -> dict[str, list[float | Non
 
 
 def _speed(results: Sequence[Result]) -> Interval | None:
-    """Objects encoded a second."""
+    """Objects encoded per second."""
     seconds = _seconds(results, "encode")
     return _interval({name: [value and 1 / value for value in values] for name, values in seconds.items()})
 
@@ -78,28 +78,29 @@ def _seconds(results: Sequence[Result], stage: str) -> dict[str, list[float | No
 
 def _interval(values: dict[str, list[float | None]]) -> Interval | None:
     present = {
-        name: [float(value) for value in figures if value is not None and not math.isnan(value)]
-        for name, figures in values.items()
+        name: [float(value) for value in seeds if value is not None and not math.isnan(value)]
+        for name, seeds in values.items()
     }
-    if any(len(present[name]) < len(figures) for name, figures in values.items()):
+    if any(len(present[name]) < len(seeds) for name, seeds in values.items()):
         return None
     return bootstrap(present)
 
 
 def _fvd(methods: Path, results: Sequence[Result], protocol: Protocol) -> Interval | None:
-    """FVD of each seed's whole set; the mean over seeds, and from the lowest to the highest. For single videos a figure
-    an object."""
+    """FVD of each seed's whole set; the mean over seeds, and the range from the lowest to the highest. For single
+    videos, one distance per object."""
     features = {(result.object, result.seed): read_features(methods, result) for result in results}
     if not all(features.values()):
         return None
     if protocol.fvd_variant == "single_video":
         distances: dict[str, list[float | None]] = {}
         for (name, _), pair in features.items():
-            distance = frechet_video_distance(pair["made"], pair["true"], "single_video")
+            distance = frechet_video_distance(pair["prediction"], pair["target"], "single_video")
             distances.setdefault(name, []).append(distance)
         return _interval(distances)
     values = []
     for seed in sorted({seed for _, seed in features}):
-        made, true = (torch.cat([f[kind] for (_, s), f in features.items() if s == seed]) for kind in ("made", "true"))
-        values.append(frechet_video_distance(made, true))
+        sets = [pair for (_, other), pair in features.items() if other == seed]
+        prediction, target = (torch.cat([pair[kind] for pair in sets]) for kind in ("prediction", "target"))
+        values.append(frechet_video_distance(prediction, target))
     return Interval(sum(values) / len(values), min(values), max(values), len({name for name, _ in features}))

@@ -1,11 +1,11 @@
-"""Where the weights of pretrained networks come from, and which they were."""
+"""Where the weights of pretrained networks come from, and their hashes."""
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from ss4d.files import content_hash
 from ss4d.models.checkpoint import CheckpointError
 from ss4d.models.folder import fetch
 
@@ -60,8 +60,4 @@ class WeightSource:
 
 def weight_file(path: Path) -> WeightFile:
     """A file with its hash."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return WeightFile(path, digest.hexdigest())
+    return WeightFile(path, content_hash([path]))

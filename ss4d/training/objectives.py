@@ -30,10 +30,10 @@ from ss4d.data import (
     TargetView,
     WindowDataset,
 )
-from ss4d.evaluation.lpips import load_lpips
-from ss4d.evaluation.ssim import structural_similarity
 from ss4d.flow import FlowPath, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.metrics.lpips import load_lpips
+from ss4d.metrics.ssim import structural_similarity
 from ss4d.models.checkpoint import CheckpointError, load_model
 from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder
 from ss4d.training.alignment import look_where_it_stands
@@ -184,7 +184,7 @@ class SparseVAEObjective(Objective):
     """Reconstruct renderings: L1 + D-SSIM + LPIPS + KL, with regularisers on volume and opacity (TRELLIS' recipe).
 
     Where `models` has no encoder, that of `options["encoder"]` is used, frozen: the decoder alone learns. LPIPS takes
-    part where `options["lpips"]` names a file of its weights (`ss4d.evaluation.lpips`); without one a warning is given.
+    part where `options["lpips"]` names a file of its weights (`ss4d.metrics.lpips`); without one a warning is given.
     """
 
     dataset = FeatureDataset

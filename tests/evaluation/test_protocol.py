@@ -11,10 +11,11 @@ import torch
 from eval_sets import FRAMES, SIZE, disc, small_protocol, write_consistent4d, write_davis, write_frames
 from tiny import RESOLUTION, box_voxels, picture
 
-from scripts.eval.options import load_protocol, protocol_names
 from ss4d.evaluation.crop import CropBox, crop, object_box, over_background
 from ss4d.evaluation.networks import load_networks
-from ss4d.evaluation.subject import open_subjects
+from ss4d.evaluation.protocol import load_protocol, names_in
+from ss4d.evaluation.subjects.frame_folders import orbit
+from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.weights import MissingWeights, WeightSource
 from ss4d.models.checkpoint import CheckpointError
 
@@ -26,7 +27,7 @@ PREPARED = {
 
 @pytest.mark.parametrize("name", ["ss4d_assets", "objaversedy", "consistent4d", "davis"])
 def test_shipped_protocols_are_valid(name: str):
-    assert name in protocol_names()
+    assert name in names_in()
     assert load_protocol(name).name == name
 
 
@@ -35,7 +36,7 @@ def test_the_papers_protocols_say_what_the_paper_says():
     assert (objaverse.frames, objaverse.size, objaverse.background, objaverse.crop) == (32, 512, [1, 1, 1], True)
     assert consistent.views.azimuths == [-75, 15, 105, 195] and consistent.views.elevation == 0
     assert len(consistent.objects) == 7 and consistent.fvd_variant == "single_video"
-    eye = -consistent.orbit()[1].extrinsics[:3, :3].T @ consistent.orbit()[1].extrinsics[:3, 3]
+    eye = -orbit(consistent)[1].extrinsics[:3, :3].T @ orbit(consistent)[1].extrinsics[:3, 3]
     assert torch.allclose(eye, torch.tensor([2 * np.sin(np.pi / 12), -2 * np.cos(np.pi / 12), 0.0]).float(), atol=1e-5)
 
 
@@ -45,7 +46,7 @@ def test_the_papers_protocols_say_what_the_paper_says():
         ({"frames": 0}, "frames must be at least 1, but it is 0"),
         ({"dataset": "dycheck"}, "dataset must be one of prepared, consistent4d, davis"),
         ({"views": {}}, "views.azimuths must name the cameras"),
-        ({"views": {"azimuts": [0]}}, "views: there is no option 'azimuts'; did you mean 'azimuths'"),
+        ({"views": {"azimuts": [0]}}, "views: there is no option azimuts; did you mean azimuths"),
         ({"metrics": ["iou"]}, "shape metrics need voxel_resolution"),
     ],
 )
@@ -171,7 +172,7 @@ def test_the_hub_is_asked_only_when_told(tmp_path: Path, monkeypatch: pytest.Mon
 def test_missing_networks_are_named_and_present_ones_hashed(tmp_path: Path):
     from safetensors.torch import save_file
 
-    from ss4d.evaluation.lpips import LPIPS
+    from ss4d.metrics.lpips import LPIPS
 
     save_file(LPIPS("alex").state_dict(), tmp_path / "lpips_alex.safetensors")
     protocol = small_protocol(metrics=["psnr", "lpips_alex", "lpips_vgg", "clip", "fvd"])

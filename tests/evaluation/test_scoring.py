@@ -11,18 +11,19 @@ from eval_sets import small_protocol, write_consistent4d
 from safetensors.torch import save_file
 
 from ss4d.cameras import orbit_camera
-from ss4d.evaluation.alignment import align_azimuth, turn
 from ss4d.evaluation.crop import over_background
-from ss4d.evaluation.lpips import LPIPS
+from ss4d.evaluation.methods.azimuth import align_azimuth, turn
+from ss4d.evaluation.methods.coloured_voxels import voxel_gaussians
 from ss4d.evaluation.networks import Networks, load_networks
-from ss4d.evaluation.optical_flow import optical_flow
 from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
 from ss4d.evaluation.scoring import score
-from ss4d.evaluation.subject import Subject, open_subjects
-from ss4d.evaluation.voxel_gaussians import voxel_gaussians
-from ss4d.evaluation.warping import warping_error
+from ss4d.evaluation.subjects.open import open_subjects
+from ss4d.evaluation.subjects.subject import Subject
 from ss4d.evaluation.weights import WeightSource
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.metrics.lpips import LPIPS
+from ss4d.metrics.optical_flow import optical_flow
+from ss4d.metrics.warping import warping_error
 
 WHITE = torch.ones(3)
 
@@ -68,8 +69,8 @@ def test_video_features_of_both_sides_are_kept_for_the_set(subject: Subject):
     assert subject.views is not None
     subject.views = subject.views[:, :1].expand(-1, 9, -1, -1, -1)
     scores = score(subject, Prediction(true_views(subject)), small_protocol(metrics=["fvd"]), networks)
-    assert scores.features["made"].shape == (2, 1, 3)
-    assert torch.equal(scores.features["made"], scores.features["true"])
+    assert scores.features["prediction"].shape == (2, 1, 3)
+    assert torch.equal(scores.features["prediction"], scores.features["target"])
 
 
 def test_views_of_another_shape_or_with_nan_are_refused(subject: Subject):
@@ -116,7 +117,9 @@ def test_turning_the_object_is_turning_the_camera():
 def test_voxels_are_found_again_from_their_gaussians(subject: Subject):
     gaussians = GaussianSequence([voxel_gaussians(scene(), torch.rand(3), 16)] * 3)
     assert torch.equal(gaussian_voxels(gaussians, 16)[2].nonzero(), scene())
-    assert not gaussian_voxels(gaussians, 16, opacity=0.99).any()
+    faint = voxel_gaussians(scene(), torch.rand(3), 16)
+    faint.opacity[:] = 0.49
+    assert not gaussian_voxels(GaussianSequence([faint]), 16).any()
     assert render_subject(gaussians, subject, 24, WHITE).shape == (2, 3, 3, 24, 24)
     with pytest.raises(ValueError, match="guppie: the result has 1 frames, but the input 3"):
         render_subject(gaussians[:1], subject, 24, WHITE)

@@ -1,0 +1,90 @@
+"""Train the variants of an ablation, evaluate them, write the tables. Started again, finished runs and results are kept
+and a stopped run resumes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from scripts.export import export
+from ss4d.evaluation import evaluate
+from ss4d.evaluation.ablations.ablation import read_ablation
+from ss4d.evaluation.ablations.latents import check_latents
+from ss4d.evaluation.ablations.plan import Plan, make_plan
+from ss4d.evaluation.ablations.runs import train_run
+from ss4d.evaluation.differences import difference_table
+from ss4d.evaluation.options import AblateOptions
+from ss4d.evaluation.results import Result, protocol_folder, read_method
+from ss4d.evaluation.subjects.open import open_subjects
+from ss4d.evaluation.table_formats import Table, write_tables
+from ss4d.evaluation.tables import build_table
+from ss4d.models.folder import PipelineFolder
+
+
+def run(options: AblateOptions) -> list[str]:
+    """Train, evaluate and tabulate; returns what could not be evaluated.
+
+    Raises:
+        ValueError: an option, data set or checkpoint that does not fit, before anything is trained; a run that failed
+            or was stopped.
+    """
+    plan = make_plan(read_ablation(options.ablation, options.checkpoint), options)
+    if not plan.is_dry:
+        check_before_training(plan, options)
+    if plan.start is not None:
+        train_run(plan.start)
+    failed: list[str] = []
+    for label, config in plan.variants.items():
+        train_run(config)
+        if plan.is_dry:
+            continue
+        if plan.ablation.method == "ours":
+            export_variant(config, Path(options.checkpoint), plan.folder / "models" / label)
+        for judged in plan.evaluations[label]:
+            failed += evaluate.run(judged)
+    if not plan.is_dry:
+        write_tables(tables(plan), plan.folder)
+    return failed
+
+
+def check_before_training(plan: Plan, options: AblateOptions) -> None:
+    """ValueError where what is trained could not be evaluated: objects or views are missing, or latents are of other
+    encoders."""
+    for judged in plan.evaluations.values():
+        for run_options in judged:
+            subjects = open_subjects(run_options.load_protocol(), Path(run_options.data))
+            subjects.load(subjects.names()[0])
+    if plan.ablation.method == "ours":
+        config = next(iter(plan.variants.values()))
+        PipelineFolder.open(options.checkpoint)
+        kind = plan.ablation.experiment.partition("_")[0]
+        check_latents(kind, Path(options.data), config.data.resolution, Path(options.checkpoint))
+
+
+def export_variant(config: DictConfig, checkpoint: Path, out: Path) -> None:
+    """A pipeline folder with the run's flow; all other models and the samplers are the checkpoint's."""
+    base = PipelineFolder.open(checkpoint).args
+    run_dir = Path(config.run_dir)
+    export({config.objective.name: run_dir}, out, base["sparse_structure_sampler"], base["slat_sampler"], checkpoint)
+
+
+def tables(plan: Plan) -> list[Table]:
+    """The ablation's table, one for each setting, and the differences of its variants."""
+    ablation = plan.ablation
+    found: list[Table] = []
+    results: dict[str, dict[str, list[Result]]] = {}
+    for number, setting in enumerate(ablation.settings):
+        spec = ablation.table()
+        if setting:
+            spec = replace(spec, title=f"{spec.title}, {setting}")
+        if len(ablation.settings) > 1:
+            spec = replace(spec, id=f"{spec.id}_{number + 1}")
+        judged = next(iter(plan.evaluations.values()))[number]
+        found.append(build_table(spec, plan.folder, None, judged.changes))
+        protocol = judged.load_protocol()
+        methods = protocol_folder(plan.folder, protocol)
+        results[setting] = {label: read_method(methods, label, protocol) for label in ablation.variants}
+    title = f"{ablation.title}: differences, object by object"
+    return [*found, difference_table(title, found[0].columns, results)]

@@ -1,0 +1,86 @@
+"""Training the variants of an ablation: a finished run is kept, a stopped one resumes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+import train
+from ss4d.config import check_overrides
+from ss4d.training.checkpointing import SaveError
+from ss4d.training.phases import read_phases
+
+UNCHECKED = ("threads", "wandb", "dry_run")  # keys of train.yaml that may change from one start to the next
+
+
+def resolve(overrides: Sequence[str]) -> DictConfig:
+    """The config of train.py's command line.
+
+    Raises:
+        ValueError: a key or value that train.py refuses, with the nearest valid one.
+    """
+    from hydra import compose, initialize_config_dir
+    from hydra.errors import HydraException
+
+    check_overrides(overrides, train.CONFIGS, "train")
+    with initialize_config_dir(str(train.CONFIGS.resolve()), version_base="1.3"):
+        try:
+            return compose("train", list(overrides))
+        except HydraException as error:
+            raise ValueError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
+
+
+def train_run(config: DictConfig) -> None:
+    """Train to the end, resuming an earlier start; nothing where it is finished.
+
+    Raises:
+        ValueError: the run folder is of a run with other options; the run cannot be trained, or was stopped.
+    """
+    run_dir = Path(config.run_dir)
+    check_same_options(run_dir, config)
+    if is_finished(run_dir, config) and not config.dry_run:
+        print(f"{run_dir} is trained already")
+        return
+    print(f"{'would train' if config.dry_run else 'training'} {run_dir}")
+    try:
+        train.run(config)
+    except (SaveError, FloatingPointError) as error:
+        raise ValueError(f"{run_dir}: {error}") from error
+    if not config.dry_run and not is_finished(run_dir, config):
+        raise ValueError(f"{run_dir} was stopped before its end; the same command resumes it.")
+
+
+def is_finished(run_dir: Path, config: DictConfig) -> bool:
+    """Whether the checkpoint of the last step is there, and the models exported after it."""
+    last = run_dir / "checkpoints" / f"step_{read_phases(config)[-1].stop:08d}" / "manifest.json"
+    exported = [run_dir / "ckpts" / f"{name}.json" for name in config.models]
+    if not all(path.is_file() for path in (last, *exported)):
+        return False
+    return min(path.stat().st_mtime_ns for path in exported) >= last.stat().st_mtime_ns
+
+
+def check_same_options(run_dir: Path, config: DictConfig) -> None:
+    """ValueError where a run folder was made with other options, the first of them named."""
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        return
+    earlier = dict(flatten(OmegaConf.to_container(OmegaConf.load(path))))
+    now = dict(flatten(OmegaConf.to_container(config, resolve=True)))
+    for key in {**earlier, **now}:
+        if earlier.get(key) != now.get(key) and key.partition(".")[0] not in UNCHECKED:
+            raise ValueError(
+                f"{run_dir} was trained with {key}={earlier.get(key)}, but now it is {now.get(key)}: "
+                "give another out=DIR, or delete that folder."
+            )
+
+
+def flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys and values of nested mappings."""
+    for key, value in content.items():
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

@@ -1,0 +1,144 @@
+"""Evaluating a method by a protocol: predict, compare with the target, keep the result; object by object.
+
+Every object and seed gets a folder of its own (`ss4d.evaluation.results`), written atomically; started again, only
+what is missing is made. Several processes share the objects by shard=0/4, 1/4, ...
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from ss4d.evaluation.methods.create import create_method
+from ss4d.evaluation.methods.inputs import write_inputs
+from ss4d.evaluation.methods.method import Method
+from ss4d.evaluation.networks import Networks, load_networks
+from ss4d.evaluation.options import JudgingOptions, RunOptions
+from ss4d.evaluation.prediction import Prediction
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.results import Result, protocol_folder, read_result, result_folder, write_result
+from ss4d.evaluation.scoring import score
+from ss4d.evaluation.subjects.open import open_subjects
+from ss4d.evaluation.subjects.subject import SubjectSet
+from ss4d.evaluation.weights import WeightSource
+from ss4d.shard import Shard
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A method and all that its results depend on."""
+
+    label: str  # the method's name in results
+    method: Method
+    protocol: Protocol
+    subjects: SubjectSet
+    networks: Networks
+    methods: Path  # the folder with the results of all methods
+
+    def folder(self, name: str, seed: int) -> Path:
+        """Where the result of an object and seed is kept."""
+        return result_folder(self.methods, self.label, name, seed)
+
+    @torch.no_grad()
+    def make(self, name: str, seed: int) -> None:
+        """Run the method on an object, score and write the result.
+
+        Raises:
+            ValueError: files of the object that cannot be read, or a prediction that does not fit the protocol.
+        """
+        subject = self.subjects.load(name)
+        prediction = self.method.predict(subject, seed)
+        scores = score(subject, prediction, self.protocol, self.networks)
+        result = Result(
+            protocol=self.protocol.hash(),
+            method=self.label,
+            identity=self.method.identity,
+            object=name,
+            seed=seed,
+            metrics=scores.metrics,
+            weights=self.networks.hashes,
+            missing=self.networks.missing,
+            report=prediction.report,
+        )
+        views = figure_views(prediction, self.protocol)
+        video = None if views is None else np.concatenate(list(views), axis=2)
+        write_result(self.folder(name, seed), result, scores.features, pictures(views, self.protocol), video)
+
+    def check(self, name: str, seed: int) -> None:
+        """ValueError where an earlier result is of another checkpoint or other settings."""
+        folder = self.folder(name, seed)
+        earlier = read_result(folder, self.protocol).identity
+        identity = json.loads(json.dumps(self.method.identity))
+        if different := [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]:
+            raise ValueError(
+                f"{name}: {folder} was made by a method of this name with other {', '.join(different)}; "
+                "give this one another label=NAME."
+            )
+
+
+def run(options: RunOptions) -> list[str]:
+    """Make the results that are missing; returns a sentence for each that could not be made.
+
+    Raises:
+        ValueError: an option, protocol, data set or checkpoint that cannot be used, or an earlier result of another
+            method.
+    """
+    protocol = options.load_protocol()
+    subjects = open_subjects(protocol, Path(options.data))
+    if options.inputs is not None:
+        write_inputs(subjects, protocol, Path(options.inputs))
+        return []
+    shard = Shard.parse(options.shard)
+    networks = load_networks(protocol, weight_source(options))
+    for metric, sentence in networks.missing.items():
+        print(f"{metric} is n/a: {sentence}")
+    method = create_method(options, protocol, subjects)
+    folder = protocol_folder(Path(options.out), protocol)
+    evaluation = Evaluation(options.name, method, protocol, subjects, networks, folder)
+    seeds = options.seeds if method.samples else options.seeds[:1]
+    jobs = shard.of([(name, seed) for name in subjects.names() for seed in seeds])
+    failed = []
+    for name, seed in tqdm(jobs, desc=options.name, unit="result"):
+        if evaluation.folder(name, seed).exists():
+            evaluation.check(name, seed)
+            continue
+        try:
+            evaluation.make(name, seed)
+        except ValueError as error:
+            failed.append(f"{name}, seed {seed}: {error}")
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} results of {options.name} in {folder / options.name}")
+    return failed
+
+
+def weight_source(options: JudgingOptions) -> WeightSource:
+    """Where the weights of the metrics' networks are looked for."""
+    return WeightSource(Path(options.weights) if options.weights else None, options.download, options.weights_hub)
+
+
+def figure_views(prediction: Prediction, protocol: Protocol) -> NDArray[np.uint8] | None:
+    """The protocol's figure views of a prediction, [V, T, S, S, 3]; None where it has none of them."""
+    if prediction.views is None:
+        return None
+    chosen = [view for view in protocol.figure_views if view < len(prediction.views)]
+    if not chosen:
+        return None
+    return (255 * prediction.views[chosen]).round().byte().movedim(2, -1).numpy()
+
+
+def pictures(views: NDArray[np.uint8] | None, protocol: Protocol) -> dict[str, NDArray[np.uint8]]:
+    """The figure frames of those views, [S, S, 3] by file name."""
+    if views is None:
+        return {}
+    numbers = dict(zip(protocol.figure_views, views, strict=False))
+    return {
+        f"view{number}_frame{frame}": video[frame]
+        for number, video in numbers.items()
+        for frame in protocol.figure_frames
+        if frame < len(video)
+    }

@@ -1,0 +1,1 @@
+"""What can be judged: our models, baselines, and results that other methods left in a folder."""

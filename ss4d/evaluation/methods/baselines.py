@@ -1,0 +1,167 @@
+"""Baselines: what a method must beat, and the upper bound of what voxels can show."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ss4d.cameras import Camera
+from ss4d.evaluation.crop import over_background
+from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
+from ss4d.evaluation.prediction import Prediction
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.subjects.prepared import PreparedSubjects, input_video
+from ss4d.evaluation.subjects.subject import Subject, SubjectSet
+from ss4d.video import crop_clip_rgba
+
+SIMILARITY_FRAMES, SIMILARITY_SIZE = 8, 32  # of the input videos, when they are compared
+
+
+class Truth:
+    """The target views and voxels themselves: perfect scores, and the flickering that motion alone causes."""
+
+    samples = False
+
+    def __init__(self, protocol: Protocol):
+        self.background = torch.tensor(protocol.background)
+        self.identity: dict[str, Any] = {}
+
+    def predict(self, subject: Subject, seed: int) -> Prediction:
+        if subject.views is None:
+            raise ValueError("this data set has no views of the object from other sides, which method=truth shows")
+        return Prediction(over_background(subject.views, self.background), subject.voxels)
+
+
+class TrueVoxels:
+    """The upper bound of what voxels of this size can show: the true ones, each in its mean colour."""
+
+    samples = False
+
+    def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        self.protocol, self.subjects = protocol, require_prepared(subjects, "true_voxels")
+        self.identity: dict[str, Any] = {}
+
+    def predict(self, subject: Subject, seed: int) -> Prediction:
+        index = self.subjects.index[subject.name]
+        return voxel_prediction(coloured_voxels(self.subjects.clips, index, subject.frames), subject, self.protocol)
+
+
+class NearestClip:
+    """The training clip whose input video is most similar, as it is: retrieval instead of generation. Clips of the
+    subject's own object do not count."""
+
+    samples = False
+
+    def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        self.protocol, self.subjects = protocol, require_prepared(subjects, "nearest_clip")
+        self.training = self.subjects.training_set()
+        self.identity: dict[str, Any] = {"clips": len(self.training)}
+
+    def predict(self, subject: Subject, seed: int) -> Prediction:
+        own = self.subjects.clips.clips[self.subjects.index[subject.name]].asset_id
+        distances = (self._descriptors - descriptor(subject.video)).square().mean(dim=(1, 2, 3, 4))
+        for index, clip in enumerate(self.training.clips):
+            if clip.asset_id == own:
+                distances[index] = torch.inf
+        nearest = int(distances.argmin())
+        voxels = coloured_voxels(self.training, nearest, subject.frames)
+        prediction = voxel_prediction(voxels, subject, self.protocol)
+        prediction.report = {"clip": self.training.clips[nearest].name}
+        return prediction
+
+    @cached_property
+    def _descriptors(self) -> Tensor:
+        """Of all training clips, [N, T, 4, S, S]."""
+        clips = tqdm(range(len(self.training)), desc="training clips", unit="clip")
+        return torch.stack([self._descriptor(index) for index in clips])
+
+    def _descriptor(self, index: int) -> Tensor:
+        archive = self.training.pictures(index)
+        view = input_video(archive, self.protocol.input_azimuth)
+        frames = even_frames(min(self.training.clips[index].frames, self.protocol.frames), SIMILARITY_FRAMES)
+        return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
+
+
+class AverageOccupancy:
+    """The voxels that are most often occupied in training, as many as a training frame has on average, in the input's
+    mean colour: what is known of an object without looking at its shape."""
+
+    samples = False
+
+    def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        self.protocol, self.subjects = protocol, require_prepared(subjects, "average_occupancy")
+        self.training = self.subjects.training_set()
+        self.identity: dict[str, Any] = {"clips": len(self.training)}
+
+    def predict(self, subject: Subject, seed: int) -> Prediction:
+        colour = mean_colour(subject.video)
+        frames = [torch.nn.functional.pad(self._voxels, (1, 0), value=frame) for frame in range(subject.frames)]
+        coords = torch.cat(frames)
+        voxels = ColouredVoxels(coords, colour.expand(len(coords), 3), self.training.resolution)
+        return voxel_prediction(voxels, subject, self.protocol)
+
+    @cached_property
+    def _voxels(self) -> Tensor:
+        """int32 [N, 3]."""
+        resolution = self.training.resolution
+        counts, frames = torch.zeros(resolution**3), 0
+        for index, clip in enumerate(self.training.clips):
+            coords = self.training.artifact(index, "features").coords(f"coords_{resolution}", range(clip.frames))
+            _, x, y, z = coords.long().unbind(1)
+            counts += torch.bincount((x * resolution + y) * resolution + z, minlength=resolution**3)
+            frames += clip.frames
+        chosen = counts.topk(round(float(counts.sum()) / frames)).indices
+        return torch.stack(torch.unravel_index(chosen, (resolution,) * 3), dim=1).int()
+
+
+class AlphaCopy:
+    """The input's alpha on the voxel grid: a front silhouette, nothing else. A model below it ignores its input."""
+
+    samples = False
+
+    def __init__(self, protocol: Protocol):
+        if protocol.voxel_resolution is None:
+            raise ValueError(f"method=alpha_copy gives a silhouette, but {protocol.name} has no voxel_resolution.")
+        self.resolution = protocol.voxel_resolution
+        self.identity: dict[str, Any] = {}
+
+    def predict(self, subject: Subject, seed: int) -> Prediction:
+        return Prediction(front=alpha_on_grid(subject.video[..., 3], subject.input_camera, self.resolution))
+
+
+def require_prepared(subjects: SubjectSet, method: str) -> PreparedSubjects:
+    """The subjects, which must be those of a prepared set."""
+    if not isinstance(subjects, PreparedSubjects):
+        raise ValueError(
+            f"method={method} needs the voxels of a prepared set, but the data set of this protocol is another kind."
+        )
+    return subjects
+
+
+def descriptor(video: Tensor) -> Tensor:
+    """A video uint8 [T, H, W, 4] cropped to its object, small and premultiplied: [SIMILARITY_FRAMES, S, S, 4]."""
+    chosen = video[even_frames(len(video), SIMILARITY_FRAMES)].numpy()
+    small = torch.from_numpy(crop_clip_rgba(chosen, SIMILARITY_SIZE)).float() / 255
+    return torch.cat([small[..., :3] * small[..., 3:], small[..., 3:]], dim=-1)
+
+
+def mean_colour(video: Tensor) -> Tensor:
+    """The colour [3] of a video uint8 [T, H, W, 4], weighted by alpha."""
+    values = video.float() / 255
+    return (values[..., :3] * values[..., 3:]).sum((0, 1, 2)) / values[..., 3:].sum().clamp(min=1)
+
+
+def alpha_on_grid(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
+    """Alpha uint8 [T, H, W] seen at the cell centres of the plane y = 0, bool [T, R (x), R (z)]."""
+    centre = (torch.arange(resolution) + 0.5) / resolution - 0.5
+    x, z = torch.meshgrid(centre, centre, indexing="ij")
+    points = torch.stack([x, torch.zeros_like(x), z, torch.ones_like(x)], dim=-1)
+    seen = (points @ camera.extrinsics.T)[..., :3]
+    uv = (seen @ camera.intrinsics.T)[..., :2] / seen[..., 2:]
+    grid = (2 * uv - 1).expand(len(alpha), -1, -1, -1)
+    return torch.nn.functional.grid_sample(alpha.float()[:, None] / 255, grid, align_corners=False)[:, 0] > 0.5

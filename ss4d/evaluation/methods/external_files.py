@@ -1,0 +1,112 @@
+"""Another method's results: a folder of rendered views, or of Gaussians as PLY files.
+
+    RESULTS/<object>/protocol.txt                     the protocol's hash, as `write_inputs` leaves it
+    RESULTS/<object>/views/<view>/<frame>.png         square, 8 bit RGB or RGBA; or .npy, [S, S, 3] in [0, 1]
+    RESULTS/<object>/gaussians/<frame>.ply            instead of views
+
+An object's `/` is `__`, views and frames are numbered from 0 and sort naturally (0, 1, ..., 10). Whatever does not fit
+the protocol is refused, with the object and the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch import Tensor
+
+from ss4d.evaluation.crop import over_background
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.results import check_hash
+from ss4d.evaluation.subjects.subject import Subject, file_name
+from ss4d.files import natural_key
+from ss4d.gaussians import GaussianSequence
+from ss4d.gaussians.ply import Axes, read_ply
+
+HASH_FILE = "protocol.txt"
+T = TypeVar("T")
+
+
+def open_object(root: Path, subject: Subject, protocol: Protocol) -> Path:
+    """The folder of an object, its protocol hash checked.
+
+    Raises:
+        ValueError: it is not there, or was made by another protocol.
+    """
+    folder = root / file_name(subject.name)
+    path = folder / HASH_FILE
+    if not path.is_file():
+        raise ValueError(f"{subject.name}: {path} is missing; it holds the hash of the protocol, {protocol.hash()}.")
+    check_hash(path.read_text().strip(), protocol, subject.name, path)
+    return folder
+
+
+def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
+    """The rendered views of an object, float32 [V, T, 3, S, S] in [0, 1] over the protocol's background.
+
+    Raises:
+        ValueError: a missing view, a wrong size or number of frames, values that are not finite.
+    """
+    folder = open_object(root, subject, protocol) / "views"
+    views = []
+    for number in range(len(subject.cameras)):
+        view = next((p for p in (folder / f"{number:03d}", folder / str(number)) if p.is_dir()), None)
+        if view is None:
+            raise ValueError(f"{subject.name}: the folder {folder / f'{number:03d}'} of view {number} is missing.")
+        files = _frames(view, (".png", ".npy"), subject)
+        views.append(torch.stack([_read_image(file, subject, protocol) for file in files]))
+    return torch.stack(views)
+
+
+def read_gaussians(root: Path, subject: Subject, protocol: Protocol, axes: Axes) -> GaussianSequence:
+    """The Gaussians of an object, one per frame, turned from the files' axes to ours.
+
+    Raises:
+        ValueError: a wrong number of frames, a file that is no Gaussian PLY, values that are not finite.
+    """
+    folder = open_object(root, subject, protocol) / "gaussians"
+    frames = []
+    for file in _frames(folder, (".ply",), subject):
+        gaussians = _named(subject, partial(read_ply, file, axes))
+        if not all(bool(torch.isfinite(value).all()) for value in vars(gaussians).values()):
+            raise ValueError(f"{subject.name}: {file} has values that are not finite.")
+        frames.append(gaussians)
+    return GaussianSequence(frames)
+
+
+def _frames(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> list[Path]:
+    """One file per frame, sorted naturally."""
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    files = sorted((file for file in there if file.suffix in suffixes), key=natural_key)
+    if len(files) != subject.frames:
+        raise ValueError(f"{subject.name}: {folder} has {len(files)} frames, but the input has {subject.frames}.")
+    return files
+
+
+def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
+    """float32 [3, S, S]."""
+    if file.suffix == ".npy":
+        pixels = torch.from_numpy(_named(subject, lambda: np.load(file, allow_pickle=False))).float()
+    else:
+        pixels = torch.from_numpy(_named(subject, lambda: np.array(Image.open(file).convert("RGBA"))))
+    if tuple(pixels.shape[:2]) != (protocol.size, protocol.size) or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
+        size = " x ".join(str(side) for side in pixels.shape)
+        raise ValueError(f"{subject.name}: {file} is {size}, but the protocol asks for {protocol.size} pixels square.")
+    if file.suffix == ".png":
+        return over_background(pixels, torch.tensor(protocol.background))
+    if not bool(torch.isfinite(pixels).all()) or pixels.min() < 0 or pixels.max() > 1:
+        raise ValueError(f"{subject.name}: {file} has values that are not finite or not in [0, 1].")
+    return pixels[..., :3].movedim(-1, 0)
+
+
+def _named(subject: Subject, read: Callable[[], T]) -> T:
+    """The result of `read`; its error gets the object's name."""
+    try:
+        return read()
+    except (ValueError, OSError, UnidentifiedImageError) as error:
+        raise ValueError(f"{subject.name}: {error}") from error

@@ -1,0 +1,130 @@
+"""The options of each evaluation command. Importing them is cheap, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ss4d.evaluation.protocol import Protocol, load_protocol, names_in
+from ss4d.evaluation.typed import option
+
+PROTOCOL = f"{', '.join(names_in())}, or a .yaml file"
+METHODS = "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views or gaussians"
+CHANGES = "of the protocol (docs/evaluation.md)"
+DEVICE = "cpu or cuda: where the models run"
+
+
+@dataclass(kw_only=True)
+class ProtocolOptions:
+    """A protocol and the data set it is about."""
+
+    protocol: str = option(PROTOCOL)
+    changes: list[str] = option(CHANGES, [], prefix="protocol.")
+    data: str = option("the protocol's data set", "data/tiny")
+
+    def load_protocol(self) -> Protocol:
+        """The protocol with its changes."""
+        return load_protocol(self.protocol, self.changes)
+
+
+@dataclass(kw_only=True)
+class JudgingOptions:
+    """How methods are run and their results judged."""
+
+    seeds: list[int] = option("of methods that sample; others take the first", [0, 1, 2])
+    steps: int | None = option("ours: sampling steps, instead of the checkpoint's", None)
+    guidance: float | None = option("ours: guidance strength, instead of the checkpoint's", None)
+    weights: str | None = option("folder with the weights of the metrics' networks", None)
+    download: bool = option("true: fetch weights that are not in that folder from the Hub", False)
+    weights_hub: str | None = option("Hub repository with the weights of networks that have none of their own", None)
+    device: str = option(DEVICE, "cpu")
+
+
+@dataclass(kw_only=True)
+class RunOptions(JudgingOptions, ProtocolOptions):
+    """Of `run`, and of each method of a suite."""
+
+    method: str = option(METHODS, "ours")
+    label: str | None = option("the method's name in results and tables, instead of method=", None)
+    out: str = option("the folder of results", "outputs/eval")
+    model: str = option("ours, reconstruction: checkpoint folder, run folder or Hub id", "checkpoints/ss4d-tiny")
+    results: str | None = option("views, gaussians: the folder that another method wrote", None)
+    axes: str = option("gaussians: which way is up in the PLY files, y_up or z_up", "y_up")
+    align_azimuth: bool = option("gaussians: true turns a result to match the input, and reports by how much", False)
+    shard: str = option("this process's part of the objects, i/n with i from 0", "0/1")
+    inputs: str | None = option("write the inputs for another method into this folder, and judge nothing", None)
+
+    @property
+    def name(self) -> str:
+        """The method's name in results."""
+        return self.label or self.method
+
+
+@dataclass(kw_only=True)
+class SuiteOptions:
+    """Of `suite`."""
+
+    suite: str = option(f"{', '.join(names_in('suites'))}, or a .yaml file", positional=True)
+    arguments: list[str] = option("options of `run`, which hold for all methods", [], prefix="*")
+
+
+@dataclass(kw_only=True)
+class AblateOptions(JudgingOptions):
+    """Of `ablate`."""
+
+    ablation: str = option(", ".join(names_in("ablations")), positional=True)
+    data: str = option("prepared set to train and judge on; see also data.mean=, data.visible=", "data/tiny")
+    out: str = option("the folder of runs and results; starts are in OUT/runs", "outputs/ablations")
+    checkpoint: str = option("the models beside an ablated flow, and the image encoder", "checkpoints/ss4d-tiny")
+    start: str | None = option("run or checkpoint folder to start from, instead of training one", None)
+    changes: list[str] = option(CHANGES, [], prefix="protocol.")
+    start_train: list[str] = option("of train.py, for the start alone", [], prefix="start.")
+    train: list[str] = option("of train.py, for all runs: train.steps=5 threads=1 dry_run=true", [], prefix="*")
+
+
+@dataclass(kw_only=True)
+class TablesOptions:
+    """Of `tables`."""
+
+    results: str = option("the folder of results", "outputs/eval")
+    out: str = option("the folder of tables", "outputs/tables")
+    study: str | None = option("folder of a user study, for Table 3", None)
+    changes: list[str] = option("of the protocols, as they were given to `run`", [], prefix="protocol.")
+
+
+@dataclass(kw_only=True)
+class FiguresOptions(ProtocolOptions):
+    """Of `figures`."""
+
+    methods: list[str] = option("labels of methods with results, a row each: [ours,nearest_clip]")
+    objects: list[str] = option("names of objects; by default the first four", [])
+    results: str = option("the folder of results", "outputs/eval")
+    seed: int = option("whose results are shown", 0)
+    size: int = option("pixels of a picture", 128)
+    out: str = option("the picture to write", "outputs/figure.png")
+
+
+@dataclass(kw_only=True)
+class TimingOptions:
+    """Of `timing`."""
+
+    clip: str = option("a video or a folder of images", positional=True)
+    model: str = option("checkpoint folder or Hub id", "checkpoints/ss4d-tiny")
+    label: str = option("the method's name in Table 4", "ours")
+    frames: int = option("frames to take, evenly over the clip", 16)
+    repeats: int = option("warm runs", 3)
+    device: str | None = option(f"{DEVICE}; by default cuda where there is one", None)
+    results: str = option("the folder of results", "outputs/eval")
+
+
+@dataclass(kw_only=True)
+class StudyOptions:
+    """Of `study`."""
+
+    action: str = option("build: make the page; aggregate: average the answers", positional=True)
+    study: str = option("the folder of the study", positional=True)
+    protocol: str = option(f"build: {PROTOCOL}", "davis")
+    changes: list[str] = option(CHANGES, [], prefix="protocol.")
+    data: str = option("build: the protocol's data set", "data/davis")
+    methods: list[str] = option("build: labels of methods with results, [ours,DG4D]", [])
+    results: str = option("build: the folder of results", "outputs/eval")
+    seed: int = option("build: whose results are shown", 0)

@@ -1,0 +1,100 @@
+"""Objects whose frames are image files: Consistent4D's test set and DAVIS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ss4d.cameras import Camera, orbit_camera
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.subjects.subject import Subject
+from ss4d.video import crop_clip_rgba, find_foreground, read_clip
+
+
+class Consistent4DSubjects:
+    """Consistent4D's test set in the layout of its own evaluation:
+
+    `gt/<object>/eval_<view>/<frame>.png` (RGBA, a view an azimuth of the protocol) and `input/<object>/<frame>.png`.
+    """
+
+    def __init__(self, protocol: Protocol, root: Path):
+        self.protocol, self.root = protocol, root
+
+    def names(self) -> list[str]:
+        return selected(self.root / "gt", self.protocol)
+
+    def load(self, name: str) -> Subject:
+        protocol = self.protocol
+        video = read_rgba(self.root / "input" / name)[: protocol.frames]
+        views = []
+        for view in range(len(protocol.views.azimuths)):
+            folder = self.root / "gt" / name / f"eval_{view}"
+            frames = read_rgba(folder)[: protocol.frames]
+            if len(frames) != len(video):
+                raise ValueError(f"{name}: {folder} has {len(frames)} frames, but the input has {len(video)}.")
+            views.append(resize(frames, protocol.size))
+        return Subject(name, video, input_camera(protocol), orbit(protocol), torch.stack(views), None)
+
+
+class DavisSubjects:
+    """DAVIS: `JPEGImages/480p/<sequence>/<frame>.jpg` with `Annotations/480p/<sequence>/<frame>.png`, whose pixels
+    are 0 for background and a number for each object; all of them count as one here. What other
+    sides look like is unknown."""
+
+    def __init__(self, protocol: Protocol, root: Path):
+        self.protocol, self.root = protocol, root
+
+    def names(self) -> list[str]:
+        return selected(self.root / "JPEGImages" / "480p", self.protocol)
+
+    def load(self, name: str) -> Subject:
+        pictures = read_clip(self.root / "JPEGImages" / "480p" / name).frames
+        files = sorted((self.root / "Annotations" / "480p" / name).glob("*.png"))
+        if len(files) != len(pictures):
+            raise ValueError(f"{name}: {self.root} has {len(files)} masks of it, but {len(pictures)} frames.")
+        masks = np.stack([np.asarray(Image.open(file).convert("L")) != 0 for file in files])
+        rgba = find_foreground(pictures, masks)[: self.protocol.frames]
+        video = torch.from_numpy(crop_clip_rgba(rgba, self.protocol.size))
+        return Subject(name, video, input_camera(self.protocol), orbit(self.protocol), None, None)
+
+
+def orbit(protocol: Protocol) -> list[Camera]:
+    """The cameras that `views.azimuths` describe."""
+    views = protocol.views
+    return [orbit_camera(azimuth, views.elevation, views.radius, views.fov) for azimuth in views.azimuths]
+
+
+def input_camera(protocol: Protocol) -> Camera:
+    """The camera that took the input, as far as the protocol knows."""
+    return orbit_camera(protocol.input_azimuth, protocol.input_elevation, protocol.views.radius, protocol.views.fov)
+
+
+def selected(folder: Path, protocol: Protocol) -> list[str]:
+    """Names of the folders in `folder` that the protocol selects.
+
+    Raises:
+        ValueError: one of them, or any at all, is missing.
+    """
+    found = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    if not found:
+        raise ValueError(f"{folder} has no folders of objects: see docs/evaluation.md for the layout.")
+    if missing := sorted(set(protocol.objects) - set(found)):
+        raise ValueError(f"{folder} lacks the objects {', '.join(missing)} of protocol {protocol.name}.")
+    return sorted(protocol.objects) or found
+
+
+def read_rgba(folder: Path) -> Tensor:
+    """Frames of a folder, uint8 [T, H, W, 4]; a uniform background becomes transparent."""
+    return torch.from_numpy(find_foreground(read_clip(folder).frames))
+
+
+def resize(frames: Tensor, size: int) -> Tensor:
+    """Square RGBA frames at another size."""
+    if frames.shape[1] == frames.shape[2] == size:
+        return frames
+    images = [Image.fromarray(f.numpy()).resize((size, size), Image.Resampling.LANCZOS) for f in frames]
+    return torch.from_numpy(np.stack([np.asarray(image) for image in images]))

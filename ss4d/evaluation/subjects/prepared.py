@@ -1,0 +1,95 @@
+"""Objects of a set made by `dataset_toolkits`, with its rendered views and voxels as the target."""
+
+from __future__ import annotations
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ss4d.cameras import Camera
+from ss4d.data.masking import moving_occluder
+from ss4d.data.prepared import PreparedSet
+from ss4d.data.views import Cameras, ViewArchive
+from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.subjects.subject import Subject
+from ss4d.metrics.shape import voxel_grid
+
+
+class PreparedSubjects:
+    """The first clips of every object; the input is the first conditioning video of the protocol's yaw."""
+
+    def __init__(self, protocol: Protocol, root: Path):
+        self.protocol = protocol
+        self.resolution = protocol.voxel_resolution or 64
+        objects = protocol.objects or None
+        self.clips = PreparedSet.open(root, self.resolution, ("render", "features"), protocol.split, objects)
+        taken: dict[str, int] = {}
+        self.index: dict[str, int] = {}
+        for index, clip in enumerate(self.clips.clips):
+            taken[clip.asset_id] = taken.get(clip.asset_id, 0) + 1
+            if taken[clip.asset_id] <= protocol.clips_per_object:
+                name = clip.asset_id if protocol.clips_per_object == 1 else f"{clip.asset_id}/{clip.clip}"
+                self.index[name] = index
+
+    def names(self) -> list[str]:
+        return sorted(self.index)
+
+    def load(self, name: str) -> Subject:
+        index, protocol = self.index[name], self.protocol
+        archive = self.clips.pictures(index)
+        frames = min(protocol.frames, self.clips.clips[index].frames)
+        views = protocol.views.rendered or list(range(len(archive.index.views)))
+        if archive.index.size != protocol.size or max(views) >= len(archive.index.views):
+            raise ValueError(
+                f"{archive.path} has {len(archive.index.views)} views of {archive.index.size} pixels, but protocol "
+                f"{protocol.name} needs view {max(views)} at {protocol.size}: render the set as it says."
+            )
+        given = input_video(archive, protocol.input_azimuth)
+        coords = self.clips.artifact(index, "features").coords(f"coords_{self.resolution}", range(frames))
+        video = torch.from_numpy(np.stack([archive.cond(given, frame) for frame in range(frames)]))
+        return Subject(
+            name=name,
+            video=occluded(video, protocol.occlusion, name) if protocol.occlusion else video,
+            input_camera=camera(archive.cond_cameras, given),
+            cameras=[camera(archive.cameras, view) for view in views],
+            views=torch.from_numpy(
+                np.stack([[archive.view(view, frame) for frame in range(frames)] for view in views])
+            ),
+            voxels=voxel_grid(coords, frames, self.resolution),
+        )
+
+    def training_set(self) -> PreparedSet:
+        """The clips of the train split, for baselines that look there."""
+        return PreparedSet.open(self.clips.root, self.resolution, ("render", "features"), "train")
+
+
+def occluded(video: Tensor, share: float, name: str) -> Tensor:
+    """A clip uint8 [T, S, S, 4] behind a moving black occluder, the same for every method.
+
+    Alpha stays, so the object is found and cropped as before: on black, what is hidden looks like background.
+    """
+    alpha = video[..., 3:].float() / 255
+    images = (video[..., :3].float() / 255 * alpha).movedim(-1, 1)
+    generator = np.random.default_rng(zlib.crc32(name.encode()))
+    hidden = moving_occluder(images + alpha.movedim(-1, 1), alpha[..., 0] > 0, share, generator).sum(1) == 0
+    return torch.cat([video[..., :3] * ~hidden[..., None], video[..., 3:]], dim=-1)
+
+
+def input_video(archive: ViewArchive, yaw: float) -> int:
+    """The number of the first conditioning video that shows the object from `yaw` degrees.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for number, view in enumerate(archive.index.cond):
+        if view.yaw == round(yaw):
+            return number
+    raise ValueError(f"{archive.path} has no conditioning video of yaw {yaw:g}: render it with render.cond_yaws.")
+
+
+def camera(cameras: Cameras, index: int) -> Camera:
+    """One of an archive's cameras."""
+    return Camera(torch.tensor(cameras.extrinsics[index]), torch.tensor(cameras.intrinsics[index]))

@@ -1,0 +1,48 @@
+"""An object of an evaluation: what a method is given, and the target it is compared with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from ss4d.cameras import Camera
+
+
+@dataclass
+class Subject:
+    """One clip of one object."""
+
+    name: str
+    video: Tensor  # uint8 [T, H, W, 4], the input: RGBA, straight alpha
+    input_camera: Camera  # which took the input
+    cameras: list[Camera]  # the V evaluation views
+    views: Tensor | None  # uint8 [V, T, S, S, 4], the target: what they see of the object; None where unknown
+    voxels: Tensor | None  # bool [T, R, R, R], the object's surface; None where unknown
+
+    @property
+    def frames(self) -> int:
+        """T."""
+        return len(self.video)
+
+
+class SubjectSet(Protocol):
+    """The objects of a data set that a protocol selects."""
+
+    def names(self) -> list[str]:
+        """Names of all objects, in a fixed order; they may contain `/`."""
+        ...
+
+    def load(self, name: str) -> Subject:
+        """Read one object.
+
+        Raises:
+            ValueError: its files are missing or damaged, named.
+        """
+        ...
+
+
+def file_name(name: str) -> str:
+    """An object's name as a file or folder name."""
+    return name.replace("/", "__")

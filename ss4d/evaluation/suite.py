@@ -1,0 +1,65 @@
+"""Several methods, the tables and a figure from one command (`configs/eval/suites/`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ss4d.evaluation import evaluate
+from ss4d.evaluation.figures import draw, save_picture
+from ss4d.evaluation.options import FiguresOptions, RunOptions, SuiteOptions
+from ss4d.evaluation.protocol import PROTOCOLS, names_in
+from ss4d.evaluation.table_formats import write_tables
+from ss4d.evaluation.tables import build_tables
+from ss4d.evaluation.typed import from_arguments, from_mapping
+
+
+@dataclass
+class Suite:
+    """What a file in `configs/eval/suites` holds."""
+
+    protocol: str
+    methods: list[dict[str, Any]]  # options of `run` that differ from one method to the next
+    figure: list[str] = field(default_factory=list)  # labels of the methods in the figure; empty: no figure
+
+
+def run(options: SuiteOptions) -> list[str]:
+    """Evaluate every method of a suite, then write tables and figure; returns what could not be made."""
+    suite = read_suite(options.suite)
+    protocol = f"protocol={suite.protocol}"
+    runs = [
+        from_arguments(RunOptions, [protocol, *(f"{key}={value}" for key, value in entry.items()), *options.arguments])
+        for entry in suite.methods
+    ]
+    failed = [sentence for run_options in runs for sentence in evaluate.run(run_options)]
+    given = from_arguments(RunOptions, [protocol, *options.arguments])
+    out = Path(given.out)
+    write_tables(build_tables(out, changes=given.changes), out)
+    if suite.figure and not failed:
+        figure = FiguresOptions(
+            protocol=given.protocol,
+            changes=given.changes,
+            data=given.data,
+            results=given.out,
+            methods=suite.figure,
+            seed=given.seeds[0],
+        )
+        save_picture(draw(figure), out / "figure.png")
+    return failed
+
+
+def read_suite(name: str) -> Suite:
+    """The content of a suite.
+
+    Raises:
+        ValueError: there is none of that name, or it lacks protocol or methods.
+    """
+    from omegaconf import OmegaConf
+
+    path = Path(name) if name.endswith(".yaml") else PROTOCOLS / "suites" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(names_in("suites"))
+        raise ValueError(f"There is no suite {name!r}; there are {known}, or pass a .yaml file.")
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return from_mapping(Suite, content, str(path))

@@ -1,0 +1,116 @@
+"""Tables as Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ss4d.metrics.bootstrap import Interval
+
+NOT_AVAILABLE = "n/a"
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric with its heading and the digits it is printed with."""
+
+    metric: str
+    heading: str
+    digits: int
+
+
+@dataclass
+class Row:
+    """A method's values, one per column."""
+
+    name: str
+    published: bool
+    values: list[Interval | float | None]
+    origin: str = "this code"  # where its values come from
+
+
+@dataclass
+class Table:
+    """A table as it is printed."""
+
+    id: str
+    title: str
+    columns: list[Column]
+    rows: list[Row] = field(default_factory=list)
+
+
+def write_tables(tables: Sequence[Table], out: Path) -> None:
+    """Write all tables as Markdown, LaTeX and CSV, and print the Markdown."""
+    out.mkdir(parents=True, exist_ok=True)
+    text = "\n".join(markdown(table) for table in tables)
+    (out / "tables.md").write_text(text)
+    (out / "tables.tex").write_text("\n".join(latex(table) for table in tables))
+    for table in tables:
+        write_csv(table, out / f"table_{table.id}.csv")
+    print(text)
+
+
+def cell(value: Interval | float | None, digits: int) -> str:
+    """A value as text, with its interval where it has one."""
+    if value is None:
+        return NOT_AVAILABLE
+    if isinstance(value, Interval):
+        return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+    return f"{value:.{digits}f}"
+
+
+def markdown(table: Table) -> str:
+    """Markdown."""
+    heading = ["Method", *(column.heading for column in table.columns), "Source"]
+    lines = [f"### {caption(table)}", "", line(heading), line(["---", *["---:"] * len(table.columns), "---"])]
+    for row in table.rows:
+        cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
+        lines.append(line([row.name, *cells, row.origin]))
+    return "\n".join([*lines, ""])
+
+
+def line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(cells) + " |"
+
+
+def latex(table: Table) -> str:
+    """LaTeX with booktabs."""
+    arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "_": r"\_"}
+
+    def escaped(text: str) -> str:
+        for character, command in arrows.items():
+            text = text.replace(character, command)
+        return text
+
+    heading = ["Method", *(column.heading for column in table.columns), "Source"]
+    lines = [
+        *(r"\begin{table}", rf"\caption{{{escaped(caption(table))}}}"),
+        rf"\begin{{tabular}}{{l{'r' * len(table.columns)}l}}",
+        *(r"\toprule", " & ".join(map(escaped, heading)) + r" \\", r"\midrule"),
+    ]
+    for row in table.rows:
+        cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
+        lines.append(" & ".join(map(escaped, [row.name, *cells, row.origin])) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+
+
+def caption(table: Table) -> str:
+    """ "Table 1. ..." for the paper's own, else the title."""
+    return f"Table {table.id}. {table.title}" if table.id.isdigit() else table.title
+
+
+def write_csv(table: Table, path: Path) -> None:
+    """One line per value: method, source, metric, mean, low, high; empty where there is none."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["method", "source", "metric", "mean", "low", "high"])
+        for row in table.rows:
+            for value, column in zip(row.values, table.columns, strict=True):
+                if isinstance(value, Interval):
+                    numbers: list[float | str] = [value.mean, value.low, value.high]
+                else:
+                    numbers = [NOT_AVAILABLE if value is None else value, "", ""]
+                writer.writerow([row.name, "paper" if row.published else "ours", column.metric, *numbers])

@@ -1,0 +1,109 @@
+"""The paper's tables (`configs/eval/tables.yaml`): published rows and ours. What has no results is n/a."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ss4d.evaluation.options import TablesOptions
+from ss4d.evaluation.protocol import PROTOCOLS, Protocol, load_protocol
+from ss4d.evaluation.results import protocol_folder, read_method
+from ss4d.evaluation.summary import Summary, summarise
+from ss4d.evaluation.table_formats import Column, Row, Table, write_tables
+from ss4d.evaluation.timing import read_timings
+from ss4d.evaluation.typed import from_mapping
+from ss4d.evaluation.user_study import read_ratings
+
+
+@dataclass
+class TableSpec:
+    """A table of `configs/eval/tables.yaml`, of a protocol, of a user study or of timings."""
+
+    id: str  # number in the paper, or a name
+    title: str
+    columns: list[list[Any]]  # metric, heading, digits
+    paper: dict[str, list[Any]] = field(default_factory=dict)  # the published rows
+    protocol: str | None = None
+    study: bool = False
+    timing: bool = False
+    rows: dict[str, str] | None = None  # the method of each row; None: a row for every method with results
+
+
+def run(options: TablesOptions) -> list[str]:
+    """Write `tables.md`, `tables.tex` and one CSV per table."""
+    study = Path(options.study) if options.study else None
+    write_tables(build_tables(Path(options.results), study, options.changes), Path(options.out))
+    return []
+
+
+def build_tables(results: Path, study: Path | None = None, changes: Sequence[str] = ()) -> list[Table]:
+    """All tables of `configs/eval/tables.yaml`, from the results that are there.
+
+    Raises:
+        ValueError: a result that is damaged or of another protocol, named.
+    """
+    return [build_table(spec, results, study, changes) for spec in read_specs()]
+
+
+def read_specs() -> list[TableSpec]:
+    """The tables that `configs/eval/tables.yaml` describes."""
+    from omegaconf import OmegaConf
+
+    path = PROTOCOLS / "tables.yaml"
+    content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    return [from_mapping(TableSpec, spec, f"{path}, table {spec.get('id')}") for spec in content["tables"]]
+
+
+def build_table(spec: TableSpec, results: Path, study: Path | None, changes: Sequence[str]) -> Table:
+    """One table: the published rows, then ours."""
+    columns = [Column(*column) for column in spec.columns]
+    table = Table(spec.id, spec.title, columns)
+    table.rows = [Row(name, True, list(values), "paper") for name, values in spec.paper.items()]
+    if spec.study:
+        ours = read_ratings(study) if study is not None else {}
+        table.rows += [Row(name, False, [ratings.get(c.metric) for c in columns]) for name, ratings in ours.items()]
+    elif spec.timing:
+        table.rows += [Row(name, False, [seconds]) for name, seconds in read_timings(results).items()]
+    elif spec.protocol is not None:
+        protocol = load_protocol(spec.protocol, changes)
+        if protocol.split:
+            table.title += f" ({protocol.split} split)"
+        summaries = method_summaries(results, protocol)
+        table.rows += named_rows(spec.rows, summaries, columns)
+    if all(row.published for row in table.rows):
+        table.rows.append(Row("ours", False, [None] * len(columns)))
+    return table
+
+
+def method_summaries(results: Path, protocol: Protocol) -> dict[str, Summary]:
+    """Summaries of all methods with results under a protocol."""
+    methods = protocol_folder(results, protocol)
+    names = sorted(path.name for path in methods.iterdir() if path.is_dir()) if methods.is_dir() else []
+    found = {method: read_method(methods, method, protocol) for method in names}
+    return {method: summarise(methods, list(results), protocol) for method, results in found.items() if results}
+
+
+def named_rows(methods: dict[str, str] | None, summaries: dict[str, Summary], columns: list[Column]) -> list[Row]:
+    """Rows of the methods a table names, or of all but those that only other tables name (reconstructions)."""
+    if methods is None:
+        methods = {name: name for name in summaries if not name.startswith("reconstruction")}
+    rows = []
+    for title, method in methods.items():
+        summary = summaries.get(method)
+        values = [summary.metrics.get(column.metric) if summary else None for column in columns]
+        rows.append(Row(title, False, list(values), origin(summary)))
+    return rows
+
+
+def origin(summary: Summary | None) -> str:
+    """How many objects and seeds a row is made of."""
+    if summary is None:
+        return "this code"
+    return f"this code, {counted(summary.objects, 'object')}, {counted(summary.seeds, 'seed')}"
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

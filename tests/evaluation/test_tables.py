@@ -1,0 +1,140 @@
+"""Tables, figures and timing from results."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from eval_sets import SIZE, features, write_consistent4d, write_scored
+from PIL import Image
+from safetensors.torch import save_file
+
+from scripts.eval.__main__ import main
+from ss4d.evaluation import figures, tables
+from ss4d.evaluation.protocol import load_protocol
+from ss4d.evaluation.results import FEATURES, protocol_folder, read_method, read_result
+from ss4d.evaluation.summary import summarise
+
+CHANGES = ["objects=[guppie,skull]", f"size={SIZE}", "views.azimuths=[0,90]", "figure_frames=[0,2]"]
+CHANGES += ["figure_views=[0,1]", "fvd_variant=clips"]
+GIVEN = [f"protocol.{change}" for change in CHANGES]  # on a command line
+
+
+def rows(path: Path) -> dict[tuple[str, str, str], list[str]]:
+    """(method, source, metric) -> mean, low, high."""
+    with path.open() as file:
+        return {(r["method"], r["source"], r["metric"]): [r["mean"], r["low"], r["high"]] for r in csv.DictReader(file)}
+
+
+def test_all_tables_are_complete_without_any_result(tmp_path: Path):
+    assert main(["tables", f"results={tmp_path / 'none'}", f"out={tmp_path}"]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    for number in range(1, 7):
+        assert f"### Table {number}. " in text
+        ours = [
+            line for line in text.split(f"### Table {number}. ")[1].split("###")[0].splitlines() if "this code" in line
+        ]
+        assert ours and all("n/a" in line for line in ours)
+    assert "| SS4D | 0.150 | 0.932 | 18.09 | 0.842 | 465 | paper |" in text
+    assert "| SS4D | 0.149 | 0.947 | 18.90 | 0.843 | 455 | paper |" in text
+    assert "| STAG4D | 1.913 | 1.627 | 1.807 | paper |" in text
+    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | paper |" in text
+    assert "| visible | 31.07 | 5261 | 76.3 | paper |" in text
+    latex = (tmp_path / "tables.tex").read_text()
+    assert latex.count(r"\begin{table}") == 7 and r"SS4D & 0.150 & 0.932 & 18.09 & 0.842 & 465 & paper \\" in latex
+    assert rows(tmp_path / "table_1.csv")["DG4D", "paper", "psnr"] == ["13.72", "", ""]
+
+
+def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0, 12.0], "skull": [15.0, 15.0]})
+    write_scored(tmp_path, protocol, "reconstruction", {"guppie": [30.0], "skull": [30.0]})
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    found = rows(tmp_path / "table_2.csv")
+    assert found["tiny", "ours", "psnr"] == ["13.0", "11.0", "15.0"]
+    assert found["tiny", "ours", "clip"] == ["n/a", "", ""] and found["tiny", "ours", "fvd"] == ["n/a", "", ""]
+    assert not any(method == "reconstruction" for method, _, _ in found)  # it has tables of its own
+    text = (tmp_path / "tables.md").read_text()
+    assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
+
+
+@pytest.mark.parametrize("names", [("prediction", "target"), ("made", "true")])  # the latter before 0.2
+def test_fvd_is_of_the_whole_set_of_each_seed(names: tuple[str, str], tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0, 12.0], "skull": [15.0, 15.0]})
+    for name in ("guppie", "skull"):
+        for seed in (0, 1):
+            true = features(6, 0.0)
+            pair = dict(zip(names, (true + seed + 1, true), strict=True))
+            save_file(pair, methods / "tiny" / name / f"seed{seed}" / FEATURES)
+    figure = summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics["fvd"]
+    assert figure is not None  # equal covariances: 4 dimensions times the squared shift, 1 and 2
+    assert (figure.low, figure.high, figure.mean) == pytest.approx((4, 16, 10), abs=1e-4)
+
+
+def test_a_metric_that_one_object_lacks_is_na(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0], "skull": [15.0]})
+    path = methods / "tiny" / "skull" / "seed0" / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "metrics": {"psnr": None}}))
+    assert summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics["psnr"] is None
+
+
+def test_results_of_another_protocol_or_damaged_ones_are_refused(tmp_path: Path, capsys):
+    protocol = load_protocol("consistent4d", CHANGES)
+    methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0]})
+    folder = methods / "tiny" / "guppie" / "seed0"
+    path = folder / "result.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "protocol": "1" * 64}))
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 1
+    message = capsys.readouterr().err
+    assert f"guppie: {path} was made by protocol hash 11111111" in message
+    path.write_text(json.dumps(content)[:40])
+    with pytest.raises(ValueError, match=r"result.json is damaged .*: delete"):
+        read_result(folder, protocol)
+
+
+def test_a_figure_shows_input_methods_and_truth(tmp_path: Path, capsys):
+    data = write_consistent4d(tmp_path / "data")
+    protocol = load_protocol("consistent4d", CHANGES)
+    write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0], "skull": [15.0]})
+    options = ["figures", "protocol=consistent4d", *GIVEN, f"data={data}", f"results={tmp_path}"]
+    assert main([*options, "methods=[tiny]", f"size={SIZE}", f"out={tmp_path / 'figure.png'}"]) == 0
+    picture = np.asarray(Image.open(tmp_path / "figure.png"))
+    height, block = SIZE + figures.GAP, 4 * SIZE + 2 * figures.GAP
+    assert picture.shape == (3 * height, figures.LABEL_WIDTH + 2 * block, 3)
+    truth = picture[2 * height : 2 * height + SIZE, figures.LABEL_WIDTH : figures.LABEL_WIDTH + SIZE]
+    expected = np.asarray(Image.open(data / "gt" / "guppie" / "eval_0" / "0.png"))
+    assert np.array_equal(truth[expected[..., 3] > 0], expected[..., :3][expected[..., 3] > 0])
+    assert main([*options, "methods=[none]"]) == 1
+    assert "guppie: " in (message := capsys.readouterr().err) and "none" in message and "is missing" in message
+
+
+def test_timing_goes_into_table_4(tmp_path: Path, pipeline_folder: Path):
+    arguments = ["timing", str(Path(__file__).parents[2] / "assets" / "demo.mp4"), f"model={pipeline_folder}"]
+    assert main([*arguments, "frames=2", "repeats=1", "device=cpu", f"results={tmp_path}", "label=tiny"]) == 0
+    report = json.loads((tmp_path / "timing_tiny.json").read_text())
+    assert [stage["name"] for stage in report["cold"]] == ["conditioning", "structure", "latents", "gaussians"]
+    assert report["frames"] == 2 and report["seconds"] > 0 and report["cold"][0]["peak_memory_mb"] > 0
+    table = tables.build_tables(tmp_path)[3]
+    assert [row.values for row in table.rows if row.name == "tiny"] == [[report["seconds"]]]
+    assert not protocol_folder(tmp_path, load_protocol("davis")).exists()
+
+
+def test_the_reconstruction_reports_length_and_speed(tmp_path: Path):
+    protocol = load_protocol("ss4d_assets")
+    folder = protocol_folder(tmp_path, protocol)
+    for name, seconds in (("a", 0.5), ("b", 0.25)):
+        path = write_scored(tmp_path, protocol, "reconstruction", {name: [20.0]}) / "reconstruction" / name / "seed0"
+        content = json.loads((path / "result.json").read_text())
+        content["report"] = {"length": 1000 if name == "a" else 2000, "seconds": {"encode": seconds}}
+        (path / "result.json").write_text(json.dumps(content))
+    metrics = summarise(folder, read_method(folder, "reconstruction", protocol), protocol).metrics
+    assert metrics["length"] is not None and metrics["length"].mean == 1500
+    assert metrics["encode_speed"] is not None and metrics["encode_speed"].mean == pytest.approx((2 + 4) / 2)
+    row = {row.name: row for row in tables.build_tables(tmp_path)[5].rows if not row.published}
+    assert row["mean"].values == [None, None, None] and row["visible"].values[1] == metrics["length"]

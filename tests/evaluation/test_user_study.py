@@ -1,0 +1,126 @@
+"""The user study: a page in a real browser, and the average of what it saves."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from browser import chromium, opened_page
+from eval_sets import write_consistent4d, write_scored
+from PIL import Image
+
+from scripts.eval.__main__ import main
+from ss4d.evaluation.protocol import load_protocol
+from ss4d.evaluation.user_study import read_ratings
+
+CHANGES = ["objects=[guppie]", "size=32", "views.azimuths=[0,90]"]
+SMALL = ["protocol=consistent4d", *(f"protocol.{change}" for change in CHANGES)]
+METHODS = ["SS4D", "DG4D", "L4GM"]
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    """A study of three pairs."""
+    data = write_consistent4d(tmp_path / "data")
+    for method in METHODS:
+        write_scored(tmp_path / "out", load_protocol("consistent4d", CHANGES), method, {"guppie": [10.0]})
+    arguments = ["build", str(tmp_path / "study"), *SMALL, f"data={data}", f"results={tmp_path / 'out'}"]
+    assert main(["study", *arguments, f"methods=[{','.join(METHODS)}]"]) == 0
+    return tmp_path / "study"
+
+
+def answers(study: Path, participant: str, rating: dict[str, int]) -> dict[str, Any]:
+    """A file of answers that gives every method its rating."""
+    key = json.loads((study / "key.json").read_text())
+    given = [
+        {"item": item, **dict.fromkeys(("geometry", "texture", "motion"), rating[what["method"]])}
+        for item, what in key["items"].items()
+    ]
+    return {"study": key["id"], "participant": participant, "answers": given}
+
+
+def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_path: Path):
+    binary = chromium()
+    if binary is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    key = json.loads((study / "key.json").read_text())["items"]
+    expected = {}
+    with opened_page(binary, tmp_path / "profile") as page:
+        page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(study / "answers"))
+        page.open(study / "page" / "index.html")
+        page.wait("document.getElementById('result').readyState >= 2")  # the video plays from disk
+        page.screenshot(tmp_path / "study.png")
+        for number in range(3):
+            assert page.evaluate("document.getElementById('position').textContent") == f"Object {number + 1} of 3"
+            item = page.evaluate("document.getElementById('result').src").split("/")[-1].removesuffix(".mp4")
+            page.press("Enter")  # nothing happens before all questions are answered
+            assert page.evaluate("document.getElementById('next').disabled")
+            page.press(str(number + 1))
+            page.press("5")
+            page.press("4")
+            page.press("ArrowRight")  # the focus is on the last answer; arrows move it, as in any form
+            expected[item] = {"geometry": number + 1, "texture": 5, "motion": 5}
+            assert page.evaluate("!document.getElementById('next').disabled")
+            page.press("Enter")
+            if number == 0:  # a page that is closed and opened again goes on where it was
+                page.open(study / "page" / "index.html")
+        page.wait("!document.getElementById('end').hidden")
+        page.press("Tab")
+        page.press("Enter")  # the link that saves
+        end = time.monotonic() + 30
+        while not (saved := list((study / "answers").glob("*.json"))) and time.monotonic() < end:
+            time.sleep(0.1)
+    content = json.loads(saved[0].read_text())
+    assert {answer.pop("item"): answer for answer in content["answers"]} == expected
+    ratings = read_ratings(study)
+    assert set(ratings) == set(METHODS)
+    for item, given in expected.items():
+        assert {name: rating.mean for name, rating in ratings[key[item]["method"]].items()} == given
+    picture = np.asarray(Image.open(tmp_path / "study.png").convert("RGB"))
+    assert picture.shape[0] > 600 and len(np.unique(picture.reshape(-1, 3), axis=0)) > 50
+
+
+def test_the_page_tells_nothing_of_the_methods(study: Path):
+    page = (study / "page" / "index.html").read_text()
+    names = [path.name for path in (study / "page").rglob("*")]
+    assert not any(method in text for method in METHODS for text in (page, *names))
+    assert len(json.loads((study / "key.json").read_text())["items"]) == 3
+
+
+def test_answers_become_averages_with_intervals_over_people(study: Path, capsys: pytest.CaptureFixture[str]):
+    for name, ours in (("a", 5), ("b", 4)):
+        content = answers(study, name, {"SS4D": ours, "DG4D": 2, "L4GM": 3})
+        (study / "answers" / f"{name}.json").write_text(json.dumps(content))
+    ratings = read_ratings(study)
+    assert (ratings["SS4D"]["texture"].mean, ratings["DG4D"]["motion"].mean) == (4.5, 2)
+    assert (ratings["SS4D"]["geometry"].low, ratings["SS4D"]["geometry"].high) == (4, 5)
+    assert main(["study", "aggregate", str(study)]) == 0
+    assert "SS4D: geometry 4.500 [4.000, 5.000]" in capsys.readouterr().out
+
+
+def test_answers_that_do_not_fit_are_refused(study: Path):
+    with pytest.raises(ValueError, match="answers is empty"):
+        read_ratings(study)
+    good = answers(study, "a", dict.fromkeys(METHODS, 3))
+    path = study / "answers" / "a.json"
+    for change, message in (
+        ({"study": "other"}, "answers to another study"),
+        ({"answers": [{"item": "x"}]}, "rates 'x', which is no item"),
+        ({"answers": [{**good["answers"][0], "motion": 6}]}, r"rates motion of .* 6, not 1 to 5"),
+        ({"answers": [{**good["answers"][0], "motion": None}]}, "None, not 1 to 5"),
+    ):
+        path.write_text(json.dumps(good | change))
+        with pytest.raises(ValueError, match=message):
+            read_ratings(study)
+
+
+def test_a_study_is_not_overwritten_and_needs_all_results(study: Path, tmp_path: Path, capsys):
+    arguments = [*SMALL, f"data={tmp_path / 'data'}", f"results={tmp_path / 'out'}"]
+    assert main(["study", "build", str(study), *arguments, "methods=[SS4D]"]) == 1
+    assert "exists: a study under way" in capsys.readouterr().err
+    assert main(["study", "build", str(tmp_path / "other"), *arguments, "methods=[STAG4D]"]) == 1
+    assert "guppie: " in (message := capsys.readouterr().err) and "of STAG4D is missing" in message

@@ -1,0 +1,140 @@
+"""FVD and flickering at known answers and against an independent computation."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ss4d.metrics.flickering import flickering
+from ss4d.metrics.frechet import frechet_distance
+from ss4d.metrics.fvd import frechet_video_distance, load_video_network, video_features
+from ss4d.metrics.i3d import I3D, pad_same
+from ss4d.metrics.psnr import psnr
+
+
+def textbook_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """By the matrix root of the product of covariances, complex where it is, as most code has it."""
+    sx, sy = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    root = scipy.linalg.sqrtm(sx @ sy)
+    return float(((x.mean(0) - y.mean(0)) ** 2).sum() + np.trace(sx + sy - 2 * root).real)
+
+
+def test_the_frechet_distance_agrees_with_an_independent_computation():
+    mix = torch.randn(12, 12, dtype=torch.float64)
+    x, y = torch.randn(80, 12, dtype=torch.float64) @ mix, 0.5 + torch.randn(60, 12, dtype=torch.float64)
+    assert frechet_distance(x, y) == pytest.approx(textbook_distance(x.numpy(), y.numpy()), rel=1e-5)
+
+
+def test_two_normal_distributions_on_a_line_are_as_far_apart_as_the_formula_says():
+    x = torch.tensor([[-1.0], [1.0]]) * 3 / 2**0.5  # standard deviation 3
+    y = 2 + torch.tensor([[-1.0], [1.0]]) / 2**0.5  # 1
+    assert frechet_distance(x, y) == pytest.approx(2**2 + (3 - 1) ** 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("count", [5, 100])
+def test_equal_sets_are_at_distance_zero_and_nothing_is_negative(count: int):
+    x = 100 * torch.randn(count, 40)
+    assert 0 <= frechet_distance(x, x) < 1e-3  # the features' variance is 400,000
+    assert 0 <= frechet_distance(x, x + 1e-6) < 1e-3
+
+
+def test_sets_that_have_no_covariance_are_refused():
+    with pytest.raises(ValueError, match="at least 2 clips, but the sets have 1 and 5"):
+        frechet_distance(torch.rand(1, 3), torch.rand(5, 3))
+    with pytest.raises(ValueError, match=r"\[5, 3\], \[5, 4\]"):
+        frechet_distance(torch.rand(5, 3), torch.rand(5, 4))
+
+
+class Motion(nn.Module):
+    """A stand-in for I3D with its signature: means of a clip and of its changes over space."""
+
+    def forward(self, x: Tensor, rescale: bool, resize: bool, return_features: bool) -> Tensor:
+        change = (x[:, :, 1:] - x[:, :, :-1]).abs()
+        return torch.cat([x.mean(dim=[2, 3, 4]), change.mean(dim=[2, 3, 4])], dim=1)
+
+
+def moving_clips(count: int) -> Tensor:
+    """[N, 12, 3, 16, 16] a bright square that moves steadily, N different ones."""
+    clips = torch.zeros(count, 12, 3, 16, 16)
+    for clip in range(count):
+        for frame in range(12):
+            clips[clip, frame, :, 2 + clip % 8 : 8 + clip % 8, frame // 2 : frame // 2 + 6] = 0.5 + clip / (2 * count)
+    return clips
+
+
+def test_shuffled_frames_raise_flickering_and_fvd_but_not_the_psnr_of_matched_frames(tmp_path: Path):
+    torch.jit.script(Motion()).save(str(tmp_path / "i3d.pt"))
+    network = load_video_network(tmp_path / "i3d.pt")
+    clips, order = moving_clips(10), torch.randperm(12)
+    noisy = (clips + 0.05 * torch.randn_like(clips)).clamp(0, 1)
+    shuffled, matched = noisy[:, order], clips[:, order]
+    truth = video_features(network, clips)
+    steady, mixed = (frechet_video_distance(video_features(network, video), truth) for video in (noisy, shuffled))
+    assert frechet_video_distance(truth, truth) == pytest.approx(0, abs=1e-6)
+    assert 0 < steady < mixed
+    assert flickering(clips) < flickering(noisy) < flickering(shuffled)
+    assert float(psnr(noisy, clips).mean()) == pytest.approx(float(psnr(shuffled, matched).mean()), abs=1e-9)
+
+
+def test_few_clips_warn_and_many_do_not():
+    with pytest.warns(UserWarning, match="FVD from 5 points of 6 features each: the covariance is singular"):
+        frechet_video_distance(torch.rand(5, 1, 6), torch.rand(9, 1, 6))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        frechet_video_distance(torch.rand(6, 1, 6), torch.rand(9, 1, 6))
+
+
+def test_the_single_video_variant_averages_the_distances_of_pairs():
+    x, y = torch.rand(2, 5, 3), torch.rand(2, 5, 3)
+    expected = [frechet_distance(a, b) for a, b in zip(x, y, strict=True)]
+    assert frechet_video_distance(x, y, "single_video") == pytest.approx(sum(expected) / 2)
+    with pytest.raises(ValueError, match=r"at least 2 steps of time each, but the features are \[2, 1, 3\]"):
+        frechet_video_distance(x[:, :1], y[:, :1], "single_video")
+    with pytest.raises(ValueError, match=r"pairs of clips .* \[2, 5, 3\] and \[1, 5, 3\]"):
+        frechet_video_distance(x, y[:1], "single_video")
+    with pytest.raises(ValueError, match="clips or single_video, but the variant is 'all'"):
+        frechet_video_distance(x, y, "all")
+
+
+def test_i3d_has_the_published_names_and_size(tmp_path: Path):
+    model = I3D().eval()
+    parameters = dict(model.named_parameters())
+    assert sum(p.numel() for p in parameters.values()) == 12_697_264  # as published for 400 classes
+    assert parameters["Mixed_4f.b2b.conv3d.weight"].shape == (128, 32, 3, 3, 3)
+    save_file(model.state_dict(), tmp_path / "i3d.safetensors")
+    clips = torch.rand(1, 25, 3, 32, 32)
+    features = video_features(load_video_network(tmp_path / "i3d.safetensors"), clips)
+    assert features.shape == (1, 3, 400)  # 25 frames: 13, 7, 4, less one for the window of the average
+    state = {name: value for name, value in model.state_dict().items() if name != "logits.conv3d.bias"}
+    save_file(state, tmp_path / "i3d.safetensors")
+    with pytest.raises(ValueError, match=r"does not hold I3D: logits.conv3d.bias missing"):
+        load_video_network(tmp_path / "i3d.safetensors")
+
+
+def test_padding_gives_a_place_for_every_stride():
+    for size in range(7, 12):
+        padded = pad_same(torch.rand(1, 1, size, size, size), (7, 3, 1), (2, 2, 1))
+        places = torch.nn.functional.conv3d(padded, torch.ones(1, 1, 7, 3, 1), stride=(2, 2, 1)).shape[2:]
+        assert tuple(places) == (-(-size // 2), -(-size // 2), size)
+
+
+def test_short_clips_are_refused():
+    with pytest.raises(ValueError, match="9 frames or more, but these have 4"):
+        video_features(lambda clips: clips, torch.rand(1, 4, 3, 8, 8))
+
+
+def test_flickering_counts_on_the_scale_of_8_bits():
+    video = torch.zeros(2, 3, 3, 4, 4)
+    video[:, 1] = 2 / 255
+    video[:, 2] = 5 / 255
+    assert flickering(video) == pytest.approx((2 + 3) / 2)
+    assert flickering(torch.rand(1, 3, 4, 4).expand(5, -1, -1, -1)) == 0
+    with pytest.raises(ValueError, match="the video has 1"):
+        flickering(video[:, :1])
