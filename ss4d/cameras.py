@@ -15,13 +15,28 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ss4d.hammersley import radical_inverse
+
 
 @dataclass
 class Camera:
-    """A pinhole camera."""
+    """A pinhole camera: a world point p is seen at pixel ~ K (R p + t), with [R | t] the extrinsics.
+
+    Raises ValueError when a shape does not fit.
+    """
 
     extrinsics: Tensor  # [4, 4] world to camera: x right, y down, z forward
-    intrinsics: Tensor  # [3, 3] fx, fy, cx, cy in units of the image's width and height; the image is [0, 1]^2
+    intrinsics: Tensor  # [3, 3] K: fx, fy, cx, cy in units of the image's width and height; the image is [0, 1]^2
+
+    def __post_init__(self) -> None:
+        for name, shape in (("extrinsics", (4, 4)), ("intrinsics", (3, 3))):
+            found = tuple(getattr(self, name).shape)
+            if found != shape:
+                raise ValueError(f"Camera.{name} must have shape {list(shape)}, but it has {list(found)}.")
+
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Camera:
+        """The same camera on another device, and of another precision where one is given."""
+        return Camera(self.extrinsics.to(device, dtype), self.intrinsics.to(device, dtype))
 
 
 class SphereView(NamedTuple):
@@ -29,27 +44,6 @@ class SphereView(NamedTuple):
 
     azimuth_deg: float  # in [0, 360)
     elevation_deg: float  # in [-90, 90]
-
-
-def look_at(
-    eye: Sequence[float] | Tensor,
-    target: Sequence[float] | Tensor = (0.0, 0.0, 0.0),
-    up: Sequence[float] | Tensor = (0.0, 0.0, 1.0),
-) -> Tensor:
-    """Extrinsics [4, 4], float32, of a camera at `eye` [3] that looks at `target` [3], `up` [3] upwards.
-
-    Raises ValueError where eye and target coincide or the line of sight is parallel to `up`.
-    """
-    eye, target, up = (torch.as_tensor(v, dtype=torch.float64, device="cpu") for v in (eye, target, up))
-    forward = target - eye
-    right = torch.linalg.cross(forward, up)
-    if right.norm() <= 1e-9 * forward.norm() * up.norm():
-        raise ValueError(
-            f"No camera at {eye.tolist()} can look at {target.tolist()} with {up.tolist()} upwards; "
-            "choose an `up` that is not parallel to the line of sight."
-        )
-    forward, right = forward / forward.norm(), right / right.norm()
-    return world_to_camera(eye, torch.stack([right, torch.linalg.cross(forward, right), forward]))
 
 
 def orbit_camera(
@@ -116,16 +110,6 @@ def hammersley_sphere(count: int, offset: tuple[float, float] = (0.0, 0.0)) -> l
     views = []
     for i in range(count):
         u = ((i + 0.5) / count + offset[0]) % 1.0
-        v = (radical_inverse(i) + offset[1]) % 1.0
+        v = (radical_inverse(i, 2) + offset[1]) % 1.0
         views.append(SphereView(360.0 * v, math.degrees(math.asin(1.0 - 2.0 * u))))
     return views
-
-
-def radical_inverse(index: int, base: int = 2) -> float:
-    """The digits of `index` mirrored at the point (van der Corput sequence), in [0, 1)."""
-    value, digit = 0.0, 1.0
-    while index:
-        digit /= base
-        index, remainder = divmod(index, base)
-        value += digit * remainder
-    return value

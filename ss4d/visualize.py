@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ss4d.cameras import orbit_camera
+from ss4d.compositing import over_background
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.video import crop_clip_rgba
 
@@ -46,7 +47,6 @@ def render_orbit(
     size: int = 512,
     num_frames: int | None = None,
     elevation: float = 15.0,
-    turns: int = 1,
 ) -> np.ndarray:
     """A turntable through time: the camera turns while the clip plays forwards and backwards, on white.
 
@@ -55,7 +55,6 @@ def render_orbit(
         size: side of the images, pixels.
         num_frames: F; by default the fewest from 48 up with which the result loops without a jump.
         elevation: of the camera, degrees.
-        turns: how often the camera goes round.
 
     Returns:
         uint8 [F, size, size, 3].
@@ -69,7 +68,7 @@ def render_orbit(
     if num_frames is None:
         num_frames = -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
     frames = [sequence[there_and_back[step % len(there_and_back)]] for step in range(num_frames)]
-    azimuths = [360.0 * turns * step / num_frames for step in range(num_frames)]
+    azimuths = [360.0 * step / num_frames for step in range(num_frames)]
     return np.stack([_render(frame, azimuth, elevation, size) for frame, azimuth in zip(frames, azimuths, strict=True)])
 
 
@@ -77,7 +76,6 @@ def compare_video(
     input_rgba: np.ndarray,
     sequence: GaussianSequence,
     azimuths: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
-    elevation: float = 15.0,
     size: int = 256,
 ) -> np.ndarray:
     """The input clip, cropped to its object, beside labelled views of the result, on white.
@@ -85,7 +83,7 @@ def compare_video(
     Args:
         input_rgba: uint8 [T, H, W, 4], not premultiplied.
         sequence: T frames of Gaussians.
-        azimuths, elevation: V cameras as for `render_views`.
+        azimuths: V cameras as for `render_views`.
         size: side of each panel, pixels.
 
     Returns:
@@ -98,9 +96,8 @@ def compare_video(
         raise ValueError(
             f"The input has {len(input_rgba)} frames and the result {len(sequence)}; pass the same frames."
         )
-    cropped = crop_clip_rgba(input_rgba, size) / 255.0
-    on_white = (255 * (cropped[..., :3] * cropped[..., 3:] + 1 - cropped[..., 3:])).round().astype(np.uint8)
-    panels = [on_white, *render_views(sequence, azimuths, elevation, size)]
+    on_white = over_background(torch.from_numpy(crop_clip_rgba(input_rgba, size)), torch.ones(3))
+    panels = [to_uint8(on_white), *render_views(sequence, azimuths, size=size)]
     labels = ["input", *(f"{azimuth:g}°" for azimuth in azimuths)]
     labelled = [_label(panel, label) for panel, label in zip(panels, labels, strict=True)]
     return np.concatenate(labelled, axis=2)
@@ -144,8 +141,12 @@ def render_voxels(
 def _render(gaussians: Gaussians, azimuth: float, elevation: float, size: int) -> np.ndarray:
     """uint8 [size, size, 3]."""
     camera = orbit_camera(azimuth, elevation)
-    colour = rasterize(gaussians, camera.extrinsics, camera.intrinsics, size, size, torch.ones(3)).colour
-    return (255 * colour.clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
+    return to_uint8(rasterize(gaussians, camera, size).colour)
+
+
+def to_uint8(images: Tensor) -> np.ndarray:
+    """Pictures [..., 3, H, W], clamped to [0, 1] -> uint8 [..., H, W, 3]."""
+    return (255 * images.clamp(0, 1)).round().byte().movedim(-3, -1).cpu().numpy()
 
 
 def _label(frames: np.ndarray, text: str) -> np.ndarray:

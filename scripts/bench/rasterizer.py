@@ -59,7 +59,7 @@ def main() -> None:
     background = torch.ones(3, device=options.device)
     weight = torch.randn(3, size, size, generator=torch.Generator().manual_seed(1)).to(options.device)
 
-    splats = project(gaussians.detach().to("cpu"), camera.extrinsics, camera.intrinsics, size, size, 0.1)
+    splats = project(gaussians.detach().to("cpu"), camera, size, size)
     rows = tile_rows(splats, size)
     forward, backward = (rows * TILE * flops / 1e9 for flops in (FLOPS_FORWARD, FLOPS_BACKWARD))
     print(f"{options.gaussians} Gaussians, {size} x {size} pixels, {torch.get_num_threads()} threads: ", end="")
@@ -74,7 +74,7 @@ def main() -> None:
         timings: list[tuple[float, float]] = []
         for _ in range(options.repeats + 1):
             start = synchronise()
-            image = rasterize(gaussians, camera.extrinsics, camera.intrinsics, size, size, background, backend=backend)
+            image = rasterize(gaussians, camera, size, background, backend)
             middle = synchronise()
             torch.autograd.grad(image.colour, leaves, weight)
             timings.append((1e3 * (middle - start), 1e3 * (synchronise() - middle)))

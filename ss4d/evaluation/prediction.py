@@ -48,12 +48,7 @@ def render_subject(gaussians: GaussianSequence, subject: Subject, size: int, bac
         raise ValueError(f"{subject.name}: the result has {len(gaussians)} frames, but the input {subject.frames}.")
     return torch.stack(
         [
-            torch.stack(
-                [
-                    rasterize(frame, view.extrinsics, view.intrinsics, size, size, background).colour.clamp(0, 1).cpu()
-                    for frame in gaussians
-                ]
-            )
+            torch.stack([rasterize(frame, view, size, background).colour.clamp(0, 1).cpu() for frame in gaussians])
             for view in subject.cameras
         ]
     )

@@ -3,13 +3,14 @@
 Binary little endian float32 columns: x y z nx ny nz f_dc_0..2 opacity scale_0..2 rot_0..3, with zero normals,
 the logit of the opacity, the natural logarithm of the scale and the quaternion (w, x, y, z), its largest
 component positive. `axes` says which way is up in the file: "y_up" (what released SS4D writes) turns our z-up
-world by (x, y, z) -> (x, -z, y); "z_up" keeps it. The header says which in a comment.
+world by (x, y, z) -> (x, -z, y); "z_up" keeps it. The header says which in a comment, and `kernel_size` in another.
 """
 
 from __future__ import annotations
 
 import os
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -18,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 
 from ss4d.files import publish
-from ss4d.gaussians.gaussians import Gaussians
+from ss4d.gaussians.gaussians import KERNEL_SIZE, Gaussians
 
 Axes = Literal["y_up", "z_up"]
 Array = NDArray[np.float64]
@@ -32,6 +33,7 @@ TO_Y_UP_QUATERNION = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])  # the sam
 OPACITY_MARGIN = 1e-7  # keeps the logit of an opacity that rounded to 0 or 1 finite
 SCALE_MIN = 1e-30
 AXES_COMMENT = "comment ss4d axes "
+KERNEL_COMMENT = "comment ss4d kernel_size "
 PLY_TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4"},
     **{"float": "<f4", "double": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2"},
@@ -41,9 +43,20 @@ HEADER_LINES_MAX = 1000
 
 
 def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "y_up") -> None:
-    """Write Gaussians to `path`, at once: a reader never sees half a file.
+    """Write Gaussians to `path`, atomically.
 
     Raises ValueError where a value is not finite or `axes` is unknown.
+
+    >>> import torch
+    >>> from ss4d.gaussians import Gaussians, write_ply
+    >>> ball = Gaussians(
+    ...     xyz=torch.zeros(1, 3),
+    ...     scale=torch.full((1, 3), 0.1),
+    ...     rotation=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+    ...     opacity=torch.full((1, 1), 0.9),
+    ...     sh=torch.zeros(1, 1, 3),
+    ... )
+    >>> write_ply(ball, "ball.ply")
     """
     check_axes(axes)
     g = gaussians.detach().to("cpu")
@@ -62,7 +75,8 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "
         axis=1,
     )
     header = [
-        *("ply", "format binary_little_endian 1.0", f"{AXES_COMMENT}{axes}", f"element vertex {len(g)}"),
+        *("ply", "format binary_little_endian 1.0", f"{AXES_COMMENT}{axes}", f"{KERNEL_COMMENT}{g.kernel_size}"),
+        f"element vertex {len(g)}",
         *(f"property float {name}" for name in COLUMNS),
         "end_header\n",
     ]
@@ -81,20 +95,32 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "
 def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
     """Read degree-0 Gaussians (float32, CPU), turned from the file's `axes` to our z-up world.
 
-    Columns beyond ours (higher spherical harmonics, say) are dropped. Raises ValueError where the file is no
-    such PLY, is truncated, or says in its header that its axes are others.
+    Columns beyond ours (higher spherical harmonics, say) are dropped. `kernel_size` is 0.1 where the file does not
+    say. Raises ValueError where the file is no such PLY, is truncated, or says in its header that its axes are others.
+
+    >>> import torch
+    >>> from ss4d.gaussians import Gaussians, read_ply, write_ply
+    >>> ball = Gaussians(
+    ...     xyz=torch.zeros(1, 3),
+    ...     scale=torch.full((1, 3), 0.1),
+    ...     rotation=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+    ...     opacity=torch.full((1, 1), 0.9),
+    ...     sh=torch.zeros(1, 1, 3),
+    ... )
+    >>> write_ply(ball, "ball.ply")
+    >>> read_ply("ball.ply").scale
+    tensor([[0.1000, 0.1000, 0.1000]])
     """
     check_axes(axes)
     with open(path, "rb") as file:
-        count, dtype, written_axes = read_header(file, path)
-        data = file.read(count * dtype.itemsize)
-    if written_axes is not None and written_axes != axes:
-        raise ValueError(f"{path} was written with axes {written_axes!r}; read it with axes={written_axes!r}.")
-    if len(data) < count * dtype.itemsize:
-        raise ValueError(
-            f"{path} is truncated: {count} Gaussians take {count * dtype.itemsize} bytes, but {len(data)} are there."
-        )
-    table = np.frombuffer(data, dtype)
+        header = read_header(file, path)
+        size = header.count * header.dtype.itemsize
+        data = file.read(size)
+    if header.axes is not None and header.axes != axes:
+        raise ValueError(f"{path} was written with axes {header.axes!r}; read it with axes={header.axes!r}.")
+    if len(data) < size:
+        raise ValueError(f"{path} is truncated: {header.count} Gaussians take {size} bytes, but {len(data)} are there.")
+    table = np.frombuffer(data, header.dtype)
     column = {name: table[name].astype(np.float64) for name in COLUMNS if name not in ("nx", "ny", "nz")}
 
     def stack(*names: str) -> Array:
@@ -109,11 +135,22 @@ def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
     sh = stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     scale = np.exp(stack("scale_0", "scale_1", "scale_2"))
     arrays = (xyz, scale, canonical_quaternions(rotation), opacity, sh)
-    return Gaussians(*(torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays))
+    tensors = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays)
+    return Gaussians(*tensors, kernel_size=header.kernel_size)
 
 
-def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, np.dtype, str | None]:
-    """Number of vertices, record layout, the axes our comment names; the file is left at the data."""
+@dataclass(frozen=True)
+class Header:
+    """What a PLY file says about itself, `axes` and `kernel_size` in comments of ours."""
+
+    count: int  # Gaussians
+    dtype: np.dtype  # of one record
+    axes: str | None  # None where the file does not say
+    kernel_size: float  # 0.1 where the file does not say
+
+
+def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> Header:
+    """The header; the file is left at the data."""
     if file.readline(HEADER_LINES_MAX).strip() != b"ply":
         raise ValueError(f"{path} is not a PLY file.")
     lines: list[str] = []
@@ -136,8 +173,12 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> tuple[int, np.d
     missing = [name for name in COLUMNS if name not in names and name not in ("nx", "ny", "nz")]
     if missing or len(set(names)) != len(names):
         raise ValueError(f"{path} lacks the columns {missing} or repeats one, so it is no Gaussian Splatting PLY.")
-    axes = next((line[len(AXES_COMMENT) :] for line in lines if line.startswith(AXES_COMMENT)), None)
-    return int(first[2]), np.dtype([(words[2], PLY_TYPES[words[1]]) for words in properties]), axes
+    axes, kernel = (
+        next((line[len(prefix) :] for line in lines if line.startswith(prefix)), None)
+        for prefix in (AXES_COMMENT, KERNEL_COMMENT)
+    )
+    dtype = np.dtype([(words[2], PLY_TYPES[words[1]]) for words in properties])
+    return Header(int(first[2]), dtype, axes, KERNEL_SIZE if kernel is None else float(kernel))
 
 
 def check_axes(axes: str) -> None:

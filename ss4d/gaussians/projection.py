@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ss4d.cameras import Camera
 from ss4d.gaussians.gaussians import Gaussians
 
 # Numba's cache of the compiled backends does not notice a change of these: clear `backends/__pycache__` then.
@@ -51,14 +52,9 @@ class Splats:
     extent: Tensor  # [2, M] half size of the bounding box (x, y), pixels; -1 where nothing is drawn
 
 
-def project(
-    gaussians: Gaussians, extrinsics: Tensor, intrinsics: Tensor, height: int, width: int, kernel_size: float
-) -> Splats:
-    """Project Gaussians to the screen.
-
-    extrinsics [4, 4] world-to-camera, OpenCV axes; intrinsics [3, 3] in units of the image size;
-    kernel_size: variance of the screen filter, pixels^2.
-    """
+def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Splats:
+    """Project Gaussians to the screen of `height` x `width` pixels."""
+    extrinsics, intrinsics, kernel_size = camera.extrinsics, camera.intrinsics, gaussians.kernel_size
     x, y, z = (extrinsics[:3, :3] @ gaussians.xyz.T + extrinsics[:3, 3:]).unbind(0)
     visible = z > NEAR
     z = torch.where(visible, z, 1.0)  # any depth that divides; what is not visible gets no extent

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from typing import NamedTuple
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from ss4d.gaussians.gaussians import Gaussians
+from ss4d.cameras import Camera
+from ss4d.compositing import composite_premultiplied
+from ss4d.gaussians.gaussians import Gaussians, Rendering
 
-# Each module has `render(gaussians, extrinsics, intrinsics, height, width, background, kernel_size)`.
+# Each module has `render(gaussians, camera, height, width)`, which draws over black.
 BACKENDS = {
     "numba": "ss4d.gaussians.backends.numba_cpu",
     "torch": "ss4d.gaussians.backends.torch_reference",
@@ -20,63 +22,59 @@ BACKENDS = {
 BACKEND_OF_DEVICE = {"cpu": "numba", "cuda": "gsplat"}
 
 
-class Rendering(NamedTuple):
-    """One rendered image."""
-
-    colour: Tensor  # [3, H, W] composited over the background; in [0, 1] where the Gaussians' rgb is
-    alpha: Tensor  # [1, H, W] in [0, 1], 1 - transmittance
-    depth: Tensor  # [1, H, W] sum of weight times camera depth, world units; over alpha: the expected depth
-
-
 def rasterize(
     gaussians: Gaussians,
-    extrinsics: Tensor,
-    intrinsics: Tensor,
-    height: int,
-    width: int,
-    background: Tensor,
-    kernel_size: float = 0.1,
+    camera: Camera,
+    size: int | tuple[int, int],
+    background: Tensor | Sequence[float] = (1.0, 1.0, 1.0),
     backend: str | None = None,
 ) -> Rendering:
     """Render Gaussians by EWA splatting with the mip-splatting screen filter.
 
     Front to back by camera depth (ties by index), C = sum_i T_i alpha_i c_i + T background with T_i =
     prod_{j<i} (1 - alpha_j) and alpha_i = min(0.999, o_i exp(-d^T conic_i d / 2)) at the offset d of the
-    pixel's centre. The conic is the inverse of J W Sigma W^T J^T + kernel_size I, and o_i the opacity times
-    sqrt(det before / det after) adding kernel_size I (Yu et al., "Mip-Splatting", section 4.2). An alpha
+    pixel's centre. The conic is the inverse of J W Sigma W^T J^T + k I with k = `gaussians.kernel_size`, and o_i
+    the opacity times sqrt(det before / det after) adding k I (Yu et al., "Mip-Splatting", section 4.2). An alpha
     below 1/255 does not count; a pixel ends before the Gaussian that would take T below 1e-4; Gaussians
     with centres nearer than 0.01 are not drawn.
 
+    >>> import torch
+    >>> from ss4d.cameras import orbit_camera
+    >>> from ss4d.gaussians import Gaussians, rasterize
+    >>> ball = Gaussians(
+    ...     xyz=torch.zeros(1, 3),
+    ...     scale=torch.full((1, 3), 0.1),
+    ...     rotation=torch.tensor([[1.0, 0.0, 0.0, 0.0]]),
+    ...     opacity=torch.full((1, 1), 0.9),
+    ...     sh=torch.zeros(1, 1, 3),
+    ... )
+    >>> image = rasterize(ball, orbit_camera(azimuth_deg=30, elevation_deg=15), size=64)
+    >>> image.colour.shape, image.alpha.shape
+    (torch.Size([3, 64, 64]), torch.Size([1, 64, 64]))
+
     Args:
         gaussians: M Gaussians; gradients reach all of their fields.
-        extrinsics: [4, 4] world to camera, OpenCV axes (x right, y down, z forward).
-        intrinsics: [3, 3] focal lengths and centre in units of the image's width and height.
-        height, width: image size, pixels.
-        background: [3] colour behind everything.
-        kernel_size: variance of the screen filter, pixels^2, positive.
+        camera: on any device.
+        size: height and width of the image in pixels; one number where they are the same.
+        background: [3] colour behind everything, white by default; a tensor gets gradients too.
         backend: "numba" (CPU), "torch" (any device and precision, slow), "gsplat" (CUDA) or "inria" (CUDA,
             the optional non-commercial `diff_gaussian_rasterization` of mip-splatting); by default the device
             decides.
 
     Raises:
-        ValueError: a shape, size, kernel or backend that does not fit.
+        ValueError: a shape, size or backend that does not fit.
         ImportError: the backend's package is missing.
     """
-    for name, tensor, shape in (
-        ("extrinsics", extrinsics, (4, 4)),
-        ("intrinsics", intrinsics, (3, 3)),
-        ("background", background, (3,)),
-    ):
-        if tuple(tensor.shape) != shape:
-            raise ValueError(f"{name} must have shape {list(shape)}, but it has {list(tensor.shape)}.")
+    height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
         raise ValueError(f"The image must have at least one pixel, but its size is {height} x {width}.")
-    if not kernel_size > 0:
-        raise ValueError(f"kernel_size must be positive, but it is {kernel_size}; the released models use 0.1.")
-    module = importlib.import_module(BACKENDS[choose_backend(backend, gaussians.xyz.device)])
     device, dtype = gaussians.xyz.device, gaussians.xyz.dtype
-    camera = [tensor.to(device, dtype) for tensor in (extrinsics, intrinsics, background)]
-    return module.render(gaussians, camera[0], camera[1], height, width, camera[2], kernel_size)
+    behind = torch.as_tensor(background).to(device, dtype)
+    if behind.shape != (3,):
+        raise ValueError(f"background must have shape [3], but it has {list(behind.shape)}.")
+    module = importlib.import_module(BACKENDS[choose_backend(backend, device)])
+    image: Rendering = module.render(gaussians, camera.to(device, dtype), height, width)
+    return Rendering(composite_premultiplied(image.colour, image.alpha, behind), image.alpha, image.depth)
 
 
 def choose_backend(backend: str | None, device: torch.device) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from ss4d.gaussians.gaussians import Gaussians, GaussianSequence
+from ss4d.hammersley import radical_inverse
 from ss4d.models.base import SparsePosterior, TorsoModel, check_choice, num_heads_of, zero
 from ss4d.nn import FrameRotation, LayerNorm32, SelfAttentionPlan, SelfBlock, absolute_position_embedding
 from ss4d.sparse import Geometry, SparseTensor, window_partition
@@ -145,8 +145,7 @@ class GaussianDecoder(SparseTransformer):
         gaussians = self.to_gaussians(self.features(z))
         longest, per_voxel = max(z.num_frames, default=0), self.config["num_gaussians"]
         lengths = [per_voxel * n for n in z.geometry.frame_segments(longest).lengths]
-        parts = [getattr(gaussians, field.name).split(lengths) for field in fields(Gaussians)]
-        frames = [Gaussians(*values) for values in zip(*parts, strict=True)]
+        frames = gaussians.split(lengths)
         return [
             GaussianSequence(frames[video * longest : video * longest + count])
             for video, count in enumerate(z.num_frames)
@@ -171,6 +170,7 @@ class GaussianDecoder(SparseTransformer):
             rotation=normalize(raw["_rotation"] + identity, dim=-1).flatten(0, 1),
             opacity=torch.sigmoid(raw["_opacity"] + opacity_bias).flatten(0, 1),
             sh=raw["_features_dc"].flatten(0, 1)[:, None],
+            kernel_size=config["2d_filter_kernel_size"],
         )
 
     def _scale(self, raw: Tensor) -> Tensor:
@@ -184,14 +184,5 @@ class GaussianDecoder(SparseTransformer):
 
 def low_discrepancy_points(count: int) -> Tensor:
     """Hammersley points in the unit cube, float64 [count, 3]: i / count and radical inverses in base 2 and 3."""
-    rows = [[i / count, _radical_inverse(i, 2), _radical_inverse(i, 3)] for i in range(count)]
+    rows = [[i / count, radical_inverse(i, 2), radical_inverse(i, 3)] for i in range(count)]
     return torch.tensor(rows, dtype=torch.float64)
-
-
-def _radical_inverse(index: int, base: int) -> float:
-    value, digit = 0.0, 1.0 / base
-    while index:
-        value += digit * (index % base)
-        index //= base
-        digit /= base
-    return value

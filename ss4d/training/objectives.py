@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from ss4d.cameras import Camera
 from ss4d.data import (
     FeatureBatch,
     FeatureDataset,
@@ -219,7 +220,8 @@ class SparseVAEObjective(Objective):
                 background = torch.rand(3, generator=generator, device=kl.device)
                 target = over(view.rgba, background)
                 height, width = target.shape[1:]
-                colour = rasterize(gaussians, view.extrinsics, view.intrinsics, height, width, background).colour
+                camera = Camera(view.extrinsics, view.intrinsics)
+                colour = rasterize(gaussians, camera, (height, width), background).colour
                 # Picture by picture: views and conditioning videos may differ in size.
                 l1.append((colour - target).abs().mean())
                 ssim.append(structural_similarity(colour[None], target[None]))

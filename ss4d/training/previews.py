@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from ss4d.cameras import orbit_camera
+from ss4d.cameras import Camera, orbit_camera
 from ss4d.data import FeatureBatch, Occupancy, SparseLatentBatch, StructureLatents
 from ss4d.flow import SamplerSettings, euler_sample
 from ss4d.gaussians import GaussianSequence, rasterize
@@ -103,7 +103,8 @@ def _sparse_vae(objective: SparseVAEObjective, batch: FeatureBatch) -> Preview:
             background = torch.ones(3, device=view.rgba.device)
             target = over(view.rgba, background)
             height, width = target.shape[1:]
-            colour = rasterize(gaussians, view.extrinsics, view.intrinsics, height, width, background).colour
+            camera = Camera(view.extrinsics, view.intrinsics)
+            colour = rasterize(gaussians, camera, (height, width), background).colour
             frames.append(torch.cat([_tile(target), _tile(colour)], dim=2))
         rows.append(torch.stack(frames))
     return Preview(_picture(rows))
@@ -156,11 +157,9 @@ def _renderings(sequence: GaussianSequence) -> Tensor:
     """[T, 3, SIZE, len(VIEWS) * SIZE], on white."""
     frames = []
     for gaussians in sequence:
-        background, tiles = torch.ones(3, device=gaussians.xyz.device), []
+        tiles = []
         for azimuth in VIEWS:
-            camera = orbit_camera(azimuth, 15.0)
-            extrinsics, intrinsics = camera.extrinsics.to(background), camera.intrinsics.to(background)
-            tiles.append(rasterize(gaussians, extrinsics, intrinsics, SIZE, SIZE, background).colour)
+            tiles.append(rasterize(gaussians, orbit_camera(azimuth, 15.0), SIZE).colour)
         frames.append(torch.cat(tiles, dim=2))
     return torch.stack(frames)
 

@@ -94,7 +94,7 @@ def test_a_turned_result_is_turned_back(subject: Subject):
     colours = torch.rand(len(scene()), 3)
     upright = voxel_gaussians(scene(), colours, 16)
     camera = orbit_camera(0.0, 0.0)
-    seen = rasterize(upright, camera.extrinsics, camera.intrinsics, 64, 64, torch.zeros(3))
+    seen = rasterize(upright, camera, 64, torch.zeros(3))
     rgba = torch.cat([seen.colour / seen.alpha.clamp(min=1e-6), seen.alpha]).clamp(0, 1)
     subject.video = (255 * rgba).round().byte().movedim(0, -1)[None]
     aligned = align_azimuth(GaussianSequence([turn(upright, 90)]), subject)
@@ -110,7 +110,7 @@ def test_turning_the_object_is_turning_the_camera():
     for object_turn, azimuth in ((30.0, 30.0), (0.0, 0.0)):
         camera = orbit_camera(azimuth, 10.0)
         turned = turn(gaussians, object_turn)
-        pictures.append(rasterize(turned, camera.extrinsics, camera.intrinsics, 64, 64, WHITE).colour)
+        pictures.append(rasterize(turned, camera, 64, WHITE).colour)
     assert torch.allclose(pictures[0], pictures[1], atol=1e-3)
 
 

@@ -12,13 +12,13 @@ import sys
 
 import numba
 import torch
-from test_rasterize import random_scene, render_with_gradients
+from test_rasterize import images, random_scene, render_with_gradients
 
 g, results = random_scene(2000, 0.03, seed=2), []
 for count in (2, 2, 1):
     numba.set_num_threads(count)
-    images, gradients = render_with_gradients(g, 64, 80, "numba")
-    results.append([*images, *gradients.values()])
+    rendering, gradients = render_with_gradients(g, 64, 80, "numba")
+    results.append([*images(rendering), *gradients.values()])
 same = [all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True)) for other in results[1:]]
 sys.exit(0 if all(same) else f"differs: {same}")
 """
@@ -44,11 +44,12 @@ ALONE = """
 import torch
 
 torch.set_num_threads(1)
+from ss4d.cameras import Camera
 from ss4d.gaussians import Gaussians, rasterize
 
 g = Gaussians(torch.zeros(1, 3), torch.full((1, 3), 0.1), torch.eye(4)[:1], torch.ones(1, 1), torch.zeros(1, 1, 3))
 camera = torch.tensor([[1.0, 0, 0, 0], [0, 0, -1, 0], [0, 1, 0, 2], [0, 0, 0, 1]])
-rasterize(g, camera, torch.tensor([[1.4, 0, 0.5], [0, 1.4, 0.5], [0, 0, 1]]), 32, 32, torch.zeros(3))
+rasterize(g, Camera(camera, torch.tensor([[1.4, 0, 0.5], [0, 1.4, 0.5], [0, 0, 1]])), 32, torch.zeros(3))
 assert torch.get_num_threads() == 1, torch.get_num_threads()
 """
 

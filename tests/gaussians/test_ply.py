@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import shutil
@@ -45,6 +46,14 @@ def table(path: Path) -> np.ndarray:
 
 def test_columns_are_the_released_ones() -> None:
     assert list(COLUMNS) == json.loads(GOLDEN.with_suffix(".json").read_text())["columns"]
+
+
+def test_the_screen_filter_travels_with_the_file(tmp_path: Path) -> None:
+    write_ply(dataclasses.replace(random_gaussians(3), kernel_size=0.3), tmp_path / "g.ply")
+    assert read_ply(tmp_path / "g.ply").kernel_size == 0.3
+    without = (tmp_path / "g.ply").read_bytes().replace(b"comment ss4d kernel_size 0.3\n", b"")
+    (tmp_path / "other.ply").write_bytes(without)
+    assert read_ply(tmp_path / "other.ply").kernel_size == 0.1
 
 
 def test_y_up_equals_the_released_file(tmp_path: Path) -> None:

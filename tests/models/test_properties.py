@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +10,8 @@ import torch
 from torch import nn
 from voxels import random_voxels
 
+from ss4d.cameras import orbit_camera
+from ss4d.gaussians import rasterize
 from ss4d.models import create_model
 from ss4d.sparse import SparseTensor
 
@@ -178,6 +181,20 @@ def test_gaussian_decoder_keeps_empty_frames_and_puts_gaussians_around_their_vox
     centre = ((frame + 0.5) / 16 - 0.5).repeat_interleave(4, dim=0)
     assert (second[1].xyz - centre).abs().max() <= 0.5 * 1.5 / 16
     torch.testing.assert_close(second[1].rotation.norm(dim=1), torch.ones(len(frame) * 4))
+
+
+@torch.no_grad()
+def test_the_screen_filter_of_a_checkpoint_reaches_the_rasteriser():
+    """One voxel, one Gaussian of scale s and opacity o: seen from distance d, its centre has alpha o v / (v + k)."""
+    for kernel in (0.1, 0.7):
+        config = GAUSSIANS | {"num_gaussians": 1, "perturb_offset": False, "2d_filter_kernel_size": kernel}
+        config |= {"3d_filter_kernel_size": 0.0, "scaling_bias": 0.01, "opacity_bias": 0.8}
+        decoder = create_model("SLatGaussianDecoder", representation_config=config, **VAE).eval()  # last layer is zero
+        (sequence,) = decoder(SparseTensor(torch.zeros(1, 4), torch.tensor([[0, 0, 8, 8, 8]], dtype=torch.int32)))
+        centre = [0.5 / 16] * 3
+        image = rasterize(sequence[0], orbit_camera(0, 0, radius=2.0, fov_deg=40.0, target=centre), 33)
+        variance = (0.5 / math.tan(math.radians(20)) * 33 * 0.01 / 2) ** 2  # pixels^2
+        assert float(image.alpha[0, 16, 16]) == pytest.approx(0.8 * variance / (variance + kernel), rel=1e-4)
 
 
 def test_posterior_samples_have_the_stated_spread():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -34,7 +34,7 @@ def align_azimuth(gaussians: GaussianSequence, subject: Subject) -> Alignment:
     matches = {
         degrees: float(
             psnr(
-                rasterize(turn(gaussians[0], degrees), camera.extrinsics, camera.intrinsics, size, size, white).colour,
+                rasterize(turn(gaussians[0], degrees), camera, size, white).colour,
                 target,
             )
         )
@@ -52,4 +52,4 @@ def turn(gaussians: Gaussians, degrees: float) -> Gaussians:
     )
     half = torch.tensor([math.cos(angle / 2), 0.0, 0.0, math.sin(angle / 2)]).double().numpy()
     rotation = torch.from_numpy(multiply_quaternions(half, gaussians.rotation.double().cpu().numpy())).float()
-    return Gaussians(gaussians.xyz @ matrix.T, gaussians.scale, rotation, gaussians.opacity, gaussians.sh)
+    return replace(gaussians, xyz=gaussians.xyz @ matrix.T, rotation=rotation)

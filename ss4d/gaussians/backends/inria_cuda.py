@@ -10,38 +10,27 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ss4d.gaussians.gaussians import Gaussians
-from ss4d.gaussians.rasterize import Rendering
+from ss4d.cameras import Camera
+from ss4d.gaussians.gaussians import Gaussians, Rendering
 
 NEAR, FAR = 0.01, 100.0  # of the projection matrix; they only scale the depth it writes, which nobody reads
 
 
-def render(
-    gaussians: Gaussians,
-    extrinsics: Tensor,
-    intrinsics: Tensor,
-    height: int,
-    width: int,
-    background: Tensor,
-    kernel_size: float,
-) -> Rendering:
-    """See `ss4d.gaussians.rasterize.rasterize`; raises ImportError where the package is missing."""
-    try:
-        from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
-    except ImportError as error:
-        raise ImportError(
-            "backend='inria' needs mip-splatting's diff_gaussian_rasterization; install it or use 'gsplat'."
-        ) from error
+def render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Rendering:
+    """See `ss4d.gaussians.rasterize.rasterize`, over black."""
+    from diff_gaussian_rasterization import GaussianRasterizationSettings, GaussianRasterizer
 
-    def draw(colour: Tensor, behind: Tensor) -> Tensor:
+    extrinsics, intrinsics = camera.extrinsics, camera.intrinsics
+
+    def draw(colour: Tensor) -> Tensor:
         settings = GaussianRasterizationSettings(
             image_height=height,
             image_width=width,
             tanfovx=0.5 / float(intrinsics[0, 0]),
             tanfovy=0.5 / float(intrinsics[1, 1]),
-            kernel_size=kernel_size,
+            kernel_size=gaussians.kernel_size,
             subpixel_offset=colour.new_zeros(height, width, 2),
-            bg=behind,
+            bg=colour.new_zeros(3),
             scale_modifier=1.0,
             viewmatrix=extrinsics.T.contiguous(),
             projmatrix=(clip_matrix(intrinsics) @ extrinsics).T.contiguous(),
@@ -62,8 +51,8 @@ def render(
 
     depth = gaussians.xyz @ extrinsics[2, :3] + extrinsics[2, 3]
     ones = torch.ones_like(depth)
-    second = draw(torch.stack([ones, depth, 0 * ones], 1), torch.zeros_like(background))
-    return Rendering(draw(gaussians.rgb.clamp_min(0), background), second[:1], second[1:2])
+    second = draw(torch.stack([ones, depth, 0 * ones], 1))
+    return Rendering(draw(gaussians.rgb.clamp_min(0)), second[:1], second[1:2])
 
 
 def clip_matrix(intrinsics: Tensor) -> Tensor:

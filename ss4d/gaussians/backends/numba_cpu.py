@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 import ss4d.gaussians.backends.numba_threads  # noqa: F401 - must come before numba
+from ss4d.cameras import Camera
 from ss4d.gaussians.backends.numba_compositing import TILE, backward, bin_tiles, forward
 from ss4d.gaussians.backends.numba_projection import pack_camera, project, project_backward
-from ss4d.gaussians.gaussians import Gaussians
-from ss4d.gaussians.rasterize import Rendering
+from ss4d.gaussians.gaussians import Gaussians, Rendering
 
 Array = NDArray[Any]
 
@@ -68,23 +68,15 @@ class Rasterize(torch.autograd.Function):
         return None, None, None, *(torch.from_numpy(g) for g in gradients)
 
 
-def render(
-    gaussians: Gaussians,
-    extrinsics: Tensor,
-    intrinsics: Tensor,
-    height: int,
-    width: int,
-    background: Tensor,
-    kernel_size: float,
-) -> Rendering:
-    """See `ss4d.gaussians.rasterize.rasterize`; ValueError unless the Gaussians are float32 on the CPU."""
+def render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Rendering:
+    """See `ss4d.gaussians.rasterize.rasterize`, over black; ValueError unless the Gaussians are float32 on the CPU."""
     g = gaussians
     if g.xyz.device.type != "cpu" or g.xyz.dtype != torch.float32:
         raise ValueError(
             f"The numba rasteriser needs float32 Gaussians on the CPU, but these are {g.xyz.dtype} on "
             f"{g.xyz.device}; convert them or name another backend."
         )
-    camera = pack_camera(extrinsics, intrinsics, height, width, kernel_size)
-    image = Rasterize.apply(camera, height, width, g.xyz, g.scale, g.rotation, g.opacity, g.sh)
+    packed = pack_camera(camera, height, width, g.kernel_size)
+    image = Rasterize.apply(packed, height, width, g.xyz, g.scale, g.rotation, g.opacity, g.sh)
     colour, depth, transmittance = image.split([3, 1, 1])
-    return Rendering(colour + transmittance * background[:, None, None], 1 - transmittance, depth)
+    return Rendering(colour, 1 - transmittance, depth)

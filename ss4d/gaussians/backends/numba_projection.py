@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numba import njit, prange
 from numpy.typing import NDArray
-from torch import Tensor
 
+from ss4d.cameras import Camera
 from ss4d.gaussians.gaussians import SH_DEGREE_0
 from ss4d.gaussians.projection import ALPHA_MIN, DETERMINANT_MIN, NEAR, jacobian_limits
 
@@ -26,20 +26,20 @@ GRADIENT_COLUMNS = 10  # mean 0-1, conic 2-4, opacity 5, feature 6-9
 FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 
-def pack_camera(extrinsics: Tensor, intrinsics: Tensor, height: int, width: int, kernel_size: float) -> Array:
+def pack_camera(camera: Camera, height: int, width: int, kernel_size: float) -> Array:
     """The numbers that the kernels below read: [3, 8] float32.
 
     Rows are the camera's axes: rotation 0-2, translation 3, focal length 4 and centre 5 in pixels, the
     limits 6-7 of the slope at which the Jacobian is taken; the third row has the kernel size at 4.
     """
-    camera = np.zeros((3, 8), np.float32)
-    camera[:, :4] = extrinsics[:3].numpy()
+    packed = np.zeros((3, 8), np.float32)
+    packed[:, :4] = camera.extrinsics[:3].numpy()
     size = np.array([width, height], np.float32)
-    camera[:2, 4] = intrinsics.diagonal()[:2].numpy() * size
-    camera[:2, 5] = intrinsics[:2, 2].numpy() * size
-    camera[:2, 6:] = jacobian_limits(intrinsics).numpy()
-    camera[2, 4] = kernel_size
-    return camera
+    packed[:2, 4] = camera.intrinsics.diagonal()[:2].numpy() * size
+    packed[:2, 5] = camera.intrinsics[:2, 2].numpy() * size
+    packed[:2, 6:] = jacobian_limits(camera.intrinsics).numpy()
+    packed[2, 4] = kernel_size
+    return packed
 
 
 @njit(fastmath=FAST)

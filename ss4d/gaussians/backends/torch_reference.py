@@ -5,24 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ss4d.gaussians.gaussians import Gaussians
+from ss4d.cameras import Camera
+from ss4d.gaussians.gaussians import Gaussians, Rendering
 from ss4d.gaussians.projection import ALPHA_MAX, TRANSMITTANCE_MIN, Splats, project
-from ss4d.gaussians.rasterize import Rendering
 
 TILE = 16  # pixels
 
 
-def render(
-    gaussians: Gaussians,
-    extrinsics: Tensor,
-    intrinsics: Tensor,
-    height: int,
-    width: int,
-    background: Tensor,
-    kernel_size: float,
-) -> Rendering:
-    """See `ss4d.gaussians.rasterize.rasterize`."""
-    splats = project(gaussians, extrinsics, intrinsics, height, width, kernel_size)
+def render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Rendering:
+    """See `ss4d.gaussians.rasterize.rasterize`, over black."""
+    splats = project(gaussians, camera, height, width)
     order = torch.argsort(splats.feature[3].detach(), stable=True)
     low, high = (
         (splats.mean - splats.extent).detach()[:, order],
@@ -41,7 +33,7 @@ def render(
         rows.append(torch.cat(tiles, 2))
     image = torch.cat(rows, 1)
     feature, transmittance = image[:4], image[4:]
-    return Rendering(feature[:3] + transmittance * background[:, None, None], 1 - transmittance, feature[3:])
+    return Rendering(feature[:3], 1 - transmittance, feature[3:])
 
 
 def composite_tile(splats: Splats, index: Tensor, top: int, bottom: int, left: int, right: int) -> Tensor:

@@ -1,0 +1,25 @@
+"""Pictures with alpha over a background: c = alpha c_object + (1 - alpha) c_background."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def over_background(rgba: Tensor, background: Tensor) -> Tensor:
+    """Composite pictures over a colour.
+
+    Args:
+        rgba: uint8 [..., H, W, 4], straight alpha (colours not premultiplied).
+        background: float32 [3], in [0, 1].
+
+    Returns:
+        float32 [..., 3, H, W] in [0, 1].
+    """
+    values = rgba.float() / 255
+    colour, alpha = values[..., :3], values[..., 3:]
+    return (colour * alpha + background * (1 - alpha)).movedim(-1, -3)
+
+
+def composite_premultiplied(colour: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
+    """Colours that are multiplied by alpha already, [3, H, W] with alpha [1, H, W], over a background [3]."""
+    return colour + (1 - alpha) * background[:, None, None]
