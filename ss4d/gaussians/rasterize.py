@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from ss4d.backend import resolve
 from ss4d.cameras import Camera
 from ss4d.compositing import composite_premultiplied
 from ss4d.gaussians.gaussians import Gaussians, Rendering
@@ -19,7 +20,6 @@ BACKENDS = {
     "gsplat": "ss4d.gaussians.backends.gsplat_cuda",
     "inria": "ss4d.gaussians.backends.inria_cuda",
 }
-BACKEND_OF_DEVICE = {"cpu": "numba", "cuda": "gsplat"}
 
 
 def rasterize(
@@ -58,12 +58,12 @@ def rasterize(
         size: height and width of the image in pixels; one number where they are the same.
         background: [3] colour behind everything, white by default; a tensor gets gradients too.
         backend: "numba" (CPU), "torch" (any device and precision, slow), "gsplat" (CUDA) or "inria" (CUDA,
-            the optional non-commercial `diff_gaussian_rasterization` of mip-splatting); by default the device
-            decides.
+            the optional non-commercial `diff_gaussian_rasterization` of mip-splatting); by default what
+            `ss4d.backend` says.
 
     Raises:
-        ValueError: a shape, size or backend that does not fit.
-        ImportError: the backend's package is missing.
+        ValueError: a shape or size that does not fit.
+        BackendError: the backend is not installed or does not run on the Gaussians' device.
     """
     height, width = (size, size) if isinstance(size, int) else size
     if height < 1 or width < 1:
@@ -72,17 +72,6 @@ def rasterize(
     behind = torch.as_tensor(background).to(device, dtype)
     if behind.shape != (3,):
         raise ValueError(f"background must have shape [3], but it has {list(behind.shape)}.")
-    module = importlib.import_module(BACKENDS[choose_backend(backend, device)])
+    module = importlib.import_module(BACKENDS[resolve("rasterizer", device, asked=backend)])
     image: Rendering = module.render(gaussians, camera.to(device, dtype), height, width)
     return Rendering(composite_premultiplied(image.colour, image.alpha, behind), image.alpha, image.depth)
-
-
-def choose_backend(backend: str | None, device: torch.device) -> str:
-    """The named backend, or the one for the device; ValueError where there is none."""
-    if backend is None:
-        if device.type not in BACKEND_OF_DEVICE:
-            raise ValueError(f"No rasteriser runs on device {device.type!r}; move the Gaussians to 'cpu' or 'cuda'.")
-        return BACKEND_OF_DEVICE[device.type]
-    if backend not in BACKENDS:
-        raise ValueError(f"Unknown rasteriser backend {backend!r}; choose one of {', '.join(BACKENDS)}.")
-    return backend

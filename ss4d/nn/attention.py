@@ -1,7 +1,8 @@
 """Attention over packed segments: the one door that every model, dense or sparse, goes through.
 
 A segment of the query attends to the segment of the key with the same number; nothing crosses segments and no
-mask is needed. Backends are picked once per call from device and dtype, or named.
+mask is needed. This is the paper's Eq. 2 for any choice of segments: a frame, a temporal window, a window over
+space and time, a whole clip. `ss4d.backend` chooses the implementation.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from einops import einsum, rearrange
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
+from ss4d.backend import resolve
 from ss4d.segments import Segments
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Segments, Segments], Tensor]
@@ -29,56 +32,40 @@ def packed_attention(
         q_segments, k_segments: run lengths that add up to N and to M; equally many. A query segment whose key
             segment is empty gets zeros.
         backend: "torch" (explicit softmax, the reference), "sdpa" (fused, any device), "varlen" (torch's
-            variable-length kernel, CUDA half precision), "flash" (flash-attn), "xformers"; None picks one.
+            variable-length kernel), "flash" (flash-attn), "xformers"; by default what `ss4d.backend` says.
 
     Returns:
         [N, H, D].
 
     Raises:
-        ValueError: shapes or segments that do not fit, or an unknown backend.
+        ValueError: shapes or segments that do not fit.
+        BackendError: an unknown backend, or one that does not run here.
     """
     if len(q_segments) != len(k_segments) or q_segments.total != q.shape[0] or k_segments.total != k.shape[0]:
         raise ValueError(f"segments do not fit the tokens: {q_segments} for {len(q)}, {k_segments} for {len(k)}")
     if k.shape != v.shape or q.shape[1:] != k.shape[1:]:
         raise ValueError(f"q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} must agree in heads and width")
-    name = backend or _default_backend(q)
-    if name not in _KERNELS:
-        raise ValueError(f"unknown attention backend '{name}': choose one of {', '.join(_KERNELS)}")
-    return _KERNELS[name](q, k, v, q_segments, k_segments)
-
-
-def _default_backend(q: Tensor) -> str:
     half = q.dtype in (torch.float16, torch.bfloat16)
-    if q.device.type == "cuda" and half and _varlen_available():
-        return "varlen"
-    return "sdpa"
-
-
-def _varlen_available() -> bool:
-    try:
-        import torch.nn.attention.varlen  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return _KERNELS[resolve("attention", q.device, half, backend)](q, k, v, q_segments, k_segments)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
     out = []
     for q_run, k_run, v_run in _runs(q, k, v, q_segments, k_segments):
-        score = torch.einsum("qhd,khd->hqk", q_run, k_run) / math.sqrt(q.shape[-1])
-        out.append(torch.einsum("hqk,khd->qhd", score.softmax(-1), v_run))
+        score = einsum(q_run, k_run, "query head d, key head d -> head query key") / math.sqrt(q.shape[-1])
+        out.append(einsum(score.softmax(-1), v_run, "head query key, key head d -> query head d"))
     return torch.cat(out) if out else torch.zeros_like(q)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
     if q_segments.uniform and k_segments.uniform and len(q_segments):
         count = len(q_segments)
-        batched = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in (q, k, v))
-        return _heads(*batched).transpose(1, 2).flatten(0, 1)
+        batched = (rearrange(x, "(segment token) head d -> segment head token d", segment=count) for x in (q, k, v))
+        return rearrange(_heads(*batched), "segment head token d -> (segment token) head d")
     out = []
-    for q_run, k_run, v_run in _runs(q, k, v, q_segments, k_segments):
-        batched = (tensor.transpose(0, 1)[None] for tensor in (q_run, k_run, v_run))
-        out.append(_heads(*batched)[0].transpose(0, 1))
+    for runs in _runs(q, k, v, q_segments, k_segments):
+        batched = (rearrange(x, "token head d -> 1 head token d") for x in runs)
+        out.append(rearrange(_heads(*batched), "1 head token d -> token head d"))
     return torch.cat(out) if out else torch.zeros_like(q)
 
 
@@ -88,7 +75,7 @@ _SHORT_ON_CPU = 512
 
 
 def _heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Attention of equally long segments, [B, H, L, D]."""
+    """Attention of equally long segments: q [S, H, L, D]; k, v [S, H, M, D] -> [S, H, L, D]."""
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return sdpa(q, k, v)
     if k.shape[2] <= _SHORT_ON_CPU:
@@ -100,12 +87,8 @@ def _heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 def _runs(
     q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments
 ) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """The tokens of each segment that has any query."""
-    q_runs, k_runs, v_runs = (
-        q.split(q_segments.lengths),
-        k.split(k_segments.lengths),
-        v.split(k_segments.lengths),
-    )
+    """(q [L, H, D], k [M, H, D], v [M, H, D]) of each segment that has any query."""
+    q_runs, k_runs, v_runs = q.split(q_segments.lengths), k.split(k_segments.lengths), v.split(k_segments.lengths)
     return [runs for runs in zip(q_runs, k_runs, v_runs, strict=True) if len(runs[0])]
 
 
@@ -113,29 +96,19 @@ def _varlen(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: S
     from torch.nn.attention.varlen import varlen_attn
 
     attend: Any = varlen_attn  # its annotation covers a second, optional output
-    return attend(
-        q.contiguous(),
-        k.contiguous(),
-        v.contiguous(),
-        q_segments.cumulative(q.device),
-        k_segments.cumulative(q.device),
-        q_segments.longest,
-        k_segments.longest,
-    )
+    return attend(q.contiguous(), k.contiguous(), v.contiguous(), *_lengths(q, q_segments, k_segments))
 
 
 def _flash(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
     from flash_attn import flash_attn_varlen_func
 
-    return flash_attn_varlen_func(
-        q,
-        k,
-        v,
-        q_segments.cumulative(q.device),
-        k_segments.cumulative(q.device),
-        q_segments.longest,
-        k_segments.longest,
-    )
+    return flash_attn_varlen_func(q, k, v, *_lengths(q, q_segments, k_segments))
+
+
+def _lengths(q: Tensor, q_segments: Segments, k_segments: Segments) -> tuple[Tensor, Tensor, int, int]:
+    """Cumulative lengths int32 [S + 1] of both, then the longest of both: what variable-length kernels take."""
+    cumulative = q_segments.cumulative(q.device), k_segments.cumulative(q.device)
+    return *cumulative, q_segments.longest, k_segments.longest
 
 
 def _xformers(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:

@@ -2,7 +2,8 @@
 
 y[p] = b + sum_k W[:, k, :] x[p + k - K // 2], where neighbours that are not occupied contribute nothing
 (cross-correlation, no flip). Kernels are stored as the released weights are: [out, kt, kx, ky, kz, in], or
-[out, kx, ky, kz, in] for a kernel that stays inside its frame.
+[out, kx, ky, kz, in] for a kernel that stays inside its frame. `ss4d.backend` chooses between the convolution of this
+file and spconv's (`spconv_backend.py`).
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from itertools import product
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
+from ss4d.backend import resolve
+from ss4d.sparse.spconv_backend import spconv_convolution
 from ss4d.sparse.tensor import _FIELD_BITS, Geometry, SparseTensor, voxel_keys
 
 
@@ -54,9 +58,9 @@ def neighbour_map(geometry: Geometry, kernel: tuple[int, int, int, int]) -> Neig
             moved = geometry.coords.clone()
             moved[:, 1:] += delta
             inside = ((moved[:, 1:] >= 0) & (moved[:, 1:] < limits)).all(1)
-            wanted = voxel_keys(moved.clamp_min_(0))
-            position = torch.searchsorted(keys, wanted).clamp_max_(max(len(keys) - 1, 0))
-            found = (inside & (keys[position] == wanted)).nonzero().squeeze(1)
+            neighbour_keys = voxel_keys(moved.clamp_min_(0))
+            position = torch.searchsorted(keys, neighbour_keys).clamp_max_(max(len(keys) - 1, 0))
+            found = (inside & (keys[position] == neighbour_keys)).nonzero().squeeze(1)
             neighbour = rows[position[found]]
             source[k], target[k] = neighbour, found
             mirrored = len(offsets) - 1 - k
@@ -73,7 +77,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
     def forward(ctx: Any, feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: NeighbourMap) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(feats, weight)
         ctx.pairs, ctx.has_bias = pairs, bias is not None
-        matrices = weight.flatten(1, -2).permute(1, 2, 0).contiguous()  # [K, in, out]
+        matrices = rearrange(weight, "o ... i -> (...) i o").contiguous()  # one matrix per offset
         centre = matrices[len(matrices) // 2]
         out = feats @ centre if bias is None else torch.addmm(bias, feats, centre)
         for k, source, target in _blocks(pairs):
@@ -83,7 +87,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         feats, weight = ctx.saved_tensors
-        matrices = weight.flatten(1, -2).transpose(0, 1).contiguous()  # [K, out, in]
+        matrices = rearrange(weight, "o ... i -> (...) o i").contiguous()
         centre = len(matrices) // 2
         need_feats, need_weight = ctx.needs_input_grad[:2]
         grad_feats = grad @ matrices[centre] if need_feats else None
@@ -96,7 +100,9 @@ class _SubmanifoldConvolution(torch.autograd.Function):
                 grad_feats.index_add_(0, source, gathered @ matrices[k])
             if grad_matrices is not None:
                 grad_matrices[k].addmm_(gathered.T, feats.index_select(0, source))
-        grad_weight = None if grad_matrices is None else grad_matrices.transpose(0, 1).reshape(weight.shape)
+        grad_weight = (
+            None if grad_matrices is None else rearrange(grad_matrices, "k o i -> o k i").reshape(weight.shape)
+        )
         return grad_feats, grad_weight, grad.sum(0) if ctx.has_bias else None, None
 
 
@@ -112,22 +118,30 @@ def _blocks(pairs: NeighbourMap) -> Iterator[tuple[int, Tensor, Tensor]]:
                 yield k, *rows
 
 
-def submanifold_convolution(x: SparseTensor, weight: Tensor, bias: Tensor | None = None) -> SparseTensor:
+def submanifold_convolution(
+    x: SparseTensor, weight: Tensor, bias: Tensor | None = None, backend: str | None = None
+) -> SparseTensor:
     """Convolve x (C_in channels) with weight [C_out, (kt,) kx, ky, kz, C_in] and add bias [C_out].
+
+    Args:
+        backend: "ours" or "spconv"; by default what `ss4d.backend` says.
 
     Raises:
         ValueError: an even kernel size or channels that do not fit.
+        BackendError: an unknown backend, or one that does not run here.
     """
     if weight.ndim not in (5, 6) or any(size % 2 == 0 for size in weight.shape[1:-1]):
         raise ValueError(f"kernel of shape {list(weight.shape)}: pass [out, (kt,) kx, ky, kz, in] with odd sizes")
     if weight.shape[-1] != x.feats.shape[1]:
         raise ValueError(f"kernel takes {weight.shape[-1]} channels but the tensor has {x.feats.shape[1]}")
-    kt, kx, ky, kz = (1, *weight.shape[1:-1])[-4:]
     feats = x.feats
     if torch.is_autocast_enabled(feats.device.type):
         dtype = torch.get_autocast_dtype(feats.device.type)
         feats, weight = feats.to(dtype), weight.to(dtype)
         bias = None if bias is None else bias.to(dtype)
+    kt, kx, ky, kz = (1, *weight.shape[1:-1])[-4:]
+    if resolve("convolution", feats.device, asked=backend) == "spconv" and kt * kx * ky * kz > 1:
+        return x.replace(spconv_convolution(feats, weight, bias, x.geometry))
     out = _SubmanifoldConvolution.apply(feats, weight, bias, neighbour_map(x.geometry, (kt, kx, ky, kz)))
     return x.replace(out)
 
@@ -143,10 +157,13 @@ class SubmanifoldConv(nn.Module):
         self.conv = Kernel(in_channels, out_channels, kernel)
 
     def forward(self, x: SparseTensor) -> SparseTensor:
+        """Features [N, in] -> [N, out] on the same voxels."""
         return submanifold_convolution(x, self.conv.weight, self.conv.bias)
 
 
 class Kernel(nn.Module):
+    """Weight [out, (kt,) kx, ky, kz, in] and bias [out] of a convolution."""
+
     def __init__(self, in_channels: int, out_channels: int, kernel: tuple[int, ...]):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(out_channels, *kernel, in_channels))

@@ -245,7 +245,7 @@ def test_bad_input_is_one_clear_sentence() -> None:
     cases: dict[str, dict[str, Any]] = {
         "background must have shape": {"background": torch.zeros(1)},
         "at least one pixel": {"size": (8, 0)},
-        "Unknown rasteriser backend 'cuda'": {"backend": "cuda"},
+        "backend.rasterizer = 'cuda'": {"backend": "cuda"},
     }
     for message, change in cases.items():
         with pytest.raises(ValueError, match=message):
@@ -254,7 +254,7 @@ def test_bad_input_is_one_clear_sentence() -> None:
         Camera(FRONT[:3], INTRINSICS)
     with pytest.raises(ValueError, match="kernel_size must be positive"):
         dataclasses.replace(g, kernel_size=0.0)
-    with pytest.raises(ValueError, match="No rasteriser runs on device 'meta'"):
+    with pytest.raises(ValueError, match="No rasterizer runs on device 'meta'"):
         rasterize(g.to("meta"), **good)
     double = Gaussians(*(getattr(g, name).double() for name in FIELDS))
     with pytest.raises(ValueError, match="needs float32 Gaussians"):

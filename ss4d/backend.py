@@ -1,0 +1,175 @@
+"""Which implementation computes attention, sparse convolution and rendering: the settings `backend.*`.
+
+`inference.py --backend attention=sdpa rasterizer=torch`, `train.py backend.attention=flash`, and from Python
+
+>>> from ss4d import backend
+>>> backend.use(backend.Backend(attention="sdpa"), "cpu")
+>>> backend.describe("cpu")
+{'attention': 'sdpa', 'convolution': 'ours', 'rasterizer': 'numba'}
+>>> backend.use(backend.Backend(), "cpu")  # automatic again
+
+The settings hold for the whole process. This module imports neither torch nor any of the packages it names.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, fields
+from functools import cache
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+AUTO = "auto"
+
+
+class BackendError(ValueError):
+    """An implementation that cannot be used here; the message says what to do."""
+
+
+@dataclass(frozen=True)
+class Implementation:
+    """What an implementation needs."""
+
+    package: str = "torch"  # the module that must be there
+    install: str = ""  # the command that brings it
+    device: str = "any"  # or "cpu", "cuda"
+    half_only: bool = False  # takes float16 and bfloat16 alone
+
+    def installed(self) -> bool:
+        return self.package in sys.modules or _is_there(self.package)
+
+    def takes(self, device: str, half: bool) -> bool:
+        return self.device in ("any", device) and (half or not self.half_only)
+
+
+@cache
+def _is_there(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+MIP_SPLATTING = (
+    "git+https://github.com/autonomousvision/mip-splatting#subdirectory=submodules/diff-gaussian-rasterization"
+)
+IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {
+    "attention": {
+        "torch": Implementation(),  # explicit softmax, the reference
+        "sdpa": Implementation(),  # torch's fused kernel, one call per segment unless all are equally long
+        "varlen": Implementation("torch.nn.attention.varlen", "pip install 'torch>=2.10'", "cuda", half_only=True),
+        "flash": Implementation("flash_attn", "pip install flash-attn --no-build-isolation", "cuda", half_only=True),
+        "xformers": Implementation("xformers", "pip install xformers", "cuda"),
+    },
+    "convolution": {
+        "ours": Implementation(),
+        "spconv": Implementation("spconv", "pip install spconv-cu126 (the suffix is your CUDA version)", "cuda"),
+    },
+    "rasterizer": {
+        "torch": Implementation(),  # the definition, slow
+        "numba": Implementation("numba", "pip install numba", "cpu"),
+        "gsplat": Implementation("gsplat", "pip install gsplat", "cuda"),
+        "inria": Implementation("diff_gaussian_rasterization", f"pip install '{MIP_SPLATTING}'", "cuda"),
+    },
+}
+# In order of preference: the first that runs on the device, takes the tensors and is installed.
+AUTOMATIC = {"attention": ("varlen", "flash", "sdpa"), "convolution": ("ours",), "rasterizer": ("gsplat", "numba")}
+FLOAT32_ATTENTION = "sdpa"  # where a kernel for half precision was chosen and the tokens are float32
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One name per part, "auto" to choose by device and by what is installed.
+
+    Raises:
+        BackendError: a name that is none of the choices.
+    """
+
+    attention: str = AUTO  # torch, sdpa, varlen, flash, xformers
+    convolution: str = AUTO  # ours, spconv
+    rasterizer: str = AUTO  # torch, numba, gsplat, inria
+
+    def __post_init__(self) -> None:
+        for part, name in asdict(self).items():
+            if name != AUTO:
+                _implementation(part, name)
+
+    @classmethod
+    def parse(cls, settings: Iterable[str]) -> Backend:
+        """From words such as "attention=flash"."""
+        values = {}
+        parts = [field.name for field in fields(cls)]
+        for setting in settings:
+            part, equals, name = setting.partition("=")
+            if not equals or part not in parts:
+                raise BackendError(f"backend setting {setting!r}: write PART=NAME with PART one of {', '.join(parts)}.")
+            values[part] = name
+        return cls(**values)
+
+
+_current = Backend()
+
+
+def current() -> Backend:
+    """The settings in force."""
+    return _current
+
+
+def use(settings: Backend, device: torch.device | str) -> None:
+    """Compute with these implementations from now on, in this process.
+
+    Raises:
+        BackendError: one of them is not installed or does not run on `device`.
+    """
+    global _current
+    for part, name in asdict(settings).items():
+        if name != AUTO:
+            _check(part, name, _type(device))
+    _current = settings
+
+
+def resolve(part: str, device: torch.device | str, half: bool = False, asked: str | None = None) -> str:
+    """The implementation to use for tensors on `device`, in half precision or not.
+
+    Args:
+        asked: overrides the settings in force.
+
+    Raises:
+        BackendError: it is not installed, unknown, or does not run on `device`.
+    """
+    name, kind = asked or getattr(_current, part), _type(device)
+    if name != AUTO:
+        _check(part, name, kind)
+        return name if half or not IMPLEMENTATIONS[part][name].half_only else FLOAT32_ATTENTION
+    candidates = [name for name in AUTOMATIC[part] if IMPLEMENTATIONS[part][name].takes(kind, half)]
+    if not candidates:
+        raise BackendError(f"No {part} runs on device {kind!r}: move the tensors to 'cpu' or 'cuda'.")
+    installed = [name for name in candidates if IMPLEMENTATIONS[part][name].installed()]
+    if not installed:
+        _check(part, candidates[-1], kind)
+    return installed[0]
+
+
+def describe(device: torch.device | str, half: bool = False) -> dict[str, str]:
+    """What the settings in force come to on `device`: a name per part, for logs and results."""
+    return {part: resolve(part, device, half) for part in IMPLEMENTATIONS}
+
+
+def _implementation(part: str, name: str) -> Implementation:
+    if name not in IMPLEMENTATIONS[part]:
+        raise BackendError(f"backend.{part} = {name!r}: choose one of {', '.join([AUTO, *IMPLEMENTATIONS[part]])}.")
+    return IMPLEMENTATIONS[part][name]
+
+
+def _check(part: str, name: str, kind: str) -> None:
+    """Raise a BackendError unless the implementation is installed and runs on a device of this kind."""
+    chosen = _implementation(part, name)
+    if not chosen.installed():
+        raise BackendError(f"backend.{part} = {name} needs a package that is not installed: {chosen.install}")
+    if chosen.device not in ("any", kind):
+        raise BackendError(f"backend.{part} = {name} runs on {chosen.device}, not on {kind}: choose another.")
+
+
+def _type(device: torch.device | str) -> str:
+    return (device if isinstance(device, str) else device.type).split(":")[0]
