@@ -98,18 +98,6 @@ def blocks_of(share: float, blocks: int) -> int:
     return math.ceil(round(share * blocks, 6))
 
 
-def num_heads_of(channels: int, num_heads: int | None, num_head_channels: int) -> int:
-    """The number of heads, given outright or by the width of one.
-
-    Raises:
-        ValueError: if the channels do not divide into that many heads.
-    """
-    heads = num_heads or channels // num_head_channels
-    if heads < 1 or channels % heads:
-        raise ValueError(f"model_channels = {channels} do not divide into {heads} heads")
-    return heads
-
-
 def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError naming the allowed values unless `value` is one of them."""
     if value not in allowed:

@@ -1,7 +1,13 @@
 """CompNet: compress structured spacetime latents in space and time, and restore them (paper §4.2, Fig. 3).
 
 Per-frame 3-D convolutions and packing by 2 in space, then convolutions across frames and packing by 2 in time;
-the way back mirrors it, each block fed by the skip of its counterpart.
+the way back mirrors it, each block fed by the skip of its counterpart. At full size, with the released names:
+
+    input_blocks.0     3x3x3     128 ->  128    voxels
+    input_blocks.1     3x3x3     128 -> 1024    packed in space
+    input_blocks_t.0   3x1x1x1  1024 -> 1024    packed in space
+    input_blocks_t.1   3x1x1x1  1024 -> 1024    packed in space and time: what the transformer sees
+    out_blocks_t.0, .1, out_blocks.0, .1        the way back; out block j also takes input block -1 - j's output
 """
 
 from __future__ import annotations
@@ -11,10 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange, reduce
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ss4d.models.base import TorsoModel, check_choice, zero
+from ss4d.models.base import check_choice, zero
+from ss4d.models.flow_transformer import FlowOptions, FlowTransformer
 from ss4d.nn import LayerNorm32, TokenLayout
 from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, cat_features, pack, packing_plan, unpack
 
@@ -25,6 +33,42 @@ TEMPORAL_KERNELS = {"3D_1D": (3, 1, 1, 1), "3D_4D": JOINT_KERNEL}
 CONV_TYPES = ("3D_1D", "3D_4D", "4D", "non", "3D")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SparseFlowOptions(FlowOptions):
+    """Arguments of `SparseFlow`: those of both flows, and those of CompNet.
+
+    Raises:
+        ValueError: as `FlowOptions`; stages that do not fit the packing.
+    """
+
+    conv_type: str = "3D_1D"  # paper; "3D_4D": joint kernels across frames, "4D": joint kernels throughout,
+    # "non": frames packed without convolution, "3D": no temporal stage, which is TRELLIS
+    io_block_channels: Sequence[int] | None = None  # widths of the spatial stages before the transformer; None: no ends
+    io_block_channels_t: Sequence[int] | None = None  # width of the temporal stage
+    num_io_res_blocks: int = 2  # blocks of each spatial stage
+    num_io_res4d_blocks: int = 2  # blocks of the temporal stage
+    use_skip_connection: bool = True
+
+    @property
+    def num_temporal_input_blocks(self) -> int:
+        """The released class counts the temporal blocks on the way in by `num_io_res_blocks`. Where that differs, its
+        skips no longer pair up, so its weights exist without skips alone."""
+        return self.num_io_res4d_blocks if self.use_skip_connection else self.num_io_res_blocks
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("conv_type", self.conv_type, CONV_TYPES)
+        widths, widths_t = self.io_block_channels, self.io_block_channels_t
+        if self.patch_size != 2 ** len(widths or []):
+            raise ValueError(f"patch_size = {self.patch_size} needs log2(patch_size) io_block_channels, got {widths}")
+        if self.conv_type in TEMPORAL_KERNELS and len(widths_t or []) != 1:
+            raise ValueError(
+                f"conv_type '{self.conv_type}' packs frames once: give io_block_channels_t one width, got {widths_t}"
+            )
+        if self.conv_type == "4D" and len(widths or []) != 1:
+            raise ValueError(f"conv_type '4D' packs once: give io_block_channels one width, got {widths}")
+
+
 @dataclass
 class FrameTime:
     """The diffusion time embedding at each temporal level: level l is [B, ceil(T / 2^l), C]."""
@@ -32,9 +76,9 @@ class FrameTime:
     levels: list[Tensor]
 
     def at(self, geometry: Geometry) -> tuple[Tensor, TokenLayout]:
-        """The embedding rows [R, C] and the token layout that fit a geometry."""
+        """The embedding rows [B T, C] and the token layout that fit a geometry."""
         table = self.levels[geometry.temporal_level]
-        return table.flatten(0, 1), token_layout(geometry, table.shape[1])
+        return rearrange(table, "b t c -> (b t) c"), token_layout(geometry, table.shape[1])
 
 
 def token_layout(geometry: Geometry, num_frames: int) -> TokenLayout:
@@ -52,16 +96,24 @@ def pair_means(emb: Tensor, num_frames: Sequence[int]) -> Tensor:
     """
     frames = emb.shape[1]
     counts = torch.tensor(num_frames, device=emb.device)
-    valid = (torch.arange(frames, device=emb.device) < counts[:, None])[..., None].to(emb.dtype)
+    valid = rearrange(torch.arange(frames, device=emb.device) < counts[:, None], "b t -> b t 1").to(emb.dtype)
     padding = (0, 0, 0, frames % 2)
-    total = nn.functional.pad(emb * valid, padding).unflatten(1, (-1, 2)).sum(2)
-    return total / nn.functional.pad(valid, padding).unflatten(1, (-1, 2)).sum(2).clamp(min=1)
+    total, count = (
+        reduce(nn.functional.pad(table, padding), "b (pair two) c -> b pair c", "sum", two=2)
+        for table in (emb * valid, valid)
+    )
+    return total / count.clamp(min=1)
 
 
 class SparseResBlock(nn.Module):
     """Resample, then two normalised submanifold convolutions modulated by time, beside a skip.
 
+    With (scale, shift) from the time embedding: y = conv(silu(norm(h) (1 + scale) + shift)) + skip(x) for
+    h = conv(silu(norm(x))).
+
     Args:
+        time_channels: of the time embedding.
+        kernel: (kx, ky, kz) inside a frame, or (kt, kx, ky, kz).
         down, up: axes ("space", "time") to pack or unpack first, in order.
     """
 
@@ -85,7 +137,10 @@ class SparseResBlock(nn.Module):
         self.skip_connection = nn.Identity() if channels == out_channels else nn.Linear(channels, out_channels)
 
     def forward(self, x: SparseTensor, time: FrameTime, fine: Geometry | None = None) -> SparseTensor:
-        """x -> features on the resampled voxels; `fine` are the voxels to unpack to, for a block that does."""
+        """x [N, channels] -> [M, out_channels] on the resampled voxels.
+
+        `fine` are the voxels to unpack to, for a block that does.
+        """
         for axis in self.down:
             x = pack(x, axis)
         # Norm, activation and skip act on each voxel alone, so they come before a copy to more voxels.
@@ -108,40 +163,23 @@ class SparseResBlock(nn.Module):
         return chain[::-1]
 
 
-class CompNet(TorsoModel):
-    """The compressing and restoring ends of the 4D Sparse Flow Transformer.
+class CompNet(FlowTransformer):
+    """The compressing and restoring ends of the 4D Sparse Flow Transformer."""
 
-    Args:
-        io_block_channels: widths of the spatial stages before the torso's `model_channels`; None: no ends.
-        io_block_channels_t: widths of the temporal stage (one at most).
-        conv_type: "3D_1D" (paper), "3D_4D" (joint kernels across frames), "4D" (joint kernels throughout),
-            "non" (frames packed without convolution), "3D" (no temporal stage: TRELLIS).
-    """
-
-    def __init__(
-        self,
-        model_channels: int,
-        patch_size: int,
-        conv_type: str,
-        num_io_res_blocks: int,
-        io_block_channels: Sequence[int] | None,
-        num_io_res4d_blocks: int,
-        io_block_channels_t: Sequence[int] | None,
-        use_skip_connection: bool,
-    ):
+    def __init__(self, options: SparseFlowOptions):
         super().__init__()
-        _check(patch_size, conv_type, io_block_channels, io_block_channels_t)
-        self.conv_type, self.use_skip_connection = conv_type, use_skip_connection
-        kernel = JOINT_KERNEL if conv_type == "4D" else SPATIAL_KERNEL
-        axes = ("space", "time") if conv_type == "4D" else ("space",)
-        stage = _StageBuilder(model_channels, use_skip_connection)
-        widths = [*(io_block_channels or []), model_channels]
-        self.input_blocks = stage.down(widths, num_io_res_blocks, kernel, axes)
-        self.out_blocks = stage.up(widths, num_io_res_blocks, kernel, axes)
-        if conv_type in TEMPORAL_KERNELS:
-            widths = [*(io_block_channels_t or []), model_channels]
-            self.input_blocks_t = stage.down(widths, num_io_res4d_blocks, TEMPORAL_KERNELS[conv_type], ("time",))
-            self.out_blocks_t = stage.up(widths, num_io_res4d_blocks, TEMPORAL_KERNELS[conv_type], ("time",))
+        self.conv_type, self.use_skip_connection = options.conv_type, options.use_skip_connection
+        joint = options.conv_type == "4D"
+        kernel, axes = (JOINT_KERNEL, ("space", "time")) if joint else (SPATIAL_KERNEL, ("space",))
+        stage = _StageBuilder(options.model_channels, options.use_skip_connection)
+        widths = [*(options.io_block_channels or []), options.model_channels]
+        self.input_blocks = stage.down(widths, options.num_io_res_blocks, kernel, axes)
+        self.out_blocks = stage.up(widths, options.num_io_res_blocks, kernel, axes)
+        if options.conv_type in TEMPORAL_KERNELS:
+            kernel = TEMPORAL_KERNELS[options.conv_type]
+            widths = [*(options.io_block_channels_t or []), options.model_channels]
+            self.input_blocks_t = stage.down(widths, options.num_temporal_input_blocks, kernel, ("time",))
+            self.out_blocks_t = stage.up(widths, options.num_io_res4d_blocks, kernel, ("time",))
 
     @property
     def temporal_levels(self) -> int:
@@ -158,7 +196,15 @@ class CompNet(TorsoModel):
         return [*first, *super().blocks_in_order(), *getattr(self, "out_blocks_t", []), *self.out_blocks]
 
     def compress(self, h: SparseTensor, time: FrameTime) -> tuple[SparseTensor, list[SparseTensor], list[Geometry]]:
-        """Full-rate features -> (torso features, skips of every block, geometries to unpack to)."""
+        """Pack a clip for the transformer.
+
+        Args:
+            h: [N, io_block_channels[0]] at the clip's own frame rate and resolution.
+
+        Returns:
+            [M, model_channels] on the packed voxels, the output of every block (skips), and the voxels before each
+            packing (to unpack to).
+        """
         skips: list[SparseTensor] = []
         fine: list[Geometry] = []
         for block in [*self.input_blocks, *getattr(self, "input_blocks_t", [])]:
@@ -174,18 +220,21 @@ class CompNet(TorsoModel):
     def restore(
         self, h: SparseTensor, time: FrameTime, skips: list[SparseTensor], fine: list[Geometry]
     ) -> SparseTensor:
-        """Torso features -> features on the voxels `compress` was given."""
+        """[M, model_channels] on the packed voxels -> [N, io_block_channels[0]] on those `compress` was given.
+
+        `skips` and `fine`, as `compress` returned them, are used up.
+        """
         if self.conv_type == "non":
             h = unpack(h, fine.pop(), "time")
         for block in [*getattr(self, "out_blocks_t", []), *self.out_blocks]:
-            skip = skips.pop()
-            h = cat_features([h, skip]) if self.use_skip_connection else h
+            h = cat_features([h, skips.pop()]) if self.use_skip_connection else h
             h = self.run_block(block, h, time, fine.pop() if block.up else None)
         return h
 
 
 class _StageBuilder:
-    """Lists of res blocks going down through `widths`, or back up."""
+    """Stages of res blocks going down through `widths`, or back up; the resampling block is the last of a stage on the
+    way down and the first on the way up."""
 
     def __init__(self, time_channels: int, use_skip_connection: bool):
         self.time_channels, self.copies = time_channels, 2 if use_skip_connection else 1
@@ -205,20 +254,3 @@ class _StageBuilder:
                 SparseResBlock(width * self.copies, width, self.time_channels, kernel) for _ in range(blocks - 1)
             )
         return stages
-
-
-def _check(
-    patch_size: int,
-    conv_type: str,
-    io_block_channels: Sequence[int] | None,
-    io_block_channels_t: Sequence[int] | None,
-) -> None:
-    check_choice("conv_type", conv_type, CONV_TYPES)
-    if patch_size != 2 ** len(io_block_channels or []):
-        raise ValueError(f"patch_size = {patch_size} needs log2(patch_size) io_block_channels, got {io_block_channels}")
-    if conv_type in TEMPORAL_KERNELS and len(io_block_channels_t or []) != 1:
-        raise ValueError(
-            f"conv_type '{conv_type}' packs frames once: give io_block_channels_t one width, got {io_block_channels_t}"
-        )
-    if conv_type == "4D" and len(io_block_channels or []) != 1:
-        raise ValueError(f"conv_type '4D' packs once: give io_block_channels one width, got {io_block_channels}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
@@ -52,16 +53,16 @@ class PatchImageEncoder(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """sRGB images [N, 3, S, S] in [0, 1], black outside the object (4: and alpha) -> tokens [N, L, D]."""
-        wanted = (self.in_channels, self.image_size, self.image_size)
-        if images.shape[1:] != wanted:
-            raise ValueError(f"images must be [N, {', '.join(map(str, wanted))}], got {list(images.shape)}")
-        tokens = self.patch(2 * images - 1).flatten(2).transpose(1, 2) + self.position
+        expected = (self.in_channels, self.image_size, self.image_size)
+        if images.shape[1:] != expected:
+            raise ValueError(f"images must be [N, {', '.join(map(str, expected))}], got {list(images.shape)}")
+        tokens = rearrange(self.patch(2 * images - 1), "n d row column -> n (row column) d") + self.position
         count, length = tokens.shape[:2]
         plan = SelfAttentionPlan(Segments([length] * count))
-        h = tokens.flatten(0, 1)
+        h = rearrange(tokens, "n l d -> (n l) d")
         for block in self.blocks:
             h = block(h, plan)
-        return self.norm(h).unflatten(0, (count, length))
+        return rearrange(self.norm(h), "(n l) d -> n l d", n=count)
 
 
 class DinoImageEncoder(nn.Module):

@@ -10,39 +10,48 @@ from typing import Any
 from torch import nn
 
 from ss4d.config import did_you_mean
+from ss4d.models.compnet import SparseFlowOptions
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
-from ss4d.models.sparse_vae import GaussianDecoder, SparseEncoder, SparseTransformer
-from ss4d.models.structure_flow import StructureFlow
+from ss4d.models.sparse_vae import GaussianDecoder, GaussianDecoderOptions, SparseEncoder, SparseEncoderOptions
+from ss4d.models.structure_flow import StructureFlow, StructureFlowOptions
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Entry:
-    """A model class and the defaults that a released class name implies."""
+    """A model class, the dataclass of its arguments where it takes one, and what a released class name implies."""
 
     build: Callable[..., nn.Module]
+    options: Callable[..., Any] | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
 
+    def accepted(self) -> dict[str, inspect.Parameter]:
+        return dict(inspect.signature(self.options or self.build).parameters)
 
+    def create(self, args: dict[str, Any]) -> nn.Module:
+        given = {**self.defaults, **args}
+        return self.build(**given) if self.options is None else self.build(self.options(**given))
+
+
+_PER_FRAME = {"pe_mode": "ape", "expand_self_attn": False}  # TRELLIS' own classes know no time: each frame is alone
 _MODELS: dict[str, _Entry] = {
     "StructureEncoder": _Entry(StructureEncoder),
     "StructureDecoder": _Entry(StructureDecoder),
-    "StructureFlow": _Entry(StructureFlow),
-    "SparseEncoder": _Entry(SparseEncoder),
-    "GaussianDecoder": _Entry(GaussianDecoder),
-    "SparseFlow": _Entry(SparseFlow),
+    "StructureFlow": _Entry(StructureFlow, StructureFlowOptions),
+    "SparseEncoder": _Entry(SparseEncoder, SparseEncoderOptions),
+    "GaussianDecoder": _Entry(GaussianDecoder, GaussianDecoderOptions),
+    "SparseFlow": _Entry(SparseFlow, SparseFlowOptions),
     "PatchImageEncoder": _Entry(PatchImageEncoder),
     "DinoImageEncoder": _Entry(DinoImageEncoder),
     "SparseStructureEncoder": _Entry(StructureEncoder),
     "SparseStructureDecoder": _Entry(StructureDecoder),
-    "SparseStructureFlow4DModel": _Entry(StructureFlow),
-    # TRELLIS' own classes know no time: each frame is alone.
-    "SparseStructureFlowModel": _Entry(StructureFlow, {"pe_mode": "ape", "expand_self_attn": False}),
-    "SLatEncoder": _Entry(SparseEncoder),
-    "SLatGaussianDecoder": _Entry(GaussianDecoder),
-    "SLatFlow4DModel": _Entry(SparseFlow),
-    "SLatFlowModel": _Entry(SparseFlow, {"pe_mode": "ape", "expand_self_attn": False, "conv_type": "3D"}),
+    "SparseStructureFlow4DModel": _Entry(StructureFlow, StructureFlowOptions),
+    "SparseStructureFlowModel": _Entry(StructureFlow, StructureFlowOptions, _PER_FRAME),
+    "SLatEncoder": _Entry(SparseEncoder, SparseEncoderOptions),
+    "SLatGaussianDecoder": _Entry(GaussianDecoder, GaussianDecoderOptions),
+    "SLatFlow4DModel": _Entry(SparseFlow, SparseFlowOptions),
+    "SLatFlowModel": _Entry(SparseFlow, SparseFlowOptions, {**_PER_FRAME, "conv_type": "3D"}),
 }
 
 
@@ -59,22 +68,14 @@ def create_model(name: str, **args: Any) -> nn.Module:
     entry = _MODELS.get(name) or _MODELS.get(name.removeprefix("Elastic"))
     if entry is None:
         raise ValueError(f"unknown model '{name}': {_nearest(name, _MODELS)}")
-    accepted = _accepted_arguments(entry.build)
+    accepted = entry.accepted()
     for key in args:
         if key not in accepted:
             raise ValueError(f"{name} takes no argument '{key}': {_nearest(key, accepted)}")
     missing = [key for key, parameter in accepted.items() if _required(parameter) and key not in args]
     if missing:
         raise ValueError(f"{name} needs the argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
-    return entry.build(**{**entry.defaults, **args})
-
-
-def _accepted_arguments(build: Callable[..., nn.Module]) -> dict[str, inspect.Parameter]:
-    parameters = dict(inspect.signature(build).parameters)
-    if parameters.pop("body", None) is not None:
-        body = inspect.signature(SparseTransformer).parameters
-        parameters |= {key: value for key, value in body.items() if key not in ("in_channels", "out_channels")}
-    return parameters
+    return entry.create(args)
 
 
 def _required(parameter: inspect.Parameter) -> bool:

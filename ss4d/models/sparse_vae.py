@@ -4,68 +4,93 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
 from ss4d.gaussians.gaussians import Gaussians, GaussianSequence
 from ss4d.hammersley import radical_inverse
-from ss4d.models.base import SparsePosterior, TorsoModel, check_choice, num_heads_of, zero
-from ss4d.nn import FrameRotation, LayerNorm32, SelfAttentionPlan, SelfBlock, absolute_position_embedding
+from ss4d.models.base import SparsePosterior, TorsoModel, check_choice, zero
+from ss4d.nn import (
+    FrameRotation,
+    LayerNorm32,
+    SelfAttentionPlan,
+    SelfBlock,
+    absolute_position_embedding,
+    num_heads_of,
+)
 from ss4d.sparse import Geometry, SparseTensor, window_partition
 
 
-class SparseTransformer(TorsoModel):
-    """Linear, position, windowed self-attention blocks, norm, linear: the body of encoder and decoder.
+@dataclass(frozen=True, kw_only=True)
+class SparseTransformerOptions:
+    """Arguments of encoder and decoder; the names are those of the released JSON files.
 
-    Args:
-        attn_mode: "swin" (windows, shifted in odd blocks), "windowed" (never shifted) or "full".
-        expand_self_attn: temporal alignment: windows (or full attention) span frames as well. Off, frames are
-            alone, which is TRELLIS. By default on where `pe_mode` is "rope_t".
+    Raises:
+        ValueError: a choice that is not there, or channels that do not divide into heads.
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        in_channels: int,
-        model_channels: int,
-        out_channels: int,
-        num_blocks: int,
-        num_heads: int | None = None,
-        num_head_channels: int = 64,
-        mlp_ratio: float = 4,
-        attn_mode: str = "swin",
-        window_size: int = 8,
-        pe_mode: str = "ape",
-        use_fp16: bool = True,
-        use_checkpoint: bool = True,
-        qk_rms_norm: bool = False,
-        expand_self_attn: bool | None = None,
-    ):
+    resolution: int  # voxels along one side
+    model_channels: int
+    latent_channels: int
+    num_blocks: int
+    num_heads: int | None = None  # by default model_channels // num_head_channels
+    num_head_channels: int = 64
+    mlp_ratio: float = 4  # width of the feed-forward layer over model_channels
+    attn_mode: str = "swin"  # windows, shifted in odd blocks; "windowed": never shifted; "full": no windows
+    window_size: int = 8  # voxels along x, y and z and, with temporal alignment, frames
+    pe_mode: str = "ape"  # absolute xyz embedding; "rope_t": queries and keys are turned by their frame as well
+    use_fp16: bool = True
+    use_checkpoint: bool = True  # recompute the activations of all blocks in the backward pass
+    qk_rms_norm: bool = False
+    expand_self_attn: bool | None = None  # temporal alignment (paper Eq. 2): windows span frames as well. Off, frames
+    # are alone, which is TRELLIS. By default on where `pe_mode` is "rope_t"
+
+    def __post_init__(self) -> None:
+        check_choice("attn_mode", self.attn_mode, ("swin", "windowed", "full"))
+        check_choice("pe_mode", self.pe_mode, ("rope_t", "ape"))
+        _ = self.heads  # checked here
+
+    @property
+    def heads(self) -> int:
+        return num_heads_of(self.model_channels, self.num_heads, self.num_head_channels)
+
+    @property
+    def over_time(self) -> bool:
+        return self.pe_mode == "rope_t" if self.expand_self_attn is None else self.expand_self_attn
+
+
+class SparseTransformer(TorsoModel):
+    """Linear, position, windowed self-attention blocks, norm, linear: the body of encoder and decoder."""
+
+    def __init__(self, options: SparseTransformerOptions, in_channels: int, out_channels: int):
         super().__init__()
-        check_choice("attn_mode", attn_mode, ("swin", "windowed", "full"))
-        check_choice("pe_mode", pe_mode, ("rope_t", "ape"))
-        heads = num_heads_of(model_channels, num_heads, num_head_channels)
-        self.resolution, self.head_channels = resolution, model_channels // heads
-        self.attn_mode, self.window_size = attn_mode, window_size
-        self.expand_self_attn = pe_mode == "rope_t" if expand_self_attn is None else expand_self_attn
-        self.rotate, self.use_checkpoint = pe_mode == "rope_t", use_checkpoint
-        self.input_layer = nn.Linear(in_channels, model_channels)
-        self.blocks = nn.ModuleList(SelfBlock(model_channels, heads, mlp_ratio, qk_rms_norm) for _ in range(num_blocks))
-        self.norm = LayerNorm32(model_channels, elementwise_affine=False, eps=1e-5)
-        self.out_layer = zero(nn.Linear(model_channels, out_channels))
-        if use_fp16:
+        channels, heads = options.model_channels, options.heads
+        self.resolution, self.head_channels = options.resolution, channels // heads
+        self.attn_mode, self.window_size = options.attn_mode, options.window_size
+        self.expand_self_attn, self.rotate = options.over_time, options.pe_mode == "rope_t"
+        self.use_checkpoint = options.use_checkpoint
+        self.input_layer = nn.Linear(in_channels, channels)
+        self.blocks = nn.ModuleList(
+            SelfBlock(channels, heads, options.mlp_ratio, options.qk_rms_norm) for _ in range(options.num_blocks)
+        )
+        self.norm = LayerNorm32(channels, elementwise_affine=False, eps=1e-5)
+        self.out_layer = zero(nn.Linear(channels, out_channels))
+        if options.use_fp16:
             self.set_dtype(torch.float16)
 
     def torso(self) -> Iterable[nn.Module]:
         return [self.blocks]
 
     def features(self, x: SparseTensor) -> SparseTensor:
-        """Voxel features [N, in] -> [N, out], rows in x's order."""
-        if x.feats.shape[1] != self.input_layer.in_features:
-            raise ValueError(f"the model takes {self.input_layer.in_features} channels a voxel, got {x.feats.shape[1]}")
+        """Voxel features [N, in_channels] -> [N, out_channels], rows in x's order."""
+        channels = self.input_layer.in_features
+        if x.feats.shape[1] != channels:
+            raise ValueError(f"the model takes {channels} channels per voxel, got {x.feats.shape[1]}")
         h = self.input_layer(x.feats)
         h = (h + absolute_position_embedding(x.coords[:, 2:], h.shape[1])).to(self.dtype)
         rotation = self._rotation(x.geometry)
@@ -74,11 +99,13 @@ class SparseTransformer(TorsoModel):
         return x.replace(self.out_layer(self.norm(h.to(x.dtype))))
 
     def _rotation(self, geometry: Geometry) -> FrameRotation | None:
+        """Of all voxels by their frame, where windows span frames."""
         if not (self.rotate and self.expand_self_attn):
             return None
         return FrameRotation(geometry.coords[:, 1], self.head_channels)
 
     def _plan(self, geometry: Geometry, block: int, rotation: FrameRotation | None) -> SelfAttentionPlan:
+        """Who attends to whom in one block: the voxels of a (shifted) window, or those of a video or a frame."""
         if self.attn_mode == "full":
             longest = max(geometry.num_frames, default=0)
             whole = geometry.video_segments if self.expand_self_attn else geometry.frame_segments(longest)
@@ -88,21 +115,21 @@ class SparseTransformer(TorsoModel):
         return SelfAttentionPlan(windows.segments, windows.order, windows.inverse, rotation)
 
 
-class SparseEncoder(SparseTransformer):
-    """Voxel features -> posterior over latents of `latent_channels` a voxel."""
+@dataclass(frozen=True, kw_only=True)
+class SparseEncoderOptions(SparseTransformerOptions):
+    """Arguments of `SparseEncoder`."""
 
-    def __init__(
-        self,
-        resolution: int,
-        in_channels: int,
-        model_channels: int,
-        latent_channels: int,
-        num_blocks: int,
-        **body: Any,
-    ):
-        super().__init__(resolution, in_channels, model_channels, 2 * latent_channels, num_blocks, **body)
+    in_channels: int  # of a voxel's features
+
+
+class SparseEncoder(SparseTransformer):
+    """Voxel features -> posterior over latents of `latent_channels` per voxel."""
+
+    def __init__(self, options: SparseEncoderOptions):
+        super().__init__(options, options.in_channels, 2 * options.latent_channels)
 
     def forward(self, x: SparseTensor) -> SparsePosterior:
+        """Features [N, in_channels] -> mean and log variance, each [N, latent_channels], on the same voxels."""
         out = self.features(x)
         mean, logvar = out.feats.chunk(2, dim=1)
         return SparsePosterior(x.replace(mean), x.replace(logvar))
@@ -112,36 +139,36 @@ class SparseEncoder(SparseTransformer):
 _GROUPS = {"_xyz": 3, "_features_dc": 3, "_scaling": 3, "_rotation": 4, "_opacity": 1}
 
 
-class GaussianDecoder(SparseTransformer):
-    """Voxel latents -> `num_gaussians` Gaussians around every voxel, a `GaussianSequence` a video.
+@dataclass(frozen=True, kw_only=True)
+class GaussianDecoderOptions(SparseTransformerOptions):
+    """Arguments of `GaussianDecoder`.
 
-    `representation_config` is the released one: `num_gaussians`, `voxel_size` (reach of an offset in voxels),
+    `representation_config` is the released one: `num_gaussians` per voxel, `voxel_size` (reach of an offset in voxels),
     `lr` (gain of each channel group), `perturb_offset`, `3d_filter_kernel_size` (least standard deviation),
     `2d_filter_kernel_size` (the rasteriser's `kernel_size`), `scaling_bias`, `opacity_bias`,
     `scaling_activation` ("softplus" or "exp").
     """
 
-    def __init__(
-        self,
-        resolution: int,
-        model_channels: int,
-        latent_channels: int,
-        num_blocks: int,
-        representation_config: dict[str, Any],
-        **body: Any,
-    ):
-        config = dict(representation_config)
-        check_choice("scaling_activation", config["scaling_activation"], ("softplus", "exp"))
-        out_channels = config["num_gaussians"] * sum(_GROUPS.values())
-        super().__init__(resolution, latent_channels, model_channels, out_channels, num_blocks, **body)
+    representation_config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("scaling_activation", self.representation_config["scaling_activation"], ("softplus", "exp"))
+
+
+class GaussianDecoder(SparseTransformer):
+    """Voxel latents -> `num_gaussians` Gaussians around every voxel, a `GaussianSequence` per video."""
+
+    def __init__(self, options: GaussianDecoderOptions):
+        config = dict(options.representation_config)
+        super().__init__(options, options.latent_channels, config["num_gaussians"] * sum(_GROUPS.values()))
         self.config = config
-        if config["perturb_offset"]:
-            points = low_discrepancy_points(config["num_gaussians"])
-            self.register_buffer("offset_perturbation", torch.atanh((2 * points - 1) / config["voxel_size"]).float())
-        else:
-            self.offset_perturbation = None
+        points = low_discrepancy_points(config["num_gaussians"])
+        # Part of a checkpoint whether `perturb_offset` uses it or not, as in the released class.
+        self.register_buffer("offset_perturbation", torch.atanh((2 * points - 1) / config["voxel_size"]).float())
 
     def forward(self, z: SparseTensor) -> list[GaussianSequence]:
+        """Latents [N, latent_channels] -> for each video its frames, of num_gaussians per voxel."""
         gaussians = self.to_gaussians(self.features(z))
         longest, per_voxel = max(z.num_frames, default=0), self.config["num_gaussians"]
         lengths = [per_voxel * n for n in z.geometry.frame_segments(longest).lengths]
@@ -152,28 +179,38 @@ class GaussianDecoder(SparseTransformer):
         ]
 
     def to_gaussians(self, out: SparseTensor) -> Gaussians:
-        """Decoder output [N, 14 G] to activated Gaussians [N * G], the Gaussian's index running fastest."""
+        """Decoder output [N, 14 G] to activated Gaussians [N * G], the Gaussian's index running fastest.
+
+        Position: the voxel's centre + tanh(raw + P) voxel_size / (2 resolution), with P the points of a Hammersley set,
+        so that a new model spreads the Gaussians of a voxel evenly. Opacity: sigmoid(raw + logit(opacity_bias)).
+        Rotation: normalise(raw + (1, 0, 0, 0)). Scale: see `_scale`.
+        """
         config, count = self.config, self.config["num_gaussians"]
         raw = {}
         for name, channels in zip(
             _GROUPS, out.feats.float().split([count * n for n in _GROUPS.values()], dim=1), strict=True
         ):
-            raw[name] = channels.unflatten(1, (count, -1)) * config["lr"][name]
-        offset = raw["_xyz"] if self.offset_perturbation is None else raw["_xyz"] + self.offset_perturbation
+            raw[name] = rearrange(channels, "n (g c) -> n g c", g=count) * config["lr"][name]
+        offset = raw["_xyz"] + self.offset_perturbation if config["perturb_offset"] else raw["_xyz"]
         offset = offset.tanh() * (0.5 * config["voxel_size"] / self.resolution)
         centre = (out.coords[:, None, 2:].float() + 0.5) / self.resolution - 0.5
         identity = torch.tensor([1.0, 0, 0, 0], device=offset.device)
         opacity_bias = math.log(config["opacity_bias"] / (1 - config["opacity_bias"]))
+        flat = "n g c -> (n g) c"
         return Gaussians(
-            xyz=(centre + offset).flatten(0, 1),
-            scale=self._scale(raw["_scaling"]).flatten(0, 1),
-            rotation=normalize(raw["_rotation"] + identity, dim=-1).flatten(0, 1),
-            opacity=torch.sigmoid(raw["_opacity"] + opacity_bias).flatten(0, 1),
-            sh=raw["_features_dc"].flatten(0, 1)[:, None],
+            xyz=rearrange(centre + offset, flat),
+            scale=rearrange(self._scale(raw["_scaling"]), flat),
+            rotation=rearrange(normalize(raw["_rotation"] + identity, dim=-1), flat),
+            opacity=rearrange(torch.sigmoid(raw["_opacity"] + opacity_bias), flat),
+            sh=rearrange(raw["_features_dc"], "n g c -> (n g) 1 c"),
             kernel_size=config["2d_filter_kernel_size"],
         )
 
     def _scale(self, raw: Tensor) -> Tensor:
+        """[..., 3] -> standard deviations sqrt(softplus(raw + softplus^-1(b))^2 + f^2).
+
+        b is the scale where raw is zero, f the smallest one.
+        """
         bias, floor = self.config["scaling_bias"], self.config["3d_filter_kernel_size"]
         if self.config["scaling_activation"] == "softplus":
             scale = softplus(raw + bias + math.log(-math.expm1(-bias)))

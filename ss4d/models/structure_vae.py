@@ -8,22 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from ss4d.models.base import Posterior, TorsoModel, check_choice, zero
+from ss4d.models.base import Posterior, TorsoModel, zero
 from ss4d.nn import LayerNorm32
 
 
 class ChannelNorm(LayerNorm32):
-    """Layer norm over the channels of each voxel of [B, C, X, Y, Z]."""
+    """Layer norm over the channels of each voxel."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, C, X, Y, Z] -> [N, C, X, Y, Z]."""
         return super().forward(x.movedim(1, -1)).movedim(-1, 1)
 
 
 class ResBlock3d(nn.Module):
-    """Two normalised convolutions beside a skip (1x1x1 where the channels change)."""
+    """conv(silu(norm(conv(silu(norm(x)))))) beside a skip (1x1x1 where the channels change)."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
@@ -35,6 +37,7 @@ class ResBlock3d(nn.Module):
         self.skip_connection = nn.Identity() if same else nn.Conv3d(in_channels, out_channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, in, X, Y, Z] -> [N, out, X, Y, Z]."""
         h = self.conv1(silu(self.norm1(x)))
         h = self.conv2(silu(self.norm2(h)))
         return h + self.skip_connection(x)
@@ -48,24 +51,32 @@ class Downsample3d(nn.Module):
         self.conv = nn.Conv3d(in_channels, out_channels, 2, stride=2)
 
     def forward(self, x: Tensor) -> Tensor:
+        """[N, in, X, Y, Z] -> [N, out, X / 2, Y / 2, Z / 2]."""
         return self.conv(x)
 
 
 class Upsample3d(nn.Module):
-    """Double the grid by a convolution and a 3-D pixel shuffle (channel = c * 8 + dx * 4 + dy * 2 + dz)."""
+    """Double the grid by a convolution to 8 times the channels, ordered (c, dx, dy, dz), and a 3-D pixel shuffle."""
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
         self.conv = nn.Conv3d(in_channels, 8 * out_channels, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        h = self.conv(x).unflatten(1, (-1, 2, 2, 2))  # [B, C, dx, dy, dz, X, Y, Z]
-        h = h.permute(0, 1, 5, 2, 6, 3, 7, 4)
-        return h.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+        """[N, in, X, Y, Z] -> [N, out, 2 X, 2 Y, 2 Z]."""
+        return rearrange(self.conv(x), "n (c dx dy dz) x y z -> n c (x dx) (y dy) (z dz)", dx=2, dy=2, dz=2)
 
 
 class StructureEncoder(TorsoModel):
-    """Occupancy [B, T, 1, R, R, R] -> posterior over latents [B, T, latent, R/2^k, ...], k = len(channels) - 1."""
+    """Occupancy -> posterior over latents, frame by frame.
+
+    Args:
+        in_channels: of the occupancy grid, 1.
+        latent_channels: of a latent.
+        num_res_blocks: on each level.
+        channels: width of each of the k + 1 levels, finest first; the grid halves between levels.
+        num_res_blocks_middle: after the last level.
+    """
 
     def __init__(
         self,
@@ -74,11 +85,9 @@ class StructureEncoder(TorsoModel):
         num_res_blocks: int,
         channels: Sequence[int],
         num_res_blocks_middle: int = 2,
-        norm_type: str = "layer",
         use_fp16: bool = False,
     ):
         super().__init__()
-        check_choice("norm_type", norm_type, ("layer",))
         self.input_layer = nn.Conv3d(in_channels, channels[0], 3, padding=1)
         blocks: list[nn.Module] = []
         for level, width in enumerate(channels):
@@ -98,6 +107,7 @@ class StructureEncoder(TorsoModel):
         return [*self.blocks, *self.middle_block]
 
     def forward(self, x: Tensor) -> Posterior:
+        """[B, T, in_channels, R, R, R] -> mean and log variance [B, T, latent_channels, R / 2^k, R / 2^k, R / 2^k]."""
         h = self.input_layer(_frames(x)).to(self.dtype)
         for block in self.blocks_in_order():
             h = self.run_block(block, h)
@@ -106,7 +116,15 @@ class StructureEncoder(TorsoModel):
 
 
 class StructureDecoder(TorsoModel):
-    """Latents [B, T, latent, R, R, R] -> occupancy logits [B, T, 1, R * 2^k, ...]; a voxel is occupied above 0."""
+    """Latents -> occupancy, frame by frame.
+
+    Args:
+        out_channels: of the occupancy grid, 1.
+        latent_channels: of a latent.
+        num_res_blocks: on each level.
+        channels: width of each of the k + 1 levels, coarsest first; the grid doubles between levels.
+        num_res_blocks_middle: before the first level.
+    """
 
     def __init__(
         self,
@@ -115,11 +133,9 @@ class StructureDecoder(TorsoModel):
         num_res_blocks: int,
         channels: Sequence[int],
         num_res_blocks_middle: int = 2,
-        norm_type: str = "layer",
         use_fp16: bool = False,
     ):
         super().__init__()
-        check_choice("norm_type", norm_type, ("layer",))
         self.input_layer = nn.Conv3d(latent_channels, channels[0], 3, padding=1)
         self.middle_block = _middle(channels[0], num_res_blocks_middle)
         blocks: list[nn.Module] = []
@@ -139,6 +155,7 @@ class StructureDecoder(TorsoModel):
         return [*self.middle_block, *self.blocks]
 
     def forward(self, z: Tensor) -> Tensor:
+        """[B, T, latent_channels, R, R, R] -> logits [B, T, out_channels, 2^k R, 2^k R, 2^k R]; occupied above 0."""
         h = self.input_layer(_frames(z)).to(self.dtype)
         for block in self.blocks_in_order():
             h = self.run_block(block, h)
@@ -146,10 +163,11 @@ class StructureDecoder(TorsoModel):
 
 
 def _frames(x: Tensor) -> Tensor:
+    """[B, T, C, R, R, R] -> [B T, C, R, R, R]."""
     if x.ndim != 6:
         raise ValueError(f"a dense clip must be [B, T, C, R, R, R], got shape {list(x.shape)}")
     # Channels last: the norms read whole voxels, and convolutions run up to twice as fast on a CPU.
-    return x.flatten(0, 1).contiguous(memory_format=torch.channels_last_3d)
+    return rearrange(x, "b t c x y z -> (b t) c x y z").contiguous(memory_format=torch.channels_last_3d)
 
 
 def _middle(channels: int, count: int) -> nn.Sequential:

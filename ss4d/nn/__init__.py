@@ -3,16 +3,19 @@
 from ss4d.nn.attention import packed_attention
 from ss4d.nn.blocks import (
     Condition,
+    CrossBlockOptions,
     LayerNorm32,
     ModulatedCrossBlock,
     SelfAttentionPlan,
     SelfBlock,
     TokenLayout,
+    num_heads_of,
 )
 from ss4d.nn.embeddings import FrameRotation, TimestepEmbedder, absolute_position_embedding
 
 __all__ = [
     "Condition",
+    "CrossBlockOptions",
     "FrameRotation",
     "LayerNorm32",
     "ModulatedCrossBlock",
@@ -21,5 +24,6 @@ __all__ = [
     "TimestepEmbedder",
     "TokenLayout",
     "absolute_position_embedding",
+    "num_heads_of",
     "packed_attention",
 ]

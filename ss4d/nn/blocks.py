@@ -1,7 +1,9 @@
 """The transformer blocks of all four models, on packed tokens [N, C] (paper Fig. 2 right).
 
-Dense latents and sparse voxels differ only in their `TokenLayout`: which tokens belong to which frame row, which
-segments attend to themselves, and in what order.
+The paper's Temporal Layer (§4.1, Eq. 2) moves the frames into the length axis before self-attention,
+`rearrange(z, "(b t) m c -> b (t m) c")`. On packed tokens that is a choice of segments: one per frame is TRELLIS, one
+per temporal window or per clip is a Temporal Layer, and the weights are the same. Dense latents and sparse voxels
+differ only in their `TokenLayout` (which tokens belong to which frame) and their `SelfAttentionPlan`.
 """
 
 from __future__ import annotations
@@ -9,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 from ss4d.nn.attention import packed_attention
@@ -20,6 +23,7 @@ class LayerNorm32(nn.LayerNorm):
     """Layer norm evaluated in float32 and cast back to the input's type."""
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [..., C] -> [..., C]."""
         weight = None if self.weight is None else self.weight.float()
         bias = None if self.bias is None else self.bias.float()
         return nn.functional.layer_norm(x.float(), self.normalized_shape, weight, bias, self.eps).to(x.dtype)
@@ -33,6 +37,7 @@ class HeadRMSNorm(nn.Module):
         self.gamma = nn.Parameter(torch.ones(heads, head_channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [N, H, D] -> [N, H, D]."""
         unit = nn.functional.normalize(x.float(), dim=-1)
         return (unit * self.gamma.float() * x.shape[-1] ** 0.5).to(x.dtype)
 
@@ -46,6 +51,7 @@ class FeedForward(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
+        """x [N, C] -> [N, C]."""
         return self.mlp(x)
 
 
@@ -76,7 +82,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
         """x [N, C] -> [N, C]."""
-        q, k, v = self.to_qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(1)
+        q, k, v = rearrange(self.to_qkv(x), "n (qkv h d) -> qkv n h d", qkv=3, h=self.heads)
         if plan.rotation is not None:
             q, k = plan.rotation(q), plan.rotation(k)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
@@ -86,12 +92,12 @@ class SelfAttention(nn.Module):
         out = packed_attention(q, k, v, plan.segments, plan.segments)
         if plan.inverse is not None:
             out = out.index_select(0, plan.inverse)
-        return self.to_out(out.flatten(1))
+        return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
 
 @dataclass
 class Condition:
-    """Image tokens of every frame row, packed: `tokens` [sum of lengths, D], one segment a row.
+    """Image tokens of every frame row, packed: `tokens` [sum of lengths, D], one segment per row.
 
     `tokens` is None for the unconditional branch, whose condition is all zeros: keys and values are then the
     bias alone, all alike, and attention returns that value whatever the query.
@@ -118,11 +124,12 @@ class CrossAttention(nn.Module):
         if condition.tokens is None or condition.segments is None:
             constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
             return constant.expand(x.shape[0], -1)
-        q = self.to_q(x).unflatten(-1, (self.heads, -1))
-        k, v = self.to_kv(condition.tokens.to(x.dtype)).unflatten(-1, (2, self.heads, -1)).unbind(1)
+        q = rearrange(self.to_q(x), "n (h d) -> n h d", h=self.heads)
+        k, v = rearrange(self.to_kv(condition.tokens.to(x.dtype)), "m (kv h d) -> kv m h d", kv=2, h=self.heads)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
             q, k = self.q_rms_norm(q), self.k_rms_norm(k)
-        return self.to_out(packed_attention(q, k, v, segments, condition.segments).flatten(1))
+        out = packed_attention(q, k, v, segments, condition.segments)
+        return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
 
 class SelfBlock(nn.Module):
@@ -136,6 +143,7 @@ class SelfBlock(nn.Module):
         self.mlp = FeedForward(channels, mlp_ratio)
 
     def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
+        """x [N, C] -> [N, C]."""
         x = x + self.attn(self.norm1(x), plan)
         return x + self.mlp(self.norm2(x))
 
@@ -151,50 +159,82 @@ class TokenLayout:
     row_of_token: Tensor | None = None
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """x * (1 + scale) + shift with x [N, C] and one shift and scale a row, [R, C]."""
+        """x * (1 + scale) + shift with x [N, C] and one shift and scale per row, [R, C]."""
         if self.row_of_token is None:
-            rows = x.unflatten(0, (len(self.segments), -1))
-            return torch.addcmul(shift[:, None], rows, 1 + scale[:, None]).flatten(0, 1)
+            rows = rearrange(x, "(r m) c -> r m c", r=len(self.segments))
+            return rearrange(torch.addcmul(shift[:, None], rows, 1 + scale[:, None]), "r m c -> (r m) c")
         shift, scale = (table.index_select(0, self.row_of_token) for table in (shift, 1 + scale))
         return torch.addcmul(shift, x, scale)
 
     def gate(self, x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-        """x + gate * update with one gate a row, [R, C]."""
+        """x + gate * update with one gate per row, [R, C]."""
         if self.row_of_token is None:
-            rows = (tensor.unflatten(0, (len(self.segments), -1)) for tensor in (x, update))
-            return torch.addcmul(next(rows), gate[:, None], next(rows)).flatten(0, 1)
+            x, update = (rearrange(tensor, "(r m) c -> r m c", r=len(self.segments)) for tensor in (x, update))
+            return rearrange(torch.addcmul(x, gate[:, None], update), "r m c -> (r m) c")
         return torch.addcmul(x, gate.index_select(0, self.row_of_token), update)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CrossBlockOptions:
+    """What a `ModulatedCrossBlock` is made of; the names are those of the released JSON files.
+
+    Raises:
+        ValueError: the channels do not divide into that many heads.
+    """
+
+    model_channels: int
+    cond_channels: int  # of an image token
+    num_heads: int | None = None  # by default model_channels // num_head_channels
+    num_head_channels: int = 64
+    mlp_ratio: float = 4  # width of the feed-forward layer over model_channels
+    share_mod: bool = False  # modulation comes from the model (6C per row) instead of from each block
+    qk_rms_norm: bool = False  # of queries and keys in self-attention
+    qk_rms_norm_cross: bool = False  # and in cross-attention
+
+    @property
+    def heads(self) -> int:
+        return num_heads_of(self.model_channels, self.num_heads, self.num_head_channels)
+
+    @property
+    def head_channels(self) -> int:
+        return self.model_channels // self.heads
+
+
+def num_heads_of(channels: int, num_heads: int | None, num_head_channels: int) -> int:
+    """The number of heads, given outright or by the width of one.
+
+    Raises:
+        ValueError: if the channels do not divide into that many heads.
+    """
+    heads = num_heads or channels // num_head_channels
+    if heads < 1 or channels % heads:
+        raise ValueError(f"model_channels = {channels} do not divide into {heads} heads")
+    return heads
 
 
 class ModulatedCrossBlock(nn.Module):
     """Self-attention, cross-attention to the image, feed-forward, modulated by diffusion time (AdaLN).
 
+    With (shift, scale, gate) from the time embedding, once for attention and once for the feed-forward layer:
+    x += gate * attention(norm(x) (1 + scale) + shift);  x += cross(norm(x), image);
+    x += gate * mlp(norm(x) (1 + scale) + shift).
+
     Args:
-        share_mod: modulation comes from the model (6C a row) instead of from this block.
         insert_temporal: a separate attention over all frames before the cross-attention, where the released
             variant has one; the affine `norm2` then feeds it and cross-attention takes a plain norm.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        cond_channels: int,
-        heads: int,
-        mlp_ratio: float,
-        qk_rms_norm: bool,
-        qk_rms_norm_cross: bool,
-        share_mod: bool,
-        insert_temporal: bool = False,
-    ):
+    def __init__(self, options: CrossBlockOptions, insert_temporal: bool = False):
         super().__init__()
+        channels, heads = options.model_channels, options.heads
         self.norm1 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
         self.norm2 = LayerNorm32(channels, elementwise_affine=True, eps=1e-6)
         self.norm3 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6)
-        self.self_attn = SelfAttention(channels, heads, qk_rms_norm)
-        self.cross_attn = CrossAttention(channels, cond_channels, heads, qk_rms_norm_cross)
-        self.mlp = FeedForward(channels, mlp_ratio)
-        self.adaLN_modulation = None if share_mod else modulation(channels, 6)
-        self.temp_attn = SelfAttention(channels, heads, qk_rms_norm) if insert_temporal else None
+        self.self_attn = SelfAttention(channels, heads, options.qk_rms_norm)
+        self.cross_attn = CrossAttention(channels, options.cond_channels, heads, options.qk_rms_norm_cross)
+        self.mlp = FeedForward(channels, options.mlp_ratio)
+        self.adaLN_modulation = None if options.share_mod else modulation(channels, 6)
+        self.temp_attn = SelfAttention(channels, heads, options.qk_rms_norm) if insert_temporal else None
         self.norm4 = LayerNorm32(channels, elementwise_affine=False, eps=1e-6) if insert_temporal else None
         self.adaLN_modulation_temporal = modulation(channels, 3) if insert_temporal else None
 
@@ -220,6 +260,7 @@ class ModulatedCrossBlock(nn.Module):
         return layout.gate(x, self.mlp(h), gate_mlp)
 
     def _temporal(self, x: Tensor, time: Tensor, layout: TokenLayout, plan: SelfAttentionPlan) -> Tensor:
+        """x [N, C], time [R, C] -> [N, C]: the inserted attention over all frames, modulated and gated."""
         assert self.temp_attn is not None and self.adaLN_modulation_temporal is not None
         shift, scale, gate = self.adaLN_modulation_temporal(time).to(x.dtype).chunk(3, dim=1)
         h = layout.modulate(self.norm2(x), shift, scale)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from einops import rearrange
 from torch import Tensor, nn
 
 
@@ -36,14 +37,19 @@ def absolute_position_embedding(positions: Tensor, channels: int) -> Tensor:
     count = channels // 3 // 2
     steps = torch.arange(count, device=positions.device, dtype=torch.float32)
     phase = positions.float()[..., None] / 10000 ** (steps / count)  # [N, 3, count]
-    embedding = torch.cat([phase.sin(), phase.cos()], dim=-1).flatten(1)
+    embedding = rearrange(torch.cat([phase.sin(), phase.cos()], dim=-1), "n xyz c -> n (xyz c)")
     return nn.functional.pad(embedding, (0, channels - embedding.shape[1]))
 
 
 class FrameRotation:
     """Rotary embedding along frames (paper §4.1): channel pairs (2i, 2i+1) turn by frame * base^(-2i/D).
 
-    Holds the cosines and sines of N tokens, [N, 1, D/2] float32, so that a model computes them once a forward.
+    (x_2i, x_2i+1) -> (x_2i cos a - x_2i+1 sin a, x_2i sin a + x_2i+1 cos a) with that angle a, so that q . k depends
+    on the difference of two frames alone. Holds the cosines and sines of N tokens, [N, 1, D/2] float32, so that a model
+    computes them once per forward pass.
+
+    Args:
+        frames: int [N], the frame of each token, from the start of its own video.
     """
 
     def __init__(self, frames: Tensor, head_channels: int, base: float = 10000.0):
@@ -54,6 +60,6 @@ class FrameRotation:
 
     def __call__(self, x: Tensor) -> Tensor:
         """x [N, H, D] -> the rotated x, computed in float32."""
-        even, odd = x.float().unflatten(-1, (-1, 2)).unbind(-1)
+        even, odd = rearrange(x.float(), "n h (pair two) -> two n h pair", two=2)
         turned = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
-        return turned.flatten(-2).to(x.dtype)
+        return rearrange(turned, "n h pair two -> n h (pair two)").to(x.dtype)

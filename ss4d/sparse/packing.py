@@ -12,11 +12,11 @@ from ss4d.sparse.tensor import Geometry, SparseTensor, voxel_keys
 
 @dataclass
 class PackingPlan:
-    """`parent` [N] is each fine row's row in `coarse`; `divisor` [M, 1] is the number of children + 1."""
+    """How N fine voxels fall together to M coarse ones."""
 
-    coarse: Geometry
-    parent: Tensor
-    divisor: Tensor
+    coarse: Geometry  # of M voxels
+    parent: Tensor  # int64 [N], each fine row's row in `coarse`
+    divisor: Tensor  # int64 [M, 1], the number of children + 1
 
 
 def packing_plan(geometry: Geometry, axis: str) -> PackingPlan:
@@ -44,7 +44,7 @@ def packing_plan(geometry: Geometry, axis: str) -> PackingPlan:
 
 
 def pack(x: SparseTensor, axis: str) -> SparseTensor:
-    """Halve "space" or "time"; a coarse feature is the sum of its children over (their number + 1).
+    """Halve "space" or "time": [N, C] -> [M, C], y_j = sum_{i: parent(i) = j} x_i / (n_j + 1) for n_j children.
 
     The released weights were trained with that divisor (a mean that also counts the zero it starts from), so it
     is part of the definition.
@@ -55,7 +55,7 @@ def pack(x: SparseTensor, axis: str) -> SparseTensor:
 
 
 def unpack(x: SparseTensor, fine: Geometry, axis: str) -> SparseTensor:
-    """Copy every coarse feature to the voxels of `fine` it was packed from, in the rows' original order.
+    """Copy every coarse feature to the voxels of `fine` it was packed from, [M, C] -> [N, C], in their original order.
 
     Raises:
         ValueError: if x does not live on the geometry that packing `fine` gave.

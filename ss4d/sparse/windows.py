@@ -1,4 +1,4 @@
-"""(Shifted) window partition of voxels over space, or over space and time (paper §4.1)."""
+"""(Shifted) windows of frames, and of voxels over space or over space and time (paper §4.1)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,15 @@ from torch import Tensor
 
 from ss4d.segments import Segments
 from ss4d.sparse.tensor import Geometry
+
+
+def temporal_windows(frames: int, window: int, shift: int) -> list[int]:
+    """Frames in each window of a clip, in order: frame f falls in window (f + shift) // window.
+
+    Windows do not wrap around, so a shifted clip begins and may end with a shorter one.
+    """
+    ends = sorted({frames, *range(window - shift, frames, window)} - {0})
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
 
 
 @dataclass

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ss4d.backend import IMPLEMENTATIONS, Implementation
 from ss4d.cameras import Camera
 from ss4d.gaussians import Gaussians, Rendering, rasterize
 from ss4d.gaussians.backends.torch_reference import composite_tile
@@ -301,6 +302,7 @@ def test_inria_adapter_speaks_the_interface(monkeypatch: pytest.MonkeyPatch) -> 
     module.GaussianRasterizer = Rasterizer  # type: ignore[attr-defined]
     module.GaussianRasterizationSettings = lambda **kwargs: types.SimpleNamespace(**kwargs)  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setitem(IMPLEMENTATIONS["rasterizer"], "inria", Implementation(module.__name__))  # on a CPU too
     g = make([[0.1, 0.3, 0.2]], [[0.01] * 3], [1.0], [[1.0, 0.25, 0.5]])
     image = rasterize(g, Camera(FRONT, OFF_CENTRE), (40, 50), BACKGROUND, "inria")
     column, row = int((1.1 * 0.1 / 2.3 + 0.3) * 50), int((1.6 * -0.2 / 2.3 + 0.65) * 40)

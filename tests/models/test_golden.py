@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from einops import rearrange
 from golden import GOLDEN, Golden, assert_golden
 
 from ss4d.models import create_model
+from ss4d.models.checkpoint import load_model, save_model, save_model_weights
 from ss4d.sparse import SparseTensor
 
 
@@ -134,3 +137,62 @@ def test_full_size_names_and_shapes(entry: tuple):
         model = create_model(name, **spec["args"])
     assert {key: list(value.shape) for key, value in model.state_dict().items()} == spec["shapes"]
     assert sum(parameter.numel() for parameter in model.parameters()) == spec["num_params"]
+
+
+def test_a_released_sparse_flow_with_more_blocks_on_the_way_in_has_its_weights():
+    """Without skips the released class counts the temporal blocks on the way in by num_io_res_blocks: with 3 and 1
+    there are input_blocks_t.0, .1 and .2, but out_blocks_t.0 alone."""
+    spec = json.loads((GOLDEN / "released_param_shapes.json").read_text())["slat_flow (SLatFlow4DModel 3D_1D)"]
+    args = spec["args"] | {"num_io_res_blocks": 3, "num_io_res4d_blocks": 1, "use_skip_connection": False}
+    with torch.device("meta"):
+        weights = create_model("SLatFlow4DModel", **args).state_dict()
+    found = {
+        key.removesuffix(".conv1.conv.weight"): list(value.shape)
+        for key, value in weights.items()
+        if key.endswith(".conv1.conv.weight")
+    }
+    assert found == {
+        "input_blocks.0": [128, 3, 3, 3, 128],
+        "input_blocks.1": [128, 3, 3, 3, 128],
+        "input_blocks.2": [1024, 3, 3, 3, 128],
+        "input_blocks_t.0": [1024, 3, 1, 1, 1, 1024],
+        "input_blocks_t.1": [1024, 3, 1, 1, 1, 1024],
+        "input_blocks_t.2": [1024, 3, 1, 1, 1, 1024],
+        "out_blocks_t.0": [1024, 3, 1, 1, 1, 1024],
+        "out_blocks.0": [128, 3, 3, 3, 1024],
+        "out_blocks.1": [128, 3, 3, 3, 128],
+        "out_blocks.2": [128, 3, 3, 3, 128],
+    }
+    assert [key for key in weights if "_t." in key and "skip_connection" in key] == []
+
+
+@torch.no_grad()
+def test_such_a_sparse_flow_runs_and_loads_strictly(tmp_path: Path):
+    golden = Golden.load("d_slat_flow4d_3D_1D")
+    args = {**golden.info["args"], "num_io_res_blocks": 3, "num_io_res4d_blocks": 1, "use_skip_connection": False}
+    save_model(create_model("SLatFlow4DModel", **args), tmp_path / "flow", "SLatFlow4DModel", args, torch.float32)
+    model: Any = load_model(tmp_path / "flow")
+    inputs = golden.inputs("f8v1")
+    out = model(voxels(inputs, 8), inputs["t"][None], inputs["cond"][None])
+    assert out.feats.shape == inputs["feats"].shape
+
+
+def test_a_released_decoder_without_perturbation_keeps_its_buffer(tmp_path: Path):
+    golden = Golden.load("e_dec_gs_win8")
+    args = {**golden.info["args"]}
+    args["representation_config"] = args["representation_config"] | {"perturb_offset": False}
+    weights = golden.weights
+    assert "offset_perturbation" in weights
+    save_model_weights(weights, tmp_path / "decoder", "SLatGaussianDecoder", args, torch.float32)
+    plain: Any = load_model(tmp_path / "decoder")
+    perturbed: Any = build(golden)
+    inputs = golden.inputs("f6v2")
+    with torch.no_grad():
+        out = perturbed.features(voxels(inputs, 6))
+        count = plain.config["num_gaussians"]
+        raw = rearrange(out.feats[:, : 3 * count], "n (g c) -> (n g) c", c=3)
+        gain, reach = plain.config["lr"]["_xyz"], 0.5 * plain.config["voxel_size"] / plain.resolution
+        centre = ((out.coords[:, 2:] + 0.5) / plain.resolution - 0.5).repeat_interleave(
+            plain.config["num_gaussians"], 0
+        )
+        torch.testing.assert_close(plain.to_gaussians(out).xyz, centre + reach * torch.tanh(gain * raw))

@@ -236,7 +236,7 @@ def test_half_precision_torso_keeps_norms_and_ends_in_float32():
     [
         (lambda: create_model("SLatFlow4DModle", **SPARSE_FLOW), "did you mean SLatFlow4DModel"),
         (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW, con_type="4D"), "did you mean conv_type"),
-        (lambda: create_model("SLatFlow4DModel", resolution=8), "needs the arguments in_channels"),
+        (lambda: create_model("SLatFlow4DModel", resolution=8), "needs the arguments model_channels"),
         (lambda: create_model("SLatFlow4DModel", **SPARSE_FLOW), "io_block_channels_t"),
         (
             lambda: create_model("SLatFlow4DModel", **{**SPARSE_FLOW, "conv_type": "5D"}),
@@ -265,7 +265,7 @@ def test_shapes_that_do_not_fit_are_refused():
         dense(x, t, torch.randn(1, 1, 5, 12))
     sparse = create_model("SLatFlow4DModel", **{**SPARSE_FLOW, **CONV_TYPES["3D_1D"]})
     voxels = random_voxels([3], side=8, density=0.1, channels=4)
-    with pytest.raises(ValueError, match="4 channels a voxel"):
+    with pytest.raises(ValueError, match="4 channels per voxel"):
         sparse(voxels.replace(voxels.feats[:, :3]), t, None)
     with pytest.raises(ValueError, match="t must be"):
         sparse(voxels, t, None)

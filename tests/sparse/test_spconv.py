@@ -41,13 +41,14 @@ class Layer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rows = {tuple(c): i for i, c in enumerate(x.indices.tolist())}
-        sizes, out = self.weight.shape[1:-1], []
+        weight: Any = self.weight
+        sizes, out = weight.shape[1:-1], []
         for batch, *position in x.indices.tolist():
-            value = self.bias
+            value: Any = self.bias
             for k in product(*map(range, sizes)):
                 site = (batch, *(p + o - size // 2 for p, o, size in zip(position, k, sizes, strict=True)))
                 if site in rows:
-                    value = value + self.weight[(slice(None), *k)] @ x.features[rows[site]]
+                    value = value + weight[(slice(None), *k)] @ x.features[rows[site]]
             out.append(value)
         result = Tensor.__new__(Tensor)
         result.features, result.indice_dict = torch.stack(out), {**x.indice_dict, self.key: "pairs"}

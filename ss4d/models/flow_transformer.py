@@ -1,0 +1,68 @@
+"""What the two flow transformers share: options, time embedding, modulated cross blocks (paper Fig. 2 right)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ss4d.models.base import TorsoModel, check_choice, zero
+from ss4d.models.projection import PixelProjection
+from ss4d.nn import CrossBlockOptions, LayerNorm32, ModulatedCrossBlock, TimestepEmbedder
+from ss4d.nn.blocks import modulation
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlowOptions(CrossBlockOptions):
+    """Arguments of both flows; the names are those of the released JSON files.
+
+    Raises:
+        ValueError: a choice that is not there, or channels that do not divide into heads.
+    """
+
+    resolution: int  # voxels along one side of what the model works on
+    in_channels: int
+    out_channels: int
+    num_blocks: int
+    patch_size: int = 2
+    pe_mode: str = "rope_t"  # turn queries and keys by their frame beside the absolute xyz embedding; "ape": not
+    rope_base: float = 10000.0
+    expand_self_attn: bool = True  # temporal alignment (paper Eq. 2); off, every frame is alone, which is TRELLIS
+    use_fp16: bool = False
+    use_checkpoint: bool = False  # recompute the activations of all blocks in the backward pass
+    projection: Mapping[str, float] | None = None  # crop and distance of the frame of the view that latents are in; then
+    # pixels of the input are added to what projects there (`ss4d.models.projection`)
+
+    def __post_init__(self) -> None:
+        check_choice("pe_mode", self.pe_mode, ("rope_t", "ape"))
+        _ = self.heads  # checked here
+
+
+class FlowTransformer(TorsoModel):
+    """Linear, modulated cross blocks, norm, linear; subclasses say what a token is and what it attends to."""
+
+    def build_transformer(
+        self,
+        options: FlowOptions,
+        features: tuple[int, int, int],
+        insert_temporal: bool = False,
+        projection: PixelProjection | None = None,
+    ) -> None:
+        """Register the modules; `features` are those of a token as it comes, between the ends, and as it leaves."""
+        in_features, width, out_features = features
+        channels = options.model_channels
+        self.use_checkpoint = options.use_checkpoint
+        self.t_embedder = TimestepEmbedder(channels)
+        self.adaLN_modulation = modulation(channels, 6) if options.share_mod else None
+        self.input_layer = nn.Linear(in_features, width)
+        self.blocks = nn.ModuleList(ModulatedCrossBlock(options, insert_temporal) for _ in range(options.num_blocks))
+        self.projection = projection
+        self.norm = LayerNorm32(width, elementwise_affine=False, eps=1e-5)
+        self.out_layer = zero(nn.Linear(width, out_features))
+        if options.use_fp16:
+            self.set_dtype(torch.float16)
+
+    def torso(self) -> Iterable[nn.Module]:
+        return [self.blocks] if self.adaLN_modulation is None else [self.blocks, self.adaLN_modulation]
