@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 
+from ss4d.models import create_model
 from ss4d.models.projection import PixelProjection, grid_points
-from ss4d.models.sparse_flow import SparseFlow
-from ss4d.models.structure_flow import StructureFlow
 from ss4d.sparse import SparseTensor
 
 FRAME = {"crop": 0.8, "distance": 1.4}
@@ -45,16 +46,18 @@ def test_grid_points_lie_in_their_cells():
     )
 
 
-def structure_flow() -> StructureFlow:
-    model = StructureFlow(8, 4, 24, 24, 4, 1, num_heads=2, projection=FRAME)
+FLOW: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "model_channels": 24, "cond_channels": 24}
+FLOW |= {"num_blocks": 1, "num_heads": 2, "projection": FRAME}
+
+
+def structure_flow() -> Any:
+    model: Any = create_model("StructureFlow", resolution=8, **FLOW)
     torch.nn.init.normal_(model.out_layer.weight)
     return model
 
 
-def sparse_flow() -> SparseFlow:
-    model = SparseFlow(
-        16, 4, 24, 24, 4, 1, num_heads=2, io_block_channels=[12], io_block_channels_t=[24], projection=FRAME
-    )
+def sparse_flow() -> Any:
+    model: Any = create_model("SparseFlow", resolution=16, io_block_channels=[12], io_block_channels_t=[24], **FLOW)
     torch.nn.init.normal_(model.out_layer.weight)
     return model
 
