@@ -74,6 +74,17 @@ def test_a_video_is_keyed_and_sampled_and_an_earlier_result_replaced(pipeline_fo
     assert report["structure_sampler"]["steps"] == 2 and report["latent_sampler"]["cfg_strength"] == 0
 
 
+def test_the_implementations_are_chosen_and_named(pipeline_folder: Path, tmp_path: Path):
+    source, out = write_folder(tmp_path / "in", frames(1)), tmp_path / "out"
+    arguments = ["--size", 32, "--backend", "attention=torch", "rasterizer=torch"]
+    assert run(source, "--model", pipeline_folder, "--out", out, *arguments) == 0
+    report = json.loads((out / "result.json").read_text())
+    assert report["backend"] == {"attention": "torch", "convolution": "ours", "rasterizer": "torch"}
+    assert run(source, "--model", pipeline_folder, "--out", out, "--size", 32) == 0
+    report = json.loads((out / "result.json").read_text())
+    assert report["backend"]["attention"] == "sdpa"
+
+
 def test_the_seed_decides(pipeline_folder: Path):
     pipeline = SS4DPipeline.from_pretrained(pipeline_folder)
     first, again, other = (pipeline.run(frames(2), seed=seed) for seed in (1, 1, 2))
@@ -172,6 +183,8 @@ def test_bad_input_is_refused(make, message, pipeline_folder: Path, tmp_path: Pa
     [
         (["--num-frames", "0"], "--num-frames 0"),
         (["--steps", "0"], "steps = 0"),
+        (["--backend", "attention=fast"], "choose one of auto, torch, sdpa"),
+        (["--backend", "convolution=spconv"], "backend.convolution = spconv"),
         (["--model", "nowhere/at/all"], "there is no model folder nowhere/at/all"),
     ],
 )

@@ -14,8 +14,11 @@ from dataset_toolkits.stage import write_table
 from ss4d.cameras import hammersley_sphere, orbit_camera
 from ss4d.data.turns import turn_coords
 from ss4d.data.views import View, ViewArchiveWriter, ViewIndex
+from ss4d.flow import SamplerSettings
 from ss4d.models import create_model
+from ss4d.models import folder as folder_of_models
 from ss4d.models.checkpoint import save_model
+from ss4d.models.folder import NAMES
 
 RESOLUTION, IMAGE_SIZE = 16, 32
 CHANNELS = ["red", "green", "blue", "normal_x", "normal_y", "normal_z", "offset_x", "offset_y", "offset_z"]
@@ -71,14 +74,10 @@ def write_pipeline(folder: Path) -> Path:
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
         save_model(model, folder / "ckpts" / stem, name, args, torch.float16)
-    sampler = {"params": {"steps": 2, "cfg_strength": 1.0, "cfg_interval": [0.5, 1.0], "rescale_t": 3.0}}
-    args = {
-        "models": {stem: f"ckpts/{stem}" for stem in MODELS},
-        "sparse_structure_sampler": sampler,
-        "slat_sampler": sampler,
-        "slat_normalization": {"mean": [0.0] * 4, "std": [1.0] * 4},
-    }
-    (folder / "pipeline.json").write_text(json.dumps({"name": "SS4DPipeline", "args": args}))
+    settings = SamplerSettings(steps=2, cfg_strength=1.0)
+    names = [name.ours for name in NAMES.values() if name.key in MODELS]
+    statistics = {"mean": torch.zeros(4), "std": torch.ones(4)}
+    folder_of_models.write_pipeline(folder, names, settings, settings, statistics)
     return folder
 
 

@@ -21,22 +21,13 @@ class FlowPath:
     sigma_min: float = SIGMA_MIN
 
     def sample(self, x0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
-        """x_t; t broadcasts against x0 from the left ([B], [B, T] or one entry a token)."""
-        time = _expand(t, x0)
+        """x_t like x0 and the noise; t broadcasts from the left ([B], [B, T] or one entry per token)."""
+        time = t.reshape(*t.shape, *[1] * (x0.ndim - t.ndim)).to(x0)
         return (1 - time) * x0 + (self.sigma_min + (1 - self.sigma_min) * time) * noise
 
     def velocity(self, x0: Tensor, noise: Tensor) -> Tensor:
         """The target of the model, the same at every t."""
         return (1 - self.sigma_min) * noise - x0
-
-    def data(self, x_t: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
-        """The x_0 that a velocity at x_t points to."""
-        t = _expand(t, x_t)
-        return (1 - self.sigma_min) * x_t - (self.sigma_min + (1 - self.sigma_min) * t) * velocity
-
-    def noise(self, x_t: Tensor, velocity: Tensor, t: Tensor | float) -> Tensor:
-        """The eps that a velocity at x_t comes from."""
-        return (1 - _expand(t, x_t)) * velocity + x_t
 
 
 def logit_normal_times(
@@ -54,9 +45,3 @@ def logit_normal_times(
     times = torch.sigmoid(mean + std * torch.randn(count, generator=generator, device=device))
     at_one = torch.rand(count, generator=generator, device=device) < share_at_one
     return torch.where(at_one, torch.ones_like(times), times)
-
-
-def _expand(t: Tensor | float, x: Tensor) -> Tensor | float:
-    if isinstance(t, Tensor):
-        return t.reshape(*t.shape, *[1] * (x.ndim - t.ndim)).to(x)
-    return t

@@ -1,18 +1,24 @@
-"""Euler sampling of a flow with classifier-free guidance on an interval of time."""
+"""Sampling a flow: Euler steps from noise to data, with classifier-free guidance on an interval of time (paper §3)."""
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
+from tqdm import tqdm
 
-from ss4d.flow.path import FlowPath
+from ss4d.sparse import SparseTensor
 
+TIME_SCALE = 1000  # a model's time runs from 0 to 1000
 # velocity(x, t, conditional): the model at time t, with the image or without it.
 VelocityFunction = Callable[[Tensor, float, bool], Tensor]
+Latents = TypeVar("Latents", Tensor, SparseTensor)
 
 
 @dataclass(frozen=True)
@@ -46,34 +52,75 @@ class SamplerSettings:
         """Whether guidance acts at time t."""
         return self.cfg_strength != 0 and self.cfg_interval[0] <= t <= self.cfg_interval[1]
 
-
-@dataclass
-class SamplerStep:
-    """State after one step: `x` at time `t`, and the data `x0` that the step's velocity pointed to."""
-
-    t: float
-    x: Tensor
-    x0: Tensor
+    def override(self, steps: int | None = None, guidance: float | None = None) -> SamplerSettings:
+        """The same settings with another number of steps or guidance strength, where given."""
+        changes: dict[str, Any] = {"steps": steps, "cfg_strength": guidance}
+        return dataclasses.replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 
-def euler_steps(
-    velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings, path: FlowPath | None = None
-) -> Iterator[SamplerStep]:
-    """Walk from `noise` at t = 1 to data at t = 0, yielding every state; conditional calls come first."""
-    path = path or FlowPath()
+@dataclass(frozen=True)
+class ImageCondition:
+    """What a flow takes of the input."""
+
+    tokens: Tensor  # [B, T, L, D] of the image encoder
+    pixels: Tensor | None = None  # premultiplied RGBA [B, T, 4, S, S] in [0, 1], for models with `projection`
+
+
+def velocity(model: Callable[..., Any], x: Latents, t: Tensor | float, condition: ImageCondition | None) -> Latents:
+    """v(x_t, t, image) of a structure flow or a sparse flow, float32.
+
+    Args:
+        x: dense latents [B, T, C, R, R, R], or voxel latents of B videos of T frames at most.
+        t: time in [0, 1], one number or one per video, [B]: all frames of a clip are denoised together.
+        condition: None for the unconditional branch.
+    """
+    shape = (x.num_videos, max(x.num_frames, default=0)) if isinstance(x, SparseTensor) else x.shape[:2]
+    per_video = TIME_SCALE * torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(shape[0])
+    times = per_video.float()[:, None].expand(shape)
+    out = model(x, times, *((None, None) if condition is None else (condition.tokens, condition.pixels)))
+    return out.replace(out.feats.float()) if isinstance(x, SparseTensor) else out.float()
+
+
+@torch.no_grad()
+def sample(
+    model: Callable[..., Any],
+    noise: Latents,
+    condition: ImageCondition,
+    settings: SamplerSettings,
+    progress: str | None = None,
+) -> Latents:
+    """Latents at t = 0 for an image, from noise at t = 1.
+
+    Args:
+        model: a structure flow or a sparse flow.
+        noise: standard normal, dense latents [B, T, C, R, R, R] or voxel latents; the result has its shape.
+        progress: the name of a progress bar over the steps; None shows none.
+    """
+
+    def at(x: Tensor, t: float, conditional: bool) -> Tensor:
+        given = condition if conditional else None
+        if isinstance(noise, SparseTensor):
+            return velocity(model, noise.replace(x), t, given).feats
+        return velocity(model, x, t, given)
+
+    start = noise.feats if isinstance(noise, SparseTensor) else noise
+    states = tqdm(
+        euler_steps(at, start, settings),
+        **{"total": settings.steps, "desc": progress, "unit": "step", "disable": progress is None},
+    )
+    *_, end = states
+    return noise.replace(end) if isinstance(noise, SparseTensor) else end
+
+
+def euler_steps(velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings) -> Iterator[Tensor]:
+    """Walk from `noise` at t = 1 to data at t = 0 by x <- x - (t - t') v, yielding x after every step.
+
+    At each step the conditional call comes first.
+    """
     x, times = noise, settings.times().tolist()
     for t, t_next in itertools.pairwise(times):
         v = velocity(x, t, True)
         if settings.guides(t):
             v = (1 + settings.cfg_strength) * v - settings.cfg_strength * velocity(x, t, False)
-        x0 = path.data(x, v, t)
         x = x - (t - t_next) * v
-        yield SamplerStep(t_next, x, x0)
-
-
-def euler_sample(velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings) -> Tensor:
-    """The sample at t = 0."""
-    x = noise
-    for step in euler_steps(velocity, noise, settings):
-        x = step.x
-    return x
+        yield x

@@ -32,8 +32,8 @@ class FlowOptions(CrossBlockOptions):
     expand_self_attn: bool = True  # temporal alignment (paper Eq. 2); off, every frame is alone, which is TRELLIS
     use_fp16: bool = False
     use_checkpoint: bool = False  # recompute the activations of all blocks in the backward pass
-    # Crop and distance of the frame of the view that latents are in. With it, pixels of the input are added to the tokens
-    # or voxels that project there (`ss4d.models.projection`).
+    # Crop and distance of the frame of the view that latents are in. With it, pixels of the input are added to the
+    # tokens or voxels that project there (`ss4d.models.projection`).
     projection: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:

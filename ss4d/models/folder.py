@@ -1,28 +1,86 @@
 """A pipeline's checkpoint folder: `pipeline.json` and the models it names, on disk or on the Hub.
 
 The layout is that of the released checkpoints, so "lizb6626/SS4D" and our own folders are read by one code path.
+`NAMES` is the one table of what a model is called where; `ss4d.models.registry` has the classes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch import Tensor, nn
 
+from ss4d.files import publish
 from ss4d.flow import SamplerSettings
+from ss4d.flow.path import SIGMA_MIN
 from ss4d.models.checkpoint import CheckpointError, load_model, read_json
-from ss4d.models.image_encoder import DinoImageEncoder
+from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
+from ss4d.models.sparse_flow import SparseFlow
+from ss4d.models.sparse_vae import GaussianDecoder
+from ss4d.models.structure_flow import StructureFlow
+from ss4d.models.structure_vae import StructureDecoder
 
-# Our name of each model, and its key in pipeline.json.
-MODEL_KEYS = {
-    "structure_flow": "sparse_structure_flow_model",
-    "structure_decoder": "sparse_structure_decoder",
-    "sparse_flow": "slat_flow_model",
-    "gaussian_decoder": "slat_decoder_gs",
+
+@dataclass(frozen=True)
+class ModelName:
+    """What one model is called."""
+
+    ours: str  # in code
+    key: str  # in pipeline.json, and its file in our own folders: ckpts/KEY.json and .safetensors
+    released: str | None  # its file in the released folders (encoders: in TRELLIS'), which pipeline.json may not name
+    run: str  # experiment that trains it ...
+    trained_as: str  # ... and its file in the run folder: ckpts/TRAINED_AS.json and .safetensors
+    generates: bool  # whether the pipeline needs it
+
+
+NAMES = {
+    name.ours: name
+    for name in (
+        ModelName("image_encoder", "image_encoder", None, "structure_flow", "image_encoder", True),
+        ModelName(
+            "structure_encoder",
+            "sparse_structure_encoder",
+            "ckpts/ss_enc_conv3d_16l8_fp16",
+            "structure_vae",
+            "encoder",
+            False,
+        ),
+        ModelName(
+            "structure_decoder",
+            "sparse_structure_decoder",
+            "ckpts/ss_dec_conv3d_16l8_fp16",
+            "structure_vae",
+            "decoder",
+            True,
+        ),
+        ModelName(
+            "structure_flow", "sparse_structure_flow_model", "ckpts/ss_flow_video_4d", "structure_flow", "flow", True
+        ),
+        ModelName("sparse_encoder", "slat_encoder", "ckpts/slat_enc_swin8_B_64l8_fp16", "sparse_vae", "encoder", False),
+        ModelName("gaussian_decoder", "slat_decoder_gs", "ckpts/slat_dec_gs_4d", "sparse_vae", "decoder", True),
+        ModelName("sparse_flow", "slat_flow_model", "ckpts/slat_flow_video_4d", "sparse_flow", "flow", True),
+    )
 }
+
+
+@dataclass
+class PipelineModels:
+    """The models that generate."""
+
+    image_encoder: PatchImageEncoder | DinoImageEncoder
+    structure_flow: StructureFlow
+    structure_decoder: StructureDecoder
+    sparse_flow: SparseFlow
+    gaussian_decoder: GaussianDecoder
+
+    def all(self) -> list[nn.Module]:
+        return [getattr(self, field.name) for field in fields(self)]
 
 
 @dataclass
@@ -43,19 +101,52 @@ class PipelineFolder:
         spec = read_json(path)
         args = spec.get("args", {}) if isinstance(spec, dict) else {}
         models = args.get("models", {})
-        for key in MODEL_KEYS.values():
-            if key not in models:
-                raise CheckpointError(f"{path} names no model '{key}': this is not an SS4D pipeline folder")
+        for name in NAMES.values():
+            if name.generates and name.key not in models and name.ours != "image_encoder":
+                raise CheckpointError(f"{path} names no model '{name.key}': this is not an SS4D pipeline folder")
         return cls(str(source), args)
 
-    def load_models(self) -> dict[str, nn.Module]:
-        """All models of the pipeline, strictly loaded."""
-        models = {name: self._load(self.args["models"][key]) for name, key in MODEL_KEYS.items()}
-        if "image_encoder" in self.args["models"]:
-            models["image_encoder"] = self._load(self.args["models"]["image_encoder"])
-        else:
-            models["image_encoder"] = DinoImageEncoder(self._argument("image_cond_model"))
-        return models
+    def load_models(self) -> PipelineModels:
+        """All models of the pipeline, strictly loaded.
+
+        Raises:
+            CheckpointError: a missing or damaged file, or a model of another kind than its name says.
+        """
+        models: dict[str, Any] = {}
+        expected = get_type_hints(PipelineModels)
+        for name in (name for name in NAMES.values() if name.generates):
+            if name.key in self.args["models"]:
+                models[name.ours] = self.load(name.ours)
+            else:  # released folders name a DINOv2 instead of an image encoder of their own
+                models[name.ours] = DinoImageEncoder(self._argument("image_cond_model"))
+            if not isinstance(models[name.ours], expected[name.ours]):
+                raise CheckpointError(
+                    f"{name.key} of {self.source} is a {type(models[name.ours]).__name__}: this is not an SS4D pipeline"
+                )
+        return PipelineModels(**models)
+
+    def load(self, ours: str) -> nn.Module:
+        """One model by its name in `NAMES`, strictly loaded."""
+        return load_model(self.stem(ours))
+
+    def stem(self, ours: str) -> Path:
+        """Where a model's files are, without their ending; from the Hub they are downloaded first.
+
+        pipeline.json names a path inside the folder, or HUB_OWNER/HUB_NAME/path. What it does not name is looked for
+        under the released name.
+
+        Raises:
+            CheckpointError: the folder has no such model.
+        """
+        name = NAMES[ours]
+        path = self.args["models"].get(name.key, name.released)
+        if path is None:
+            raise CheckpointError(f"pipeline.json of {self.source} names no model '{name.key}'")
+        source, parts = self.source, path.split("/")
+        if not parts[0].startswith("ckpts") and len(parts) > 2:
+            source, path = "/".join(parts[:2]), "/".join(parts[2:])
+        fetch(source, f"{path}.safetensors")
+        return fetch(source, f"{path}.json").with_suffix("")
 
     def sampler(self, key: str) -> SamplerSettings:
         """Settings of "sparse_structure_sampler" or "slat_sampler"."""
@@ -77,14 +168,35 @@ class PipelineFolder:
             raise CheckpointError(f"pipeline.json of {self.source} lacks '{key}': download it again")
         return self.args[key]
 
-    def _load(self, name: str) -> nn.Module:
-        """A model by its path inside the folder, or as HUB_OWNER/HUB_NAME/path."""
-        source = self.source
-        parts = name.split("/")
-        if not parts[0].startswith("ckpts") and len(parts) > 2:
-            source, name = "/".join(parts[:2]), "/".join(parts[2:])
-        fetch(source, f"{name}.safetensors")
-        return load_model(fetch(source, f"{name}.json").with_suffix(""))
+
+def write_pipeline(
+    folder: Path,
+    models: Iterable[str],
+    structure: SamplerSettings,
+    latents: SamplerSettings,
+    statistics: Mapping[str, Tensor],
+) -> None:
+    """Write pipeline.json with the released keys, atomically.
+
+    Args:
+        models: names in `NAMES` of the models beside it, as ckpts/KEY.json and .safetensors.
+        structure, latents: default settings of the two flows' samplers.
+        statistics: "mean" and "std" [C] of the voxel latents.
+    """
+
+    def sampler(settings: SamplerSettings) -> dict[str, Any]:
+        params = dataclasses.asdict(settings)
+        return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
+
+    args = {
+        "models": {NAMES[name].key: f"ckpts/{NAMES[name].key}" for name in models},
+        "sparse_structure_sampler": sampler(structure),
+        "slat_sampler": sampler(latents),
+        "slat_normalization": {key: [round(v, 6) for v in value.tolist()] for key, value in statistics.items()},
+    }
+    temporary = folder / "pipeline.json.tmp"
+    temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
+    publish(temporary, folder / "pipeline.json")
 
 
 def fetch(source: str, file: str) -> Path:

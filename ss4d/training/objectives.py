@@ -31,7 +31,7 @@ from ss4d.data import (
     TargetView,
     WindowDataset,
 )
-from ss4d.flow import FlowPath, logit_normal_times
+from ss4d.flow import FlowPath, ImageCondition, logit_normal_times
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.metrics.lpips import load_lpips
 from ss4d.metrics.ssim import structural_similarity
@@ -113,14 +113,6 @@ class StructureVAEObjective(Objective):
             union = (found | (occupancy > 0)).sum(axes).clamp(min=1)
             iou = ((found & (occupancy > 0)).sum(axes) / union).mean()
         return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "kl": kl, "iou": iou})
-
-
-@dataclass
-class ImageCondition:
-    """What a flow takes of the input: tokens [B, T, L, D], and pixels [B, T, 4, S, S] for those that project."""
-
-    tokens: Tensor
-    pixels: Tensor
 
 
 def encode_images(encoder: nn.Module, images: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from torch.nn.functional import interpolate
 
 from ss4d.cameras import Camera, orbit_camera
 from ss4d.data import FeatureBatch, Occupancy, SparseLatentBatch, StructureLatents
-from ss4d.flow import SamplerSettings, euler_sample
+from ss4d.flow import ImageCondition, SamplerSettings, sample
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.models.checkpoint import load_model
 from ss4d.training.objectives import (
@@ -85,12 +85,7 @@ def _structure_flow(objective: StructureFlowObjective, batch: StructureLatents, 
     x0, images = batch.latents[:VIDEOS], batch.images[:VIDEOS]
     cond = encode_images(objective.model("image_encoder"), images)
     noise = torch.randn(x0.shape, generator=generator, device=x0.device)
-
-    def velocity(x: Tensor, t: float, conditional: bool) -> Tensor:
-        times = torch.full(x.shape[:2], 1000 * t, device=x.device)
-        return objective.models["flow"](x, times, *((cond, images) if conditional else (None, None))).float()
-
-    made = decoder(euler_sample(velocity, noise, SAMPLER)) > 0
+    made = decoder(sample(objective.models["flow"], noise, ImageCondition(cond, images), SAMPLER)) > 0
     return _structures(images, decoder(x0) > 0, made)
 
 
@@ -116,13 +111,8 @@ def _sparse_flow(objective: SparseFlowObjective, batch: SparseLatentBatch, gener
     cond = encode_images(objective.model("image_encoder"), images)
     noise = torch.randn(latents.feats.shape, generator=generator, device=latents.device)
     mean, std = (value.to(latents.device) for value in (objective.normalisation.mean, objective.normalisation.std))
-
-    def velocity(feats: Tensor, t: float, conditional: bool) -> Tensor:
-        times = torch.full(images.shape[:2], 1000 * t, device=feats.device)
-        condition = (cond, images) if conditional else (None, None)
-        return objective.models["flow"](latents.replace(feats), times, *condition).feats.float()
-
-    made = decoder(latents.replace(euler_sample(velocity, noise, SAMPLER) * std + mean))[0]
+    sampled = sample(objective.models["flow"], latents.replace(noise), ImageCondition(cond, images), SAMPLER)
+    made = decoder(latents.replace(sampled.feats * std + mean))[0]
     rows = [
         torch.cat([_tile(images[0, :, :3]), _renderings(sequence)], dim=3) for sequence in (decoder(latents)[0], made)
     ]

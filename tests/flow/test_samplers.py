@@ -1,12 +1,25 @@
-"""The sampler follows the released one step by step; the path's formulas invert each other."""
+"""The sampler follows the released one step by step; the true velocity leads to the data."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 import torch
 from golden import Golden
+from torch import Tensor
+from voxels import random_voxels
 
-from ss4d.flow import FlowPath, SamplerSettings, euler_sample, euler_steps, logit_normal_times
+from ss4d.flow import (
+    FlowPath,
+    ImageCondition,
+    SamplerSettings,
+    euler_steps,
+    logit_normal_times,
+    sample,
+    velocity,
+)
+from ss4d.sparse import SparseTensor
 
 RUNS = ["euler", "euler_cond1", "cfg5", "interval7p5", "interval5_all"]
 
@@ -24,33 +37,61 @@ def test_golden_sampler(run: str):
     )
     times = []
 
-    def velocity(x: torch.Tensor, t: float, conditional: bool) -> torch.Tensor:
+    def at(x: Tensor, t: float, conditional: bool) -> torch.Tensor:
         tau = torch.tensor(1000 * t, dtype=torch.float32)
         times.append(tau)
         c = (cond if conditional else inputs["neg_cond"]).mean((1, 2))[:, None, None]
         return 0.7 * torch.tanh(x) + c * (tau / 1000) - 0.3 * x * (1 - tau / 1000)
 
-    steps = list(euler_steps(velocity, inputs["noise"], settings))
+    steps = list(euler_steps(at, inputs["noise"], settings))
     assert torch.equal(torch.from_numpy(settings.times()), expected["t_seq_float64"])
     assert torch.equal(torch.stack(times), expected["model_t"])
-    torch.testing.assert_close(torch.stack([s.x for s in steps]), expected["pred_x_t"], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(torch.stack([s.x0 for s in steps]), expected["pred_x_0"], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(
-        euler_sample(velocity, inputs["noise"], settings), expected["samples"], rtol=1e-5, atol=1e-5
-    )
+    torch.testing.assert_close(torch.stack(steps), expected["pred_x_t"], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(steps[-1], expected["samples"], rtol=1e-5, atol=1e-5)
 
 
-def test_the_true_velocity_leads_to_the_data_in_one_step():
-    path, x0, noise = FlowPath(), torch.randn(4, 3), torch.randn(4, 3)
-    sample = euler_sample(lambda x, t, c: path.velocity(x0, noise), noise, SamplerSettings(steps=1, cfg_strength=0))
-    torch.testing.assert_close(sample, x0 + path.sigma_min * noise, rtol=0, atol=1e-6)
+class Oracle:
+    """A flow that knows the velocity to one sample; notes the times and conditions it is asked at."""
+
+    def __init__(self, target: Tensor):
+        self.target = target
+        self.asked: list[tuple[Tensor, Tensor | None, Tensor | None]] = []
+
+    def __call__(self, x: Any, t: Tensor, tokens: Tensor | None, pixels: Tensor | None) -> Any:
+        self.asked.append((t, tokens, pixels))
+        return x.replace(self.target) if isinstance(x, SparseTensor) else self.target
 
 
-def test_path_inverts():
-    path, x0, noise, t = FlowPath(), torch.randn(5, 2, 3), torch.randn(5, 2, 3), torch.rand(5)
-    x_t, v = path.sample(x0, noise, t), path.velocity(x0, noise)
-    torch.testing.assert_close(path.data(x_t, v, t), x0, rtol=0, atol=1e-5)
-    torch.testing.assert_close(path.noise(x_t, v, t), noise, rtol=0, atol=1e-5)
+@pytest.mark.parametrize("sparse", [False, True])
+def test_the_true_velocity_leads_to_the_data_in_one_step(sparse: bool):
+    path, condition = FlowPath(), ImageCondition(torch.randn(1, 3, 5, 4))
+    voxels = random_voxels([3], side=3, density=0.5, channels=2)
+    noise: Any = voxels if sparse else torch.randn(1, 3, 2, 4, 4, 4)
+    values = voxels.feats if sparse else noise
+    x0 = torch.randn_like(values)
+    flow = Oracle(path.velocity(x0, values))
+    out: Any = sample(flow, noise, condition, SamplerSettings(steps=1, cfg_strength=0))
+    torch.testing.assert_close(out.feats if sparse else out, x0 + path.sigma_min * values, rtol=0, atol=1e-6)
+    ((t, tokens, pixels),) = flow.asked
+    assert t.shape == (1, 3) and bool((t == 1000).all()) and tokens is condition.tokens and pixels is None
+
+
+def test_guidance_asks_without_the_image_where_it_acts():
+    flow, noise = Oracle(torch.zeros(1, 2, 1, 2, 2, 2)), torch.randn(1, 2, 1, 2, 2, 2)
+    condition = ImageCondition(torch.randn(1, 2, 5, 4), torch.rand(1, 2, 4, 8, 8))
+    settings = SamplerSettings(steps=2, cfg_strength=1.0, cfg_interval=(0.6, 1.0), rescale_t=1.0)
+    sample(flow, noise, condition, settings)
+    assert [(float(t[0, 0]), tokens is not None, pixels is not None) for t, tokens, pixels in flow.asked] == [
+        (1000.0, True, True),
+        (1000.0, False, False),
+        (500.0, True, True),
+    ]
+
+
+def test_each_video_has_its_own_time():
+    flow = Oracle(torch.zeros(2, 3, 1, 2, 2, 2))
+    velocity(flow, torch.zeros(2, 3, 1, 2, 2, 2), torch.tensor([0.25, 0.5]), None)
+    assert flow.asked[0][0].tolist() == [[250.0] * 3, [500.0] * 3]
 
 
 def test_logit_normal_times_have_the_stated_median_and_share():

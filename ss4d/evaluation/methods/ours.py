@@ -19,7 +19,7 @@ from ss4d.files import content_hash
 from ss4d.metrics.shape import voxel_grid
 from ss4d.models.checkpoint import load_model
 from ss4d.models.folder import fetch
-from ss4d.pipeline import SS4DPipeline, override
+from ss4d.pipeline import SS4DPipeline
 
 
 class PipelineMethod:
@@ -30,16 +30,15 @@ class PipelineMethod:
     def __init__(self, options: RunOptions, protocol: Protocol):
         self.protocol = protocol
         self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
-        self.structure = override(self.pipeline.structure, options.steps, options.guidance)
-        self.latents = override(self.pipeline.latents, options.steps, options.guidance)
+        self.steps, self.guidance = options.steps, options.guidance
         self.identity: dict[str, Any] = {
             "sha256": checkpoint_hash(options.model),
-            "structure": plain(dataclasses.asdict(self.structure)),
-            "latents": plain(dataclasses.asdict(self.latents)),
+            "structure": plain(dataclasses.asdict(self.pipeline.structure.override(options.steps, options.guidance))),
+            "latents": plain(dataclasses.asdict(self.pipeline.latents.override(options.steps, options.guidance))),
         }
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        result = self.pipeline.run(subject.video.numpy(), seed, self.structure, self.latents)
+        result = self.pipeline.run(subject.video.numpy(), seed, self.steps, self.guidance)
         coords = torch.cat(
             [torch.nn.functional.pad(part, (1, 0), value=frame) for frame, part in enumerate(result.voxels)]
         )
