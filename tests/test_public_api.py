@@ -38,7 +38,7 @@ def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_example_of_an_entry_runs(module: str, name: str | None, checkout: Path):
     home = importlib.import_module(module)
     entry = home if name is None else getattr(home, name)
-    examples = doctest.DocTestParser().get_doctest(entry.__doc__, {}, name or module, None, None)
+    examples = doctest.DocTestParser().get_doctest(entry.__doc__ or "", {}, name or module, None, None)
     assert examples.examples, "there is no example"
     assert doctest.DocTestRunner().run(examples).failed == 0
 

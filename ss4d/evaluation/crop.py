@@ -18,13 +18,6 @@ class CropBox:
     side: int
 
 
-def over_background(rgba: Tensor, background: Tensor) -> Tensor:
-    """uint8 [..., H, W, 4], straight alpha, as float32 [..., 3, H, W] in [0, 1] over a colour [3]."""
-    values = rgba.float() / 255
-    colour, alpha = values[..., :3], values[..., 3:]
-    return (colour * alpha + background * (1 - alpha)).movedim(-1, -3)
-
-
 def object_box(alpha: Tensor, margin: float = 0.0) -> CropBox:
     """One square for a whole video around all pixels with alpha above one half in any frame (else: above 0).
 

@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ss4d.evaluation.crop import over_background
+from ss4d.compositing import over_background
 from ss4d.evaluation.options import FiguresOptions
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import protocol_folder, result_folder

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, field
 import torch
 from torch import Tensor
 
-from ss4d.evaluation.crop import crop, object_box, over_background
+from ss4d.compositing import over_background
+from ss4d.evaluation.crop import crop, object_box
 from ss4d.evaluation.networks import Networks
 from ss4d.evaluation.prediction import Prediction, check_prediction
 from ss4d.evaluation.protocol import IMAGE_METRICS, SHAPE_METRICS, Protocol

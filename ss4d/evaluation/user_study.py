@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ss4d.evaluation.crop import over_background
+from ss4d.compositing import over_background
 from ss4d.evaluation.options import StudyOptions
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.results import FPS, VIDEO, protocol_folder, result_folder

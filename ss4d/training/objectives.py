@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ss4d.cameras import Camera
+from ss4d.compositing import over_background
 from ss4d.data import (
     FeatureBatch,
     FeatureDataset,
@@ -210,7 +211,7 @@ class SparseVAEObjective(Objective):
         for views, sequence in zip(targets, sequences, strict=True):
             for gaussians, view in zip(sequence, views, strict=True):
                 background = torch.rand(3, generator=generator, device=kl.device)
-                target = over(view.rgba, background)
+                target = over_background(view.rgba, background)
                 height, width = target.shape[1:]
                 camera = Camera(view.extrinsics, view.intrinsics)
                 colour = rasterize(gaussians, camera, (height, width), background).colour
@@ -277,9 +278,3 @@ def flow_loss(error: Tensor, t: Tensor) -> Loss:
         if bool(inside.any()):
             figures[f"error_t{low:g}-{high:g}"] = error[inside].mean()
     return Loss(total, {"loss": total, **figures})
-
-
-def over(rgba: Tensor, background: Tensor) -> Tensor:
-    """uint8 [H, W, 4] over a background [3] -> float32 [3, H, W]."""
-    image = rgba.float() / 255
-    return (image[..., :3] * image[..., 3:] + background * (1 - image[..., 3:])).movedim(-1, 0)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ss4d.cameras import Camera, orbit_camera
+from ss4d.compositing import over_background
 from ss4d.data import FeatureBatch, Occupancy, SparseLatentBatch, StructureLatents
 from ss4d.flow import ImageCondition, SamplerSettings, sample
 from ss4d.gaussians import GaussianSequence, rasterize
@@ -28,7 +29,6 @@ from ss4d.training.objectives import (
     StructureFlowObjective,
     StructureVAEObjective,
     encode_images,
-    over,
 )
 
 SIZE = 96  # pixels of a tile
@@ -96,7 +96,7 @@ def _sparse_vae(objective: SparseVAEObjective, batch: FeatureBatch) -> Preview:
         frames = []
         for view, gaussians in zip(views, sequence, strict=True):
             background = torch.ones(3, device=view.rgba.device)
-            target = over(view.rgba, background)
+            target = over_background(view.rgba, background)
             height, width = target.shape[1:]
             camera = Camera(view.extrinsics, view.intrinsics)
             colour = rasterize(gaussians, camera, (height, width), background).colour

@@ -11,7 +11,8 @@ import torch
 from eval_sets import FRAMES, SIZE, disc, small_protocol, write_consistent4d, write_davis, write_frames
 from tiny import RESOLUTION, box_voxels, picture
 
-from ss4d.evaluation.crop import CropBox, crop, object_box, over_background
+from ss4d.compositing import over_background
+from ss4d.evaluation.crop import CropBox, crop, object_box
 from ss4d.evaluation.networks import load_networks
 from ss4d.evaluation.protocol import load_protocol, names_in
 from ss4d.evaluation.subjects.frame_folders import orbit

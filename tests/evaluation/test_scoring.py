@@ -11,7 +11,7 @@ from eval_sets import small_protocol, write_consistent4d
 from safetensors.torch import save_file
 
 from ss4d.cameras import orbit_camera
-from ss4d.evaluation.crop import over_background
+from ss4d.compositing import over_background
 from ss4d.evaluation.methods.azimuth import align_azimuth, turn
 from ss4d.evaluation.methods.coloured_voxels import voxel_gaussians
 from ss4d.evaluation.networks import Networks, load_networks

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ss4d.evaluation.crop import over_background
+from ss4d.compositing import over_background
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.gaussians.ply import multiply_quaternions

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
-from ss4d.evaluation.crop import over_background
+from ss4d.compositing import over_background
 from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
 from ss4d.evaluation.prediction import Prediction
 from ss4d.evaluation.protocol import Protocol

@@ -20,7 +20,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ss4d.evaluation.crop import over_background
+from ss4d.compositing import over_background
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import check_hash
 from ss4d.evaluation.subjects.subject import Subject, file_name
