@@ -9,10 +9,12 @@ nearest to the identity is stored; it fits three numbers of small range.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,13 +39,19 @@ UNSAFE = np.array([0x00, 0x0D, 0x3C], np.uint8)
 
 @dataclass
 class Ranges:
-    """What the numbers of a clip lie between; the player gets it as JSON."""
+    """The least and largest values of a clip, between which its frames are quantised."""
 
     origin: list[float]  # [3] lowest corner of the cube that holds all centres
     size: float  # its side, world units
     scale: list[float]  # least and largest natural logarithm of a scale
     opacity: list[float]  # least and largest
-    colour: list[float]  # least and largest, of sRGB with 0 and 1 as black and white
+    colour: list[float]  # least and largest, sRGB with 0 as black and 1 as white
+
+    def to_json(self) -> dict[str, Any]:
+        """What `viewer/src/payload.ts` calls Ranges."""
+        bits = {"grid": GRID_BITS, "position": POSITION_BITS, "scale": SCALE_BITS, "rotation": ROTATION_BITS}
+        bits |= {"opacity": OPACITY_BITS, "colour": COLOUR_BITS}
+        return {**dataclasses.asdict(self), "rotation": [-ROTATION_RANGE, ROTATION_RANGE], "bits": bits}
 
 
 def clip_ranges(frames: Sequence[Gaussians]) -> Ranges:
