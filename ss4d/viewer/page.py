@@ -47,7 +47,7 @@ def write_player(
         sequence: T frames of Gaussians.
         voxels: for each frame the occupied voxels, integers [N, 3] in 0 .. resolution - 1; by default the voxels
             that hold a Gaussian's centre.
-        resolution: voxels along one side of the cube [-0.5, 0.5]^3, at most 64.
+        resolution: voxels along one side of the cube [-0.5, 0.5]^3, at most 128.
         images: the input clip, uint8 [T, H, W, 3 or 4], shown beside the object.
         fps: frames per second of the clip at normal speed.
         title: of the page, and the name of its screenshots.
@@ -55,7 +55,7 @@ def write_player(
 
     Raises:
         ValueError: no frames, values that are not finite, a number of images or voxel sets other than T, or a
-            resolution above 64.
+            resolution above 128.
     """
     frames = [frame.detach().to("cpu") for frame in sequence]
     check(frames, voxels, resolution, images)

@@ -1,7 +1,7 @@
 """Gaussians of a frame as few bytes, and bytes as text that an HTML page can hold.
 
 A frame is planes of bytes, one a channel, compressed by deflate; the player (`viewer/src/payload.ts`) undoes each
-step. Positions are the cell of a 64^3 grid over the clip's cube and a remainder within the cell; Gaussians are
+step. Positions are the cell of a 128^3 grid over the clip's cube and a remainder within the cell; Gaussians are
 sorted by cell along a Z-order curve, so that cells are stored as small differences. A rotation of the principal
 axes by one of the 24 rotations of the cube leaves the Gaussian as it is when its scales move along, so the one
 nearest to the identity is stored; it fits three numbers of small range.
@@ -25,8 +25,8 @@ from ss4d.gaussians.ply import multiply_quaternions
 Floats = NDArray[np.float64]
 Bytes = NDArray[np.uint8]
 
-GRID_BITS = 6  # cells along one side of the clip's cube: 2 ** GRID_BITS
-POSITION_BITS = 6  # of the remainder within a cell, per axis
+GRID_BITS = 7  # cells along one side of the clip's cube: 2 ** GRID_BITS
+POSITION_BITS = 5  # of the remainder within a cell, per axis
 SCALE_BITS = 6  # of the logarithm
 ROTATION_BITS = 5
 OPACITY_BITS = 6
@@ -71,7 +71,7 @@ def clip_ranges(frames: Sequence[Gaussians]) -> Ranges:
 
 
 def encode_frame(gaussians: Gaussians, voxels: NDArray[np.integer], ranges: Ranges) -> bytes:
-    """The planes of a frame's M Gaussians and N occupied voxels (integers [N, 3] in 0 .. 63), compressed."""
+    """The planes of a frame's M Gaussians and N occupied voxels (integers [N, 3] in 0 .. 127), compressed."""
     cells = 2**GRID_BITS
     position = (gaussians.xyz.double().numpy() - np.array(ranges.origin)) / ranges.size * cells
     cell = np.clip(np.floor(position), 0, cells - 1).astype(np.int64)
@@ -92,7 +92,8 @@ def encode_frame(gaussians: Gaussians, voxels: NDArray[np.integer], ranges: Rang
         difference_planes(np.sort(z_order(voxels.astype(np.int64)))),
     ]
     header = np.array([len(gaussians), len(voxels)], "<u4").tobytes()
-    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 9)
+    # Runs of zeros are all that repeats; a search for longer matches costs time and space.
+    compressor = zlib.compressobj(9, zlib.DEFLATED, -15, 8, zlib.Z_RLE)
     return compressor.compress(header + b"".join(planes)) + compressor.flush()
 
 

@@ -71,9 +71,7 @@ def page(browser: Page, result: Path) -> Iterator[Page]:
 
 
 def open_player(page: Page, path: Path, width: int, height: int, touch: bool = False) -> None:
-    page.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch
-    )
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
     page.call("Emulation.setTouchEmulationEnabled", enabled=touch, maxTouchPoints=2)
     page.call("Page.navigate", url=path.as_uri())
     page.wait("!!document.body && document.body.classList.contains('ready')")
@@ -245,7 +243,9 @@ def test_a_screenshot_is_saved(page: Page, result: Path, tmp_path: Path) -> None
 def test_a_phone_by_touch(browser: Page, result: Path) -> None:
     browser.events.clear()
     open_player(browser, result / "player.html", 360, 640, touch=True)
-    overflow = "document.documentElement.scrollWidth > innerWidth || document.documentElement.scrollHeight > innerHeight"
+    overflow = (
+        "document.documentElement.scrollWidth > innerWidth || document.documentElement.scrollHeight > innerHeight"
+    )
     assert not browser.evaluate(overflow)
     inside = (
         "[...document.querySelectorAll('button, input')].filter((e) => e.offsetParent && !e.closest('dialog'))"
