@@ -32,6 +32,7 @@ ROTATION_BITS = 5
 OPACITY_BITS = 6
 COLOUR_BITS = 7
 ROTATION_RANGE = float(np.tan(np.pi / 8))  # of x / w, y / w, z / w of the rotation nearest to the identity
+SCALE_MIN = 1e-5  # world units, far below a pixel; smaller scales would only widen the range
 CUBE_MARGIN = 1e-6  # relative; keeps the outermost Gaussian inside the last cell
 # Bytes that an HTML parser changes within a script element: NUL, carriage return, and what may open a tag.
 UNSAFE = np.array([0x00, 0x0D, 0x3C], np.uint8)
@@ -65,7 +66,7 @@ def clip_ranges(frames: Sequence[Gaussians]) -> Ranges:
     origin = (low + high) / 2 - size / 2
     scale, opacity, colour = (
         [min(float(values(frame).min()) for frame in filled), max(float(values(frame).max()) for frame in filled)]
-        for values in (lambda g: g.scale.log(), lambda g: g.opacity, lambda g: g.rgb.clamp_min(0))
+        for values in (lambda g: g.scale.clamp_min(SCALE_MIN).log(), lambda g: g.opacity, lambda g: g.rgb.clamp_min(0))
     )
     return Ranges(origin.tolist(), size, scale, opacity, colour)
 
@@ -81,7 +82,7 @@ def encode_frame(gaussians: Gaussians, voxels: NDArray[np.integer], ranges: Rang
     remainder = np.clip((position - cell) * 2**POSITION_BITS, 0, 2**POSITION_BITS - 1).astype(np.uint8)
     channels = [
         remainder,
-        quantise(np.log(scale), ranges.scale, SCALE_BITS),
+        quantise(np.log(np.maximum(scale, SCALE_MIN)), ranges.scale, SCALE_BITS),
         quantise(rotation, [-ROTATION_RANGE, ROTATION_RANGE], ROTATION_BITS),
         quantise(gaussians.opacity.double().numpy(), ranges.opacity, OPACITY_BITS),
         quantise(gaussians.rgb.double().numpy(), ranges.colour, COLOUR_BITS),

@@ -16,8 +16,9 @@ from PIL import Image
 
 import inference
 from ss4d.cameras import Camera, orbit_camera
-from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.viewer.__main__ import main
+from ss4d.viewer.page import write_player
 from ss4d.viewer.result import read_result
 
 ROOT = Path(__file__).parent.parent.parent
@@ -278,3 +279,19 @@ def test_a_file_cut_short_says_so(browser: Page, result: Path, tmp_path: Path) -
     browser.evaluate("ss4d.player.show(2)")
     browser.wait("document.body.classList.contains('failed')")
     assert "cut short" in browser.evaluate("message.textContent")
+
+
+def test_a_single_frame_and_an_empty_one(browser: Page, tmp_path: Path) -> None:
+    rotation = torch.tensor([[1.0, 0, 0, 0]])
+    dot = Gaussians(torch.zeros(1, 3), torch.full((1, 3), 0.1), rotation, torch.ones(1, 1) * 0.9, torch.zeros(1, 1, 3))
+    empty = Gaussians(*(torch.zeros(0, *size) for size in ((3,), (3,), (4,), (1,), (1, 3))))
+    browser.events.clear()
+    write_player(tmp_path / "player.html", GaussianSequence([dot]), title="</script>&<b>one")
+    open_player(browser, tmp_path / "player.html", 256, 256)
+    assert browser.evaluate("document.title") == "</script>&<b>one"
+    assert psnr(picture(browser), rasterized(GaussianSequence([dot]), 0, 0, 15, 256)) > PSNR_MIN
+    write_player(tmp_path / "player.html", GaussianSequence([empty]))
+    open_player(browser, tmp_path / "player.html", 256, 256)
+    browser.wait("count.textContent === '0 Gaussians'")
+    assert (picture(browser) == 1).all()
+    assert not complaints(browser)

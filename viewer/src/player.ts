@@ -11,7 +11,7 @@ export type Kind = "gaussians" | "voxels";
 export type Colour = [number, number, number] | null; // sRGB in [0, 1]; null is transparent
 
 const PIXELS_MAX = 2; // of the screen, a CSS pixel
-const RATE_WINDOW = 1000; // milliseconds over which the frame rate is counted
+const RATE_WINDOW = 2000; // milliseconds over which the frame rate is counted
 
 export class Player {
   readonly playback: Playback;
@@ -131,7 +131,7 @@ export class Player {
     else this.voxels.draw(frame, view);
     const now = performance.now();
     this.drawn.push(now);
-    while (this.drawn.length > 2 && now - this.drawn[0] > RATE_WINDOW) this.drawn.shift();
+    while (this.drawn.length > 1 && now - this.drawn[0] > RATE_WINDOW) this.drawn.shift();
     this.changed();
   }
 }
