@@ -28,6 +28,7 @@ class Page:
     def __init__(self, read: int, write: int):
         self.read, self.write, self.count, self.session = read, write, 0, ""
         self.buffer = b""
+        self.events: list[dict[str, Any]] = []  # what the browser said unasked
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         self.session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
 
@@ -43,6 +44,7 @@ class Page:
             if answer.get("id") == self.count:
                 assert "error" not in answer, answer
                 return answer["result"]
+            self.events.append(answer)
 
     def _next(self) -> dict[str, Any]:
         while b"\0" not in self.buffer:
@@ -58,8 +60,8 @@ class Page:
         self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
 
     def evaluate(self, script: str) -> Any:
-        """The value of an expression on the page."""
-        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
+        """The value of an expression on the page, or what its promise resolves to."""
+        answer = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
@@ -72,7 +74,10 @@ class Page:
 
     def press(self, key: str) -> None:
         """A key down and up, as from a keyboard."""
-        codes = {"Enter": ("\r", "Enter", 13), "Tab": ("\t", "Tab", 9), "ArrowRight": ("", "ArrowRight", 39)}
+        codes = {
+            **{"Enter": ("\r", "Enter", 13), "Tab": ("\t", "Tab", 9), "ArrowRight": ("", "ArrowRight", 39)},
+            **{"ArrowLeft": ("", "ArrowLeft", 37), "Home": ("", "Home", 36), "End": ("", "End", 35)},
+        }
         text, code, number = codes.get(key, (key, f"Digit{key}", ord(key[0])))
         common = {"key": key, "code": code, "windowsVirtualKeyCode": number}
         self.call("Input.dispatchKeyEvent", type="keyDown", **common, **({"text": text} if text else {}))
@@ -84,14 +89,14 @@ class Page:
 
 
 @contextmanager
-def opened_page(binary: str, profile: Path) -> Iterator[Page]:
-    """A page in a new browser with a profile of its own."""
+def opened_page(binary: str, profile: Path, *options: str) -> Iterator[Page]:
+    """A page in a new browser with a profile of its own, started with further options."""
     to_browser, commands = os.pipe()
     answers, from_browser = os.pipe()
-    options = [
+    options = (
         *("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-pipe", "--no-first-run"),
-        *("--window-size=1000,900", f"--user-data-dir={profile}"),
-    ]
+        *("--window-size=1000,900", f"--user-data-dir={profile}", *options),
+    )
     process = subprocess.Popen(
         # The browser reads commands at 3 and writes answers at 4; bash puts the pipes there, sh knows only one digit.
         ["bash", "-c", f'exec "$0" "$@" 3<&{to_browser} 4>&{from_browser}', binary, *options, "about:blank"],

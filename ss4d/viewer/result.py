@@ -1,0 +1,54 @@
+"""A result folder of `inference.py` as the player takes it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ss4d.gaussians.gaussians import GaussianSequence
+from ss4d.gaussians.ply import read_ply
+from ss4d.video import read_clip
+
+
+@dataclass
+class Result:
+    """What a result folder holds."""
+
+    gaussians: GaussianSequence  # T frames
+    resolution: int  # voxels along one side of the cube
+    images: np.ndarray | None  # uint8 [T, S, S, 3], the cropped input; None where the folder has no compare.mp4
+    fps: float
+    title: str
+
+
+def read_result(folder: Path) -> Result:
+    """Read a result folder.
+
+    Raises ValueError where `folder` is no such folder, or a file of it is damaged.
+    """
+    try:
+        report = json.loads((folder / "result.json").read_text("utf-8"))
+        files = [folder / "frames" / f"{index:05d}.ply" for index in range(report["num_frames"])]
+        resolution, title = int(report["resolution"]), Path(report["input"]).stem
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no result.json: name a folder that inference.py wrote") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run inference.py again") from None
+    missing = next((path for path in files if not path.is_file()), None)
+    if missing:
+        raise ValueError(f"{missing} is missing: run inference.py again")
+    images, fps = read_input(folder / "compare.mp4", len(files))
+    return Result(GaussianSequence([read_ply(path) for path in files]), resolution, images, fps, title)
+
+
+def read_input(path: Path, num_frames: int, default_fps: float = 12.0) -> tuple[np.ndarray | None, float]:
+    """The input's panel of compare.mp4, the leftmost square, and the frame rate."""
+    if not path.is_file():
+        return None, default_fps
+    clip = read_clip(path)
+    if len(clip.frames) != num_frames:
+        raise ValueError(f"{path} has {len(clip.frames)} frames for {num_frames} of Gaussians: run inference.py again")
+    return clip.frames[:, :, : clip.frames.shape[1], :3], clip.fps or default_fps

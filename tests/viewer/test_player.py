@@ -1,0 +1,315 @@
+"""The player in a real browser: what it shows is what the rasteriser makes, and every control does what it says."""
+
+from __future__ import annotations
+
+import base64
+import io
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from browser import Page, chromium, opened_page
+from PIL import Image
+
+import inference
+from ss4d.cameras import Camera, orbit_camera
+from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
+from ss4d.viewer.__main__ import main
+from ss4d.viewer.page import write_player
+from ss4d.viewer.result import read_result
+
+ROOT = Path(__file__).parent.parent.parent
+OPTIONS = [
+    *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a GPU
+    *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
+]
+READ_BACK = "GPU stall due to ReadPixels"  # how a browser without a GPU puts the canvas on the page
+PSNR_MIN = 45.0  # dB
+# Seconds of the processor, all of the browser's processes together: a busy machine must not fail the tests.
+PICTURES_PER_SECOND_MIN = 3.0  # at 256 pixels
+FIRST_FRAME_SECONDS_MAX = 5.0
+COUNT_PICTURES = """(() => {
+    const { prototype } = WebGL2RenderingContext, draw = prototype.drawElements;
+    window.pictures = 0;
+    prototype.drawElements = function (...rest) { window.pictures++; return draw.apply(this, rest) };
+})()"""
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="needs Chromium: apt-get install chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four frames of the demo clip by ss4d-tiny, with their player."""
+    out = tmp_path_factory.mktemp("viewer") / "result"
+    clip = str(ROOT / "assets" / "demo.mp4")
+    assert inference.main([clip, "--out", str(out), "--num-frames", "4", "--steps", "2", "--guidance", "0"]) == 0
+    assert main([str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def sequence(result: Path) -> GaussianSequence:
+    return read_result(result).gaussians
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    binary = chromium()
+    assert binary
+    with opened_page(binary, tmp_path_factory.mktemp("profile"), *OPTIONS) as page:
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            page.call(f"{domain}.enable")
+        yield page
+
+
+@pytest.fixture
+def page(browser: Page, result: Path) -> Iterator[Page]:
+    """The player, freshly opened at 256 x 256; after the test the browser must have had nothing to complain about."""
+    browser.events.clear()
+    open_player(browser, result / "player.html", 256, 256)
+    yield browser
+    assert not complaints(browser)
+
+
+def open_player(page: Page, path: Path, width: int, height: int, touch: bool = False) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
+    page.call("Emulation.setTouchEmulationEnabled", enabled=touch, maxTouchPoints=2)
+    page.call("Page.navigate", url=path.as_uri())
+    page.wait("!!document.body && document.body.classList.contains('ready')")
+
+
+def processor_seconds(page: Page) -> float:
+    """What all processes of the browser have computed so far."""
+    session, page.session = page.session, ""  # the browser is asked, not the page
+    try:
+        return sum(process["cpuTime"] for process in page.call("SystemInfo.getProcessInfo")["processInfo"])
+    finally:
+        page.session = session
+
+
+def complaints(page: Page) -> list[str]:
+    """Errors and warnings of the console, and requests for anything but the file itself."""
+    page.evaluate("0")  # collects what is still under way
+    found = []
+    for event in page.events:
+        params = event.get("params", {})
+        if event.get("method") == "Runtime.exceptionThrown":
+            found.append(str(params["exceptionDetails"]))
+        elif event.get("method") == "Runtime.consoleAPICalled" and params["type"] in ("error", "warning", "assert"):
+            found.append(str(params["args"]))
+        elif event.get("method") == "Log.entryAdded" and params["entry"]["level"] in ("error", "warning"):
+            found.append(params["entry"]["text"])
+        elif event.get("method") == "Network.requestWillBeSent":
+            url = params["request"]["url"]
+            if not url.startswith(("data:", "blob:")) and not url.endswith("/player.html"):
+                found.append(url)
+    return [complaint for complaint in found if READ_BACK not in complaint]
+
+
+def picture(page: Page) -> np.ndarray:
+    """The stage without the controls, [H, W, 3] in [0, 1]."""
+    url = page.evaluate(
+        "ss4d.player.picture().then((blob) => new Promise((resolve) => {"
+        "const reader = new FileReader(); reader.onload = () => resolve(reader.result); reader.readAsDataURL(blob)}))"
+    )
+    image = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
+    return np.asarray(image.convert("RGB")) / 255.0
+
+
+def rasterized(sequence: GaussianSequence, frame: int, azimuth: float, elevation: float, size: int) -> np.ndarray:
+    camera: Camera = orbit_camera(azimuth, elevation)
+    colour = rasterize(sequence[frame], camera.extrinsics, camera.intrinsics, size, size, torch.ones(3)).colour
+    return colour.clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def psnr(first: np.ndarray, second: np.ndarray) -> float:
+    return float(-10 * np.log10(np.square(first - second).mean()))
+
+
+def frame_shown(page: Page) -> int:
+    return page.evaluate("ss4d.player.index")
+
+
+def drag(page: Page, start: tuple[int, int], end: tuple[int, int], **options: int | str) -> None:
+    common = {"button": "left", "buttons": 1, "pointerType": "mouse", **options}
+    page.call("Input.dispatchMouseEvent", type="mousePressed", x=start[0], y=start[1], clickCount=1, **common)
+    page.call("Input.dispatchMouseEvent", type="mouseMoved", x=end[0], y=end[1], **common)
+    page.call("Input.dispatchMouseEvent", type="mouseReleased", x=end[0], y=end[1], clickCount=1, **common)
+
+
+def camera(page: Page) -> dict[str, float]:
+    return page.evaluate("ss4d.player.camera")
+
+
+def test_the_first_frame_is_there_within_seconds(browser: Page, result: Path) -> None:
+    started = processor_seconds(browser)
+    open_player(browser, result / "player.html", 512, 512)
+    assert processor_seconds(browser) - started < FIRST_FRAME_SECONDS_MAX
+    assert not complaints(browser)
+
+
+def test_scrubbed_frames_match_the_rasterizer(page: Page, sequence: GaussianSequence) -> None:
+    pictures = []
+    for frame in (0, 2, 3):
+        page.evaluate(
+            f"timeline.value = {frame}; timeline.dispatchEvent(new Event('input')); ss4d.player.show({frame})"
+        )
+        page.wait(f"ss4d.player.index === {frame}")
+        pictures.append(picture(page))
+        assert psnr(pictures[-1], rasterized(sequence, frame, 0, 15, 256)) > PSNR_MIN
+        assert page.evaluate("time.textContent") == f"{frame + 1} / 4"
+        assert page.evaluate("count.textContent") == f"{len(sequence[frame]):,} Gaussians"
+    assert all(psnr(a, b) < 35 for a, b in zip(pictures, [*pictures[1:], pictures[0]], strict=True))
+
+
+@pytest.mark.parametrize(("azimuth", "elevation"), [(90, 15), (200, -40), (10, 89)])
+def test_other_sides_match_the_rasterizer(
+    azimuth: float, elevation: float, page: Page, sequence: GaussianSequence
+) -> None:
+    page.evaluate(f"ss4d.player.camera = {{...ss4d.player.camera, azimuth: {azimuth}, elevation: {elevation}}}; 0")
+    assert psnr(picture(page), rasterized(sequence, 0, azimuth, elevation, 256)) > PSNR_MIN
+
+
+def test_it_plays_fast_enough_and_pauses(page: Page) -> None:
+    page.evaluate(COUNT_PICTURES)
+    started = processor_seconds(page)
+    page.press(" ")
+    page.wait("pictures >= 12")
+    assert page.evaluate("ss4d.player.playback.playing && ss4d.player.rate > 0")
+    assert page.evaluate("pictures") / (processor_seconds(page) - started) >= PICTURES_PER_SECOND_MIN
+    page.press(" ")
+    page.wait("!ss4d.player.playback.playing")
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    frame = frame_shown(page)
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 600))")
+    assert frame_shown(page) == frame
+
+
+def test_the_input_goes_in_step(page: Page) -> None:
+    sources = []
+    for frame in range(4):
+        page.evaluate(f"ss4d.player.show({frame})")
+        page.wait(f"ss4d.player.index === {frame}")
+        sources.append(page.evaluate("document.getElementById('input-frame').src"))
+    assert len(set(sources)) == 4 and all(source.startswith("data:image/webp") for source in sources)
+
+
+def test_keys(page: Page) -> None:
+    for key, frame in (("ArrowRight", 1), ("ArrowRight", 2), ("End", 3), ("ArrowRight", 0), ("ArrowLeft", 3)):
+        page.press(key)
+        page.wait(f"ss4d.player.index === {frame}")
+    page.press("3")
+    assert camera(page)["azimuth"] == 180
+    page.press("r")
+    assert camera(page)["azimuth"] == 0
+    page.press("v")
+    page.wait("document.body.classList.contains('voxels')")
+    assert page.evaluate("count.textContent").endswith(" voxels")
+    page.press(".")
+    page.press("l")
+    page.wait("speed.textContent === '2×' && loop.textContent === 'Bounce'")
+
+
+def test_once_stops_at_the_end(page: Page) -> None:
+    page.press("l")
+    page.press("l")
+    page.wait("loop.textContent === 'Once'")
+    page.press(" ")
+    page.wait("ss4d.player.index === 3 && !ss4d.player.playback.playing")
+
+
+def test_mouse(page: Page) -> None:
+    page.call("Emulation.setDeviceMetricsOverride", width=500, height=500, deviceScaleFactor=1, mobile=False)
+    before = picture(page)
+    drag(page, (250, 250), (290, 260))
+    turned = camera(page)
+    assert turned["azimuth"] == pytest.approx(360 - 40 * 0.45) and turned["elevation"] == pytest.approx(15 + 10 * 0.45)
+    assert psnr(before, picture(page)) < 30
+    drag(page, (250, 250), (290, 250), button="right", buttons=2)
+    assert camera(page)["azimuth"] == turned["azimuth"]
+    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) > 0.1
+    page.call("Input.dispatchMouseEvent", type="mouseWheel", x=250, y=250, deltaX=0, deltaY=-200)
+    page.wait("ss4d.player.camera.radius < 1.9")
+
+
+def test_voxels_and_background(page: Page) -> None:
+    page.evaluate("kind.click()")
+    page.wait("document.body.classList.contains('voxels')")
+    voxels = picture(page)
+    assert (voxels[0, 0] == 1).all() and (voxels.min(axis=-1) < 0.9).mean() > 0.05
+    page.press("b")
+    page.wait("document.getElementById('background').title.includes('Grey')")
+    assert picture(page)[0, 0] == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_screenshot_is_saved(page: Page, result: Path, tmp_path: Path) -> None:
+    page.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(tmp_path))
+    page.press("s")
+    end = time.monotonic() + 10
+    while not (tmp_path / "demo-00000.png").is_file():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    page.evaluate("new Promise((resolve) => setTimeout(resolve, 300))")
+    assert Image.open(tmp_path / "demo-00000.png").size == (256, 256)
+
+
+def test_a_phone_by_touch(browser: Page, result: Path) -> None:
+    browser.events.clear()
+    open_player(browser, result / "player.html", 360, 640, touch=True)
+    overflow = (
+        "document.documentElement.scrollWidth > innerWidth || document.documentElement.scrollHeight > innerHeight"
+    )
+    assert not browser.evaluate(overflow)
+    inside = (
+        "[...document.querySelectorAll('button, input')].filter((e) => e.offsetParent && !e.closest('dialog'))"
+        ".every((e) => { const r = e.getBoundingClientRect();"
+        "return r.left >= 0 && r.right <= innerWidth && r.top >= 0 && r.bottom <= innerHeight })"
+    )
+    assert browser.evaluate(inside)
+    touch(browser, [[(180, 300)], [(220, 300)]])
+    assert camera(browser)["azimuth"] == pytest.approx(360 - 40 * 0.45)
+    touch(browser, [[(150, 300), (210, 300)], [(120, 300), (240, 300)]])
+    assert camera(browser)["radius"] == pytest.approx(1.0, abs=0.05)
+    tap = browser.evaluate("(() => { const r = next.getBoundingClientRect(); return [r.x + 9, r.y + 9] })()")
+    touch(browser, [[tuple(tap)]])
+    browser.wait("ss4d.player.index === 1")
+    assert not complaints(browser)
+
+
+def touch(page: Page, moments: list[list[tuple[float, float]]]) -> None:
+    """Fingers down at the first moment, moved through the others, and up."""
+    for index, points in enumerate(moments):
+        fingers = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
+        page.call("Input.dispatchTouchEvent", type="touchMove" if index else "touchStart", touchPoints=fingers)
+    page.call("Input.dispatchTouchEvent", type="touchEnd", touchPoints=[])
+
+
+def test_a_file_cut_short_says_so(browser: Page, result: Path, tmp_path: Path) -> None:
+    text = (result / "player.html").read_text("utf-8")
+    (tmp_path / "player.html").write_text(text[: text.index('<script type="text/plain" id="frame-2"')], "utf-8")
+    open_player(browser, tmp_path / "player.html", 256, 256)
+    browser.evaluate("ss4d.player.show(2)")
+    browser.wait("document.body.classList.contains('failed')")
+    assert "cut short" in browser.evaluate("message.textContent")
+
+
+def test_a_single_frame_and_an_empty_one(browser: Page, tmp_path: Path) -> None:
+    rotation = torch.tensor([[1.0, 0, 0, 0]])
+    dot = Gaussians(torch.zeros(1, 3), torch.full((1, 3), 0.1), rotation, torch.ones(1, 1) * 0.9, torch.zeros(1, 1, 3))
+    empty = Gaussians(*(torch.zeros(0, *size) for size in ((3,), (3,), (4,), (1,), (1, 3))))
+    browser.events.clear()
+    write_player(tmp_path / "player.html", GaussianSequence([dot]), title="</script>&<b>one")
+    open_player(browser, tmp_path / "player.html", 256, 256)
+    assert browser.evaluate("document.title") == "</script>&<b>one"
+    assert psnr(picture(browser), rasterized(GaussianSequence([dot]), 0, 0, 15, 256)) > PSNR_MIN
+    write_player(tmp_path / "player.html", GaussianSequence([empty]))
+    open_player(browser, tmp_path / "player.html", 256, 256)
+    browser.wait("count.textContent === '0 Gaussians'")
+    assert (picture(browser) == 1).all()
+    assert not complaints(browser)

@@ -1,0 +1,137 @@
+// What is on the stage: one frame of the clip, one camera, one kind of picture. Drawn only when something changed.
+
+import { HOME, viewOf, type Pose } from "./camera";
+import type { Clip } from "./clip";
+import type { Frame } from "./payload";
+import { Playback } from "./playback";
+import { Splats } from "./splats";
+import { Voxels } from "./voxels";
+
+export type Kind = "gaussians" | "voxels";
+export type Colour = [number, number, number] | null; // sRGB in [0, 1]; null is transparent
+
+const PIXELS_MAX = 2; // of the screen, a CSS pixel
+const RATE_WINDOW = 2000; // milliseconds over which the frame rate is counted
+
+export class Player {
+  readonly playback: Playback;
+  index = 0; // of the frame on the stage
+  kind: Kind = "gaussians";
+  background: Colour = [1, 1, 1];
+  private pose: Pose = HOME;
+  private frame: Frame | null = null;
+  private wanted = 0;
+  private dirty = false;
+  private drawn: number[] = []; // times of the latest pictures
+  private gl: WebGL2RenderingContext;
+  private splats!: Splats;
+  private voxels!: Voxels;
+
+  constructor(
+    readonly clip: Clip,
+    private canvas: HTMLCanvasElement,
+    private changed: () => void, // called after every picture
+    private failed: (reason: unknown) => void,
+  ) {
+    const gl = canvas.getContext("webgl2", { antialias: false, alpha: true, powerPreference: "high-performance" });
+    if (!gl) throw new Error("This browser offers no WebGL 2, which the player draws with.");
+    this.gl = gl;
+    this.playback = new Playback(clip.length, clip.header.fps);
+    this.createRenderers();
+    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => {
+      this.createRenderers();
+      this.redraw();
+    });
+    new ResizeObserver(() => this.redraw()).observe(canvas);
+    const tick = (now: number): void => {
+      this.tick(now);
+      requestAnimationFrame(tick);
+    };
+    requestAnimationFrame(tick);
+  }
+
+  private createRenderers(): void {
+    const { ranges, kernel, resolution } = this.clip.header;
+    this.splats = new Splats(this.gl, ranges, kernel);
+    this.voxels = new Voxels(this.gl, resolution);
+  }
+
+  /** Show a frame as soon as it is decoded; the latest call wins. Resolves when it is on the stage or overtaken. */
+  async show(index: number): Promise<void> {
+    this.wanted = index;
+    try {
+      const frame = await this.clip.frame(index);
+      if (this.wanted !== index) return;
+      [this.frame, this.index] = [frame, index];
+      this.draw();
+      if (this.clip.length > 1) this.clip.frame((index + 1) % this.clip.length).catch(this.failed);
+    } catch (reason) {
+      this.playback.pause();
+      this.failed(reason);
+    }
+  }
+
+  get camera(): Pose {
+    return this.pose;
+  }
+
+  set camera(pose: Pose) {
+    this.pose = pose;
+    this.redraw();
+  }
+
+  redraw(): void {
+    this.dirty = true;
+  }
+
+  togglePlay(): void {
+    if (this.playback.playing) this.playback.pause();
+    else void this.show(this.playback.play(this.index, performance.now()));
+    this.redraw();
+  }
+
+  /** Pictures a second, while the picture moves. */
+  get rate(): number {
+    const [first, last] = [this.drawn[0], this.drawn[this.drawn.length - 1]];
+    if (this.drawn.length < 2 || performance.now() - last > RATE_WINDOW) return 0;
+    return (1000 * (this.drawn.length - 1)) / (last - first);
+  }
+
+  /** The stage as PNG. */
+  picture(): Promise<Blob> {
+    this.draw(); // what was drawn earlier may have been handed to the screen
+    return new Promise((resolve, reject) =>
+      this.canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The picture cannot be encoded.")))),
+    );
+  }
+
+  private tick(now: number): void {
+    const ready = this.wanted === this.index && this.frame;
+    if (ready && this.playback.playing) {
+      const next = this.playback.advance(this.index, now);
+      if (next !== this.index) void this.show(next);
+      else if (!this.playback.playing) this.redraw(); // it came to its end
+    }
+    if (this.dirty) this.draw();
+  }
+
+  private draw(): void {
+    this.dirty = false;
+    const { gl, canvas, frame } = this;
+    const scale = Math.min(window.devicePixelRatio, PIXELS_MAX);
+    const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
+    if (!frame || !width || !height || gl.isContextLost()) return;
+    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    gl.viewport(0, 0, width, height);
+    gl.clearColor(...(this.background ?? [0, 0, 0]), this.background ? 1 : 0);
+    gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
+    const view = viewOf(this.pose, width, height);
+    if (this.kind === "gaussians") this.splats.draw(frame, view);
+    else this.voxels.draw(frame, view);
+    const now = performance.now();
+    this.drawn.push(now);
+    while (this.drawn.length > 1 && now - this.drawn[0] > RATE_WINDOW) this.drawn.shift();
+    this.changed();
+  }
+}
