@@ -19,13 +19,13 @@ import hydra
 import torch
 from omegaconf import DictConfig, OmegaConf
 
-from ss4d.config import check_overrides
 from ss4d.models import create_model
 from ss4d.training.alignment import warm_start
 from ss4d.training.budget import phase_cost
 from ss4d.training.checkpointing import SaveError
 from ss4d.training.distributed import joined_world
 from ss4d.training.objectives import OBJECTIVES
+from ss4d.training.overrides import check_overrides
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.precision import is_fast_at_bfloat16
 from ss4d.training.trainer import Trainer

@@ -12,7 +12,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from ss4d.config import build_section
+from ss4d.config import load_options
 from ss4d.data import DataSettings
 from ss4d.training.settings import TrainSettings
 
@@ -43,8 +43,8 @@ def read_phases(config: DictConfig) -> list[Phase]:
     phases: list[Phase] = []
     for name, changes in (dict(config.phases or {}) or {"main": {}}).items():
         options = _overlay(base, str(name), changes or {})
-        data = build_section(DataSettings, options["data"], "data")
-        train = build_section(TrainSettings, options["train"], "train")
+        data = load_options(DataSettings, options["data"], section="data")
+        train = load_options(TrainSettings, options["train"], section="train")
         if options["accumulation"] < 1:
             raise ValueError(f"accumulation = {options['accumulation']} must be at least 1")
         start = phases[-1].stop if phases else 0

@@ -9,8 +9,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 import train
-from ss4d.config import check_overrides
 from ss4d.training.checkpointing import SaveError
+from ss4d.training.overrides import check_overrides
 from ss4d.training.phases import read_phases
 
 UNCHECKED = ("threads", "wandb", "dry_run")  # keys of train.yaml that may change from one start to the next
