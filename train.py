@@ -21,8 +21,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from ss4d.models import create_model
 from ss4d.training.alignment import warm_start
-from ss4d.training.budget import phase_cost
 from ss4d.training.checkpointing import SaveError
+from ss4d.training.cost import phase_cost
 from ss4d.training.distributed import joined_world
 from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.overrides import check_overrides
@@ -80,7 +80,7 @@ def forecast(phases: list[Phase], options: Mapping[str, Any]) -> str:
     processes = options["gpus"] or 1
     parts = [summary(phases, processes)]
     for phase in phases:
-        cost = phase_cost(phase, options["objective"]["name"], options, processes)
+        cost = phase_cost(phase, options, processes)
         parts.append(f"\nphase {phase.name}, the largest batch of a process: {cost}")
     return "\n".join(parts)
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import torch
 
-from ss4d.training.budget import peak_flops
 from ss4d.training.distributed import World
 
 COUNTS = ("clips", "frames", "tokens", "batches", "seconds")  # what rates are made of
@@ -32,3 +31,13 @@ def throughput(figures: Mapping[str, float], flops_per_token: float, world: Worl
     if peak is not None:
         rates["utilisation"] = rates["model_tflops"] * 1e12 / (peak * world.size)
     return rates
+
+
+# Dense bf16 and fp16 products of one device in TFLOP/s, from the makers' data sheets.
+PEAK_TFLOPS = {"H200": 989, "H100 PCIe": 756, "H100": 989, "A100": 312, "A800": 312, "RTX 4090": 165, "L40S": 362}
+
+
+def peak_flops(device_name: str | None) -> float | None:
+    """Of a GPU by its name; None where it is not known, or for a CPU."""
+    known = [peak for name, peak in PEAK_TFLOPS.items() if device_name and name in device_name]
+    return 1e12 * known[0] if known else None

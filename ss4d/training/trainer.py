@@ -24,8 +24,8 @@ from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
 from ss4d.data.masking import contact_sheet
 from ss4d.memory import peak_memory
 from ss4d.models.checkpoint import save_model_weights, save_weights
-from ss4d.training.budget import phase_cost, recompute
 from ss4d.training.checkpointing import CheckpointStore
+from ss4d.training.cost import phase_cost, recompute
 from ss4d.training.distributed import World, distribute, gradients_kept_local, highest, whole
 from ss4d.training.monitor import Meter, Monitor
 from ss4d.training.objectives import Objective
@@ -118,9 +118,9 @@ class Trainer:
     def _run_phase(self, phase: Phase, dataset: WindowDataset) -> None:
         settings, world = phase.train, self.world
         self.clipper.limit, self.clipper.percentile = settings.gradient_clip, settings.clip_percentile
-        cost = phase_cost(phase, self.config["objective"]["name"], self.config, world.size)
+        cost = phase_cost(phase, self.config, world.size)
         recompute(dict(self.objective.models.items()), cost.share)
-        self.flops_per_token = cost.step.flops / cost.tokens
+        self.flops_per_token = cost.model_flops / cost.tokens
         for group in self.optimizer.param_groups:
             group["weight_decay"] = settings.weight_decay
         loader = batch_loader(dataset, phase.data, self.seed, self.progress.place, world.rank, world.size)
