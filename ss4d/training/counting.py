@@ -94,6 +94,8 @@ def model_cost(
 ) -> ModelCost:
     """Cost of the model that `create_model(name, **args)` builds, on equally large clips.
 
+    What a flow with `projection` adds from the pixels of the input is small, and left out.
+
     Args:
         coords: voxels of one clip, int32 [N, 5]; its last frame holds some.
         resolution: voxels along a side of the grid.
@@ -127,7 +129,7 @@ def _inputs(model: nn.Module, coords: Tensor, frames: int, resolution: int, imag
         return torch.empty(*shape, device="meta")
 
     if isinstance(model, PatchImageEncoder | DinoImageEncoder):
-        return (empty(frames, 3, model.image_size, model.image_size),)
+        return (empty(frames, getattr(model, "in_channels", 3), model.image_size, model.image_size),)
     if isinstance(model, SparseFlow | SparseTransformer):
         geometry = _MetaGeometry(SparseTensor(torch.zeros(len(coords), 1), coords, num_frames=frames).geometry)
         x: Any = SparseTensor.on(geometry, empty(len(coords), model.input_layer.in_features))
