@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from dataset_toolkits.collect import CollectOptions
 from dataset_toolkits.curate import CurateOptions
@@ -16,7 +15,7 @@ from dataset_toolkits.render import RenderOptions
 from dataset_toolkits.report import ReportOptions
 from dataset_toolkits.stage import replace
 from dataset_toolkits.voxelize import VoxelizeOptions
-from ss4d.config import did_you_mean
+from ss4d.config import load_options, read_yaml
 
 HEADER = "# Options of this data set. Written by dataset_toolkits: change them with key=value on its command line.\n"
 
@@ -45,84 +44,17 @@ def load_config(root: Path, file: Path | None, overrides: Sequence[str]) -> Tool
     Raises:
         ValueError: an unknown option, with the nearest valid one, or a value of a wrong type.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    config = OmegaConf.structured(ToolkitConfig)
-    for stage in config.values():  # dataclasses that are frozen make read-only nodes
-        OmegaConf.set_readonly(stage, False)
     stored = root / "config.yaml"
     base = file or (stored if stored.exists() else None)
-    layers = [(str(base), _read(base))] if base is not None else []
-    layers += [(override, _parse(override)) for override in overrides]
-    for origin, layer in layers:
-        _refuse_unknown(layer, origin)
-        try:
-            config = OmegaConf.merge(config, layer)
-        except OmegaConfBaseException as error:
-            raise ValueError(f"{origin}: {getattr(error, 'full_key', '') or 'value'}: {_first_line(error)}") from error
-    result = OmegaConf.to_object(config)
-    assert isinstance(result, ToolkitConfig)
-    return result
+    values = None if base is None else read_yaml(base)
+    return load_options(ToolkitConfig, values, overrides, origin=str(base or ""))
 
 
 def save_config(root: Path, config: ToolkitConfig) -> None:
     """Keep the options in `ROOT/config.yaml`."""
-    from omegaconf import OmegaConf
+    import yaml
 
-    content = HEADER + OmegaConf.to_yaml(OmegaConf.structured(config))
+    content = HEADER + yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
     path = root / "config.yaml"
     if not path.exists() or path.read_text() != content:
         replace(root, path, content.encode())
-
-
-def _read(path: Path) -> dict[str, Any]:
-    import yaml
-
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} cannot be read as YAML: {_first_line(error)}") from error
-    if not isinstance(content or {}, dict):
-        raise ValueError(f"{path} must map stages to their options")
-    return content or {}
-
-
-def _parse(override: str) -> dict[str, Any]:
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    key, sign, _ = override.partition("=")
-    if not (key and sign):
-        raise ValueError(f"'{override}' is not of the form key=value, such as render.size=256")
-    try:
-        parsed = OmegaConf.to_container(OmegaConf.from_dotlist([override]))
-    except YAMLError as error:
-        raise ValueError(f"'{override}': the value is not YAML: {_first_line(error)}") from error
-    assert isinstance(parsed, dict)
-    return {str(key): value for key, value in parsed.items()}
-
-
-def _refuse_unknown(layer: Mapping[str, Any], origin: str) -> None:
-    known = list(_keys(ToolkitConfig()))
-    stages = [field.name for field in fields(ToolkitConfig)]
-    for stage, options in layer.items():
-        names = list(options) if isinstance(options, dict) else []
-        given = [f"{stage}.{name}" for name in names] or [str(stage)]
-        for key in given:
-            if key not in known and key not in stages:
-                hint = did_you_mean(key, known + stages, f"the stages are {', '.join(stages)}")
-                raise ValueError(f"unknown option {key} ({origin}): {hint}")
-
-
-def _keys(options: Any, prefix: str = "") -> Iterator[str]:
-    for option in fields(options):
-        value = getattr(options, option.name)
-        if is_dataclass(value):
-            yield from _keys(value, f"{prefix}{option.name}.")
-        else:
-            yield f"{prefix}{option.name}"
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]

@@ -3,8 +3,8 @@
     python scripts/pack_training_set.py pack data/tiny parts --part-mb 60
     python scripts/pack_training_set.py unpack parts /tmp/data
 
-A part is a tar archive of whole clips: their latents, and of their pictures the conditioning videos alone. The tables go
-into every part, so that the parts that have arrived are a prepared set: clips of missing parts are left out of its tables.
+A part is a tar archive of whole clips: their latents, and of their pictures the conditioning videos alone. The tables
+go into every part, so that the parts that have arrived are a prepared set: clips of missing parts are left out of it.
 """
 
 from __future__ import annotations

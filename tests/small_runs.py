@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 from safetensors.torch import load_file
 from tiny import FEATURES, GAUSSIANS, IMAGE_SIZE, LATENT_SIDE, RESOLUTION
 from torch import equal
 
-import train
+from ss4d.training.command_line import compose_config
+from ss4d.training.run import run
 
-CONFIGS = Path(train.__file__).parent / "configs"
 SMALL = {
     "structure_vae": [
         f"data.tokens_per_batch={4 * RESOLUTION**3}",
@@ -82,21 +81,20 @@ def overrides(experiment: str, clips: Path, run_dir: Path, *changes: str) -> lis
 def resolve(lines: list[str]) -> DictConfig:
     """The config of a command line."""
     GlobalHydra.instance().clear()
-    with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-        return compose("train", lines)
+    return compose_config(lines)
 
 
 def fit(experiment: str, clips: Path, runs: Path, *changes: str, folder: str | None = None) -> Path:
     """Run `train.py` on a small version of an experiment; returns its run folder."""
     run_dir = runs / (folder or experiment)
-    train.run(resolve(overrides(experiment, clips, run_dir, *changes)))
+    run(resolve(overrides(experiment, clips, run_dir, *changes)))
     return run_dir
 
 
-def figures(run_dir: Path, name: str = "loss") -> list[float]:
-    """A logged figure, row after row."""
+def logged(run_dir: Path, name: str = "loss") -> list[float]:
+    """A logged metric, row after row."""
     with (run_dir / "log.csv").open() as file:
-        return [float(row["value"]) for row in csv.DictReader(file) if row["figure"] == name]
+        return [float(row["value"]) for row in csv.DictReader(file) if row["metric"] == name]
 
 
 def same_weights(a: Path, b: Path) -> bool:

@@ -11,7 +11,6 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from ss4d.config import build_section
 from ss4d.data.dataset import WindowDataset
 from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
@@ -33,11 +32,9 @@ class DataSettings(BatchSettings):
     group_cap: float | None
     workers: int
     recolor: float
-    masking: MaskingSettings  # made here where the section of the config is given
+    masking: MaskingSettings
 
     def __post_init__(self) -> None:
-        if not isinstance(self.masking, MaskingSettings):
-            self.masking = build_section(MaskingSettings, self.masking, "data.masking")
         if not self.frames or min(self.frames) < 1:
             raise ValueError(f"data.frames = {list(self.frames)} must list lengths of windows, at least 1 frame each")
         if not self.quarter_turns or not set(self.quarter_turns) <= {0, 1, 2, 3}:

@@ -1,4 +1,4 @@
-"""Watching a run: figures to a CSV, to TensorBoard and, where asked for, to Weights & Biases."""
+"""Watching a run: metrics to a CSV, to TensorBoard and, where asked for, to Weights & Biases."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ss4d.training.distributed import World, gathered
 
 @dataclass
 class Meter:
-    """Means of figures over batches and processes; a figure may be missing from some."""
+    """Means of metrics over batches and processes; a metric may be missing from some."""
 
     sums: dict[str, Tensor] = field(default_factory=dict)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def add(self, figures: Mapping[str, Tensor | float]) -> None:
-        """Take in the figures of a batch (scalars); nothing is copied from a GPU yet."""
-        for key, value in figures.items():
+    def add(self, metrics: Mapping[str, Tensor | float]) -> None:
+        """Take in the metrics of a batch (scalars); nothing is copied from a GPU yet."""
+        for key, value in metrics.items():
             value = value.detach().float() if isinstance(value, Tensor) else torch.tensor(value)
             self.sums[key] = self.sums[key] + value if key in self.sums else value
             self.counts[key] = self.counts.get(key, 0) + 1
 
     def means(self, world: World) -> dict[str, float]:
-        """The mean of every figure since the last call, over all processes (all must call this)."""
+        """The mean of every metric since the last call, over all processes (all must call this)."""
         mine = {key: (float(value), self.counts[key]) for key, value in self.sums.items()}
         self.sums, self.counts = {}, {}
         parts = gathered(mine, world)
@@ -61,18 +61,18 @@ class Monitor:
         self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}")
         self.wandb = _open_wandb(run_dir, wandb, config)
 
-    def log(self, step: int, figures: Mapping[str, float]) -> None:
-        """A row a figure in log.csv (step, figure, value), and the same to the others."""
+    def log(self, step: int, metrics: Mapping[str, float]) -> None:
+        """One row per metric in log.csv (step, metric, value), and the same to the others."""
         new = not self.csv.exists()
         with self.csv.open("a", newline="") as file:
             writer = csv.writer(file)
             if new:
-                writer.writerow(["step", "figure", "value"])
-            writer.writerows([step, key, f"{value:.6g}"] for key, value in figures.items())
-        for key, value in figures.items():
+                writer.writerow(["step", "metric", "value"])
+            writer.writerows([step, key, f"{value:.6g}"] for key, value in metrics.items())
+        for key, value in metrics.items():
             self.board.add_scalar(key, value, step)
         if self.wandb is not None:
-            self.wandb.log(dict(figures), step=step)
+            self.wandb.log(dict(metrics), step=step)
 
     def pictures(self, step: int, name: str, frames: np.ndarray) -> None:
         """A moving picture, uint8 [T, H, W, 3]: `samples/NAME_STEP.mp4`, its first frame as a PNG beside it."""
@@ -103,7 +103,7 @@ def _drop_rows_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     with path.open(newline="") as file:
-        header, *rows = list(csv.reader(file)) or [["step", "figure", "value"]]
+        header, *rows = list(csv.reader(file)) or [["step", "metric", "value"]]
     kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("w", newline="") as file:

@@ -5,14 +5,13 @@ A phase is a partial config laid over the rest of it: `phases.frames16 = {frames
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigAttributeError, ConfigKeyError
 
-from ss4d.config import build_section
+from ss4d.config import load_options
 from ss4d.data import DataSettings
 from ss4d.training.settings import TrainSettings
 
@@ -36,32 +35,50 @@ def read_phases(config: DictConfig) -> list[Phase]:
     """The phases of a config in their order; one, named "main", where `phases` is empty or null.
 
     Raises:
-        ValueError: a phase sets a key that the config lacks, or that belongs to the whole run.
+        ValueError: a key that is unknown, of the whole run, or of a value that does not fit; steps that no phase uses.
     """
     base = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
-    OmegaConf.set_struct(base, True)
+    OmegaConf.set_struct(base, False)  # unknown keys are refused below, with the nearest one
+    given = dict(config.phases or {})
+    _check_steps_are_used(config, given)
     phases: list[Phase] = []
-    for name, changes in (dict(config.phases or {}) or {"main": {}}).items():
+    for name, changes in (given or {"main": {}}).items():
         options = _overlay(base, str(name), changes or {})
-        data = build_section(DataSettings, options["data"], "data")
-        train = build_section(TrainSettings, options["train"], "train")
-        if options["accumulation"] < 1:
-            raise ValueError(f"accumulation = {options['accumulation']} must be at least 1")
+        try:
+            data = load_options(DataSettings, options["data"], section="data")
+            train = load_options(TrainSettings, options["train"], section="train")
+        except ValueError as error:
+            raise ValueError(f"phase {name}: {error}" if given else str(error)) from None
         start = phases[-1].stop if phases else 0
         phases.append(Phase(str(name), start, start + train.steps, options["accumulation"], data, train))
     _check_alike(phases)
     return phases
 
 
+def _check_steps_are_used(config: DictConfig, phases: Mapping[str, Any]) -> None:
+    own = [name for name, changes in phases.items() if "steps" in ((changes or {}).get("train") or {})]
+    if phases and len(own) == len(phases) and not OmegaConf.is_missing(config.train, "steps"):
+        raise ValueError(
+            f"train.steps = {config.train.steps} would be ignored, for every phase has steps of its own: set "
+            f"phases.{own[0]}.train.steps, or phases=null for a run of one phase"
+        )
+
+
 def _overlay(base: DictConfig, name: str, changes: Any) -> dict[str, Any]:
     for key in changes:
         if key not in PHASE_KEYS:
             raise ValueError(f"phases.{name} sets {key}; a phase may set {', '.join(PHASE_KEYS)}")
-    try:
-        options: Any = OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
-    except (ConfigAttributeError, ConfigKeyError) as error:
-        raise ValueError(f"phases.{name} sets a key that the config lacks: {str(error).splitlines()[0]}") from error
-    return options
+    options: Any = OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
+    if not isinstance(options["accumulation"], int) or options["accumulation"] < 1:
+        raise ValueError(f"phases.{name}: accumulation = {options['accumulation']} must be a whole number from 1 on")
+    return {key: value if key == "accumulation" else _without_missing(value) for key, value in options.items()}
+
+
+def _without_missing(section: Any) -> Any:
+    """A section without the keys that have no value yet ("???")."""
+    if not isinstance(section, dict):
+        return section
+    return {key: value for key, value in section.items() if value != "???"}
 
 
 def _check_alike(phases: Sequence[Phase]) -> None:

@@ -3,43 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
-from ss4d.training.precision import DTYPES
-
-PRECISIONS = ("auto", *DTYPES)
-STRATEGIES = ("ddp", "fsdp")
+from ss4d.config import option
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """How a phase is optimised, watched and saved; configs/train.yaml says what each key means."""
 
-    steps: int
-    learning_rate: float
-    final_learning_rate: float
-    warmup_steps: int
-    weight_decay: float
-    ema_decay: float
-    gradient_clip: float
-    clip_percentile: float | None
-    precision: str
-    strategy: str
-    activation_gb: float | None
+    steps: int = option(at_least=1)
+    learning_rate: float = option(above=0)
+    final_learning_rate: float = option(at_least=0)
+    warmup_steps: int = option(at_least=0)
+    weight_decay: float = option(at_least=0)
+    ema_decay: float = option(at_least=0, below=1)
+    gradient_clip: float = option(above=0)
+    clip_percentile: float | None = option(above=0, at_most=100)
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
+    strategy: Literal["ddp", "fsdp"]
+    activation_gb: float | None = option(above=0)
     compile: bool
-    log_every: int
-    save_every: int
-    keep: int
-    validate_every: int
-    validate_batches: int
+    log_every: int = option(at_least=1)
+    save_every: int = option(at_least=1)
+    keep: int = option(at_least=1)
+    validate_every: int = option(at_least=0)
+    validate_batches: int = option(at_least=1)
     validate_split: str
-    preview_every: int
-
-    def __post_init__(self) -> None:
-        for name, choices in (("precision", PRECISIONS), ("strategy", STRATEGIES)):
-            if getattr(self, name) not in choices:
-                raise ValueError(f"train.{name} = {getattr(self, name)} must be one of {', '.join(choices)}")
-        for name in ("steps", "log_every", "save_every", "keep", "validate_batches"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"train.{name} = {getattr(self, name)} must be at least 1")
-        if self.clip_percentile is not None and not 0 < self.clip_percentile <= 100:
-            raise ValueError(f"train.clip_percentile = {self.clip_percentile} must lie in (0, 100], or be null")
+    preview_every: int = option(at_least=0)

@@ -24,8 +24,8 @@ from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
 from ss4d.data.masking import contact_sheet
 from ss4d.memory import peak_memory
 from ss4d.models.checkpoint import save_model_weights, save_weights
-from ss4d.training.budget import phase_cost, recompute
 from ss4d.training.checkpointing import CheckpointStore
+from ss4d.training.cost import phase_cost, recompute
 from ss4d.training.distributed import World, distribute, gradients_kept_local, highest, whole
 from ss4d.training.monitor import Meter, Monitor
 from ss4d.training.objectives import Objective
@@ -39,9 +39,8 @@ from ss4d.training.optimization import (
 )
 from ss4d.training.phases import Phase
 from ss4d.training.precision import autocast_dtype
-from ss4d.training.previews import missing_decoder, preview
 from ss4d.training.throughput import COUNTS, throughput
-from ss4d.training.validation import first_batch, mean_figures, validation_set
+from ss4d.training.validation import first_batch, mean_metrics, validation_set
 
 
 @dataclass
@@ -118,9 +117,9 @@ class Trainer:
     def _run_phase(self, phase: Phase, dataset: WindowDataset) -> None:
         settings, world = phase.train, self.world
         self.clipper.limit, self.clipper.percentile = settings.gradient_clip, settings.clip_percentile
-        cost = phase_cost(phase, self.config["objective"]["name"], self.config, world.size)
+        cost = phase_cost(phase, self.config, world.size)
         recompute(dict(self.objective.models.items()), cost.share)
-        self.flops_per_token = cost.step.flops / cost.tokens
+        self.flops_per_token = cost.model_flops / cost.tokens
         for group in self.optimizer.param_groups:
             group["weight_decay"] = settings.weight_decay
         loader = batch_loader(dataset, phase.data, self.seed, self.progress.place, world.rank, world.size)
@@ -166,7 +165,7 @@ class Trainer:
                     loss = self.wrapped(batch, generator)
                 (loss.total * (self.scale.value / phase.accumulation)).backward()
             size = batch.size
-            meter.add({**loss.figures, "clips": size.clips, "frames": size.frames, "tokens": size.tokens})
+            meter.add({**loss.metrics, "clips": size.clips, "frames": size.frames, "tokens": size.tokens})
         progress.place += phase.accumulation * world.size
         norm = self.clipper.clip(self.parameters, self.scale.value)
         if math.isfinite(norm):
@@ -194,29 +193,29 @@ class Trainer:
 
     def _log(self, meter: Meter, bar: tqdm[Any]) -> None:
         means = meter.means(self.world)
-        figures = {key: value for key, value in means.items() if key not in COUNTS}
-        figures |= throughput(means, self.flops_per_token, self.world)
-        figures["memory_gb"] = peak_memory(self.world.device) / 1e9
+        metrics = {key: value for key, value in means.items() if key not in COUNTS}
+        metrics |= throughput(means, self.flops_per_token, self.world)
+        metrics["memory_gb"] = peak_memory(self.world.device) / 1e9
         if not self.scale.fixed:
-            figures["loss_scale"] = self.scale.value
+            metrics["loss_scale"] = self.scale.value
         if self.monitor is not None:
-            self.monitor.log(self.progress.step, figures)
-        bar.set_postfix({key: f"{figures[key]:.3g}" for key in ("loss", "gradient_norm", "clips_per_second")})
+            self.monitor.log(self.progress.step, metrics)
+        bar.set_postfix({key: f"{metrics[key]:.3g}" for key in ("loss", "gradient_norm", "clips_per_second")})
 
     def _validate(self, phase: Phase, held_out: WindowDataset) -> None:
         """The loss of the averaged weights on held-out clips; the best are kept under `best`."""
         with self._averaged():
             autocast = partial(self._autocast, phase.train.precision)
-            figures = mean_figures(self.objective, held_out, phase, self.world, autocast)
+            metrics = mean_metrics(self.objective, held_out, phase, self.world, autocast)
         if self.monitor is not None:
-            self.monitor.log(self.progress.step, {f"val_{key}": value for key, value in figures.items()})
-        if figures["loss"] < self.progress.best:
-            self.progress.best = figures["loss"]
+            self.monitor.log(self.progress.step, {f"val_{key}": value for key, value in metrics.items()})
+        if metrics["loss"] < self.progress.best:
+            self.progress.best = metrics["loss"]
             self._export(self.run_dir / "best")
 
     def _pictured(self, phase: Phase) -> Any:
         """The held-out batch that previews show, and on the first time what masking makes of training videos."""
-        reason = missing_decoder(self.objective)
+        reason = self.objective.missing_for_preview()
         if reason is not None:
             if self.world.is_first:
                 print(reason)
@@ -230,10 +229,10 @@ class Trainer:
     def _preview(self, phase: Phase, batch: Any) -> None:
         """What the averaged weights make of held-out clips; all processes take part, for the models may be cut up."""
         with self._averaged(), self._autocast(phase.train.precision):
-            made = preview(self.objective, batch, torch.Generator(self.world.device).manual_seed(0))
+            made = self.objective.preview(batch, torch.Generator(self.world.device).manual_seed(0))
         if self.monitor is not None:
             self.monitor.pictures(self.progress.step, "preview", made.frames)
-            self.monitor.log(self.progress.step, made.figures)
+            self.monitor.log(self.progress.step, made.metrics)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:

@@ -15,7 +15,7 @@ from ss4d.training.monitor import Meter
 from ss4d.training.objectives import Objective
 from ss4d.training.phases import Phase
 
-SEED = 0  # the same windows, times and noise every time, whatever the run's own seed: figures can be compared
+SEED = 0  # the same windows, times and noise every time, whatever the run's own seed: metrics can be compared
 
 
 def validation_set(objective: Objective, phase: Phase) -> WindowDataset:
@@ -28,10 +28,10 @@ def first_batch(held_out: WindowDataset, phase: Phase) -> Any:
     return next(iter(batch_loader(held_out, _settings(phase), SEED)))
 
 
-def mean_figures(
+def mean_metrics(
     objective: Objective, held_out: WindowDataset, phase: Phase, world: World, autocast: Callable[[], Any]
 ) -> dict[str, float]:
-    """Mean figures of the first `train.validate_batches` batches, shared out over all processes.
+    """Mean metrics of the first `train.validate_batches` batches, shared out over all processes.
 
     Batches are loaded outside of autocast, which cannot join their half-precision tensors on a CPU.
     """
@@ -41,7 +41,7 @@ def mean_figures(
     for index, batch in enumerate(islice(loader, each)):
         generator = torch.Generator(world.device).manual_seed(world.rank + index * world.size)
         with autocast():
-            meter.add(objective(to_device(batch, world.device), generator).figures)
+            meter.add(objective(to_device(batch, world.device), generator).metrics)
     return meter.means(world)
 
 

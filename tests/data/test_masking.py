@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 from tiny import QUARTER_TURNS, RESOLUTION
 
-from ss4d.config import build_section
+from ss4d.config import load_options
 from ss4d.data import (
     DataSettings,
     MaskingSettings,
@@ -183,12 +183,12 @@ def test_the_section_of_the_config_reaches_the_dataset(clip_folder: Path) -> Non
         overrides = ["experiment=structure_flow/tiny", f"data.root={clip_folder}", f"data.resolution={RESOLUTION}"]
         options: Any = OmegaConf.to_container(compose("train", [*overrides, "data.masking.blur=0.5"]), resolve=True)
     assert options["data"]["masking"]["probability"] == 0
-    settings = build_section(DataSettings, options["data"], "data")
+    settings = load_options(DataSettings, options["data"], section="data")
     dataset = open_dataset(StructureLatentDataset, settings)
     assert isinstance(dataset, StructureLatentDataset)
     assert dataset.masking is settings.masking and settings.masking.blur == 0.5
     with pytest.raises(ValueError, match=r"unknown key data\.masking\.blurr: did you mean data\.masking\.blur\?"):
-        DataSettings(**{**options["data"], "masking": {"blurr": 1}})
+        load_options(DataSettings, {**options["data"], "masking": {"blurr": 1}}, section="data")
 
 
 def test_a_contact_sheet_puts_clips_in_rows_and_frames_in_columns() -> None:

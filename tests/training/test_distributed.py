@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
-from small_runs import figures, fit, overrides
+from small_runs import fit, logged, overrides
 from torch import allclose
 
 import train
@@ -40,8 +40,8 @@ def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, t
     run_dir = tmp_path / strategy
     lines = overrides("structure_flow", clip_folder, run_dir, *COMMON, "gpus=2", f"train.strategy={strategy}")
     launch(2, lines)
-    assert figures(run_dir) == pytest.approx(figures(alone), rel=1e-4)
-    assert figures(run_dir, "gradient_norm") == pytest.approx(figures(alone, "gradient_norm"), rel=1e-3)
+    assert logged(run_dir) == pytest.approx(logged(alone), rel=1e-4)
+    assert logged(run_dir, "gradient_norm") == pytest.approx(logged(alone, "gradient_norm"), rel=1e-3)
     for name in ("flow", "image_encoder"):
         one, two = (load_file(folder / f"ckpts/{name}.safetensors") for folder in (alone, run_dir))
         assert all(allclose(one[key], two[key], atol=1e-4) for key in one)
@@ -54,7 +54,7 @@ def test_a_run_goes_on_with_another_number_of_processes(alone: Path, tmp_path: P
     start = overrides("structure_flow", clip_folder, run_dir, *schedule, "train.steps=10", "train.strategy=fsdp")
     launch(2, start)
     fit("structure_flow", clip_folder, tmp_path, *schedule, "accumulation=2", folder="changing")
-    assert figures(run_dir) == pytest.approx(figures(whole), rel=1e-4)
+    assert logged(run_dir) == pytest.approx(logged(whole), rel=1e-4)
 
 
 def test_the_number_of_processes_must_be_the_expected_one():
@@ -81,4 +81,4 @@ def test_hydras_submitit_launcher_starts_two_tasks(tmp_path: Path):
     command = [sys.executable, str(script), "-m", *launcher, *lines, *rest]
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-3000:]
-    assert len(figures(tmp_path / "run")) == 2
+    assert len(logged(tmp_path / "run")) == 2

@@ -19,7 +19,7 @@ DISABLED = {"mode": "disabled", "project": "ss4d"}
 
 def rows(run_dir: Path) -> list[tuple[int, str, float]]:
     with (run_dir / "log.csv").open() as file:
-        return [(int(row["step"]), row["figure"], float(row["value"])) for row in csv.DictReader(file)]
+        return [(int(row["step"]), row["metric"], float(row["value"])) for row in csv.DictReader(file)]
 
 
 def test_a_figure_that_some_batches_lack_is_the_mean_of_the_others():

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_runs import figures, resolve
+from small_runs import logged, resolve
 
-import train
+from ss4d.training.run import run
 
-ROOT = Path(train.__file__).parent
+ROOT = Path(__file__).parents[2]
 LIMIT = 180  # seconds of one core; time of the processor, which other work beside the tests does not stretch
 
 # Steps, what else differs from the tiny experiment, and the loss that must be reached (mean of the last ten steps)
@@ -43,8 +43,8 @@ def test_four_clips_are_learnt(experiment: str, tmp_path: Path):
     if experiment == "sparse_flow":
         lines.append(f"objective.image_encoder={ROOT}/checkpoints/ss4d-tiny/ckpts/image_encoder")
     started = time.process_time()
-    train.run(resolve(lines))
-    losses = figures(tmp_path)
+    run(resolve(lines))
+    losses = logged(tmp_path)
     begun, ended = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
     print(f"{experiment}: {time.process_time() - started:.0f} s, {begun:.3f} to {ended:.3f}")
     assert begun > first and ended < last

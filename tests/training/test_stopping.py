@@ -13,7 +13,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from small_runs import figures, fit, overrides, same_weights
+from small_runs import fit, logged, overrides, same_weights
 
 import train
 
@@ -63,7 +63,7 @@ def test_sigterm_saves_and_sigkill_loses_only_a_few_steps(whole: Path, clip_fold
     assert f"after step {int(saved.name.removeprefix('step_'))};" in output
     finish(clip_folder, run_dir)
     assert same_weights(whole, run_dir)
-    assert figures(run_dir) == figures(whole)  # no step is logged twice
+    assert logged(run_dir) == logged(whole)  # no step is logged twice
 
 
 def test_a_truncated_checkpoint_is_passed_over(whole: Path, clip_folder: Path, tmp_path: Path):

@@ -11,10 +11,10 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 from safetensors.torch import load_file
-from small_runs import SMALL, figures, fit, overrides, resolve, same_weights
+from small_runs import SMALL, fit, logged, overrides, resolve, same_weights
 
-import train
 from ss4d.models.checkpoint import CheckpointError, load_model
+from ss4d.training.run import run
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
 def test_every_experiment_leaves_models_config_and_log(runs: Path):
     for experiment in SMALL:
         run_dir = runs / experiment
-        assert len(figures(run_dir)) == 2
+        assert len(logged(run_dir)) == 2
         config: Any = OmegaConf.load(run_dir / "config.yaml")
         for name, spec in config.models.items():
             model = load_model(run_dir / "ckpts" / name)
@@ -50,7 +50,7 @@ def test_stopping_and_resuming_changes_nothing(experiment: str, runs: Path, clip
 
 def test_the_structure_vae_learns_two_boxes(runs: Path, clip_folder: Path):
     changes = ["train.steps=60", "train.learning_rate=5e-3", "train.precision=fp32"]
-    values = figures(fit("structure_vae", clip_folder, runs, *changes, folder="learning"))
+    values = logged(fit("structure_vae", clip_folder, runs, *changes, folder="learning"))
     assert sum(values[-5:]) < 0.5 * sum(values[:5])
 
 
@@ -58,9 +58,9 @@ def test_a_frozen_image_encoder_is_used_as_it_is(runs: Path, clip_folder: Path):
     encoder = runs / "structure_flow/ckpts/image_encoder"
     lines = overrides("structure_flow", clip_folder, runs / "frozen", "train.steps=1")
     lines = [line for line in lines if "models.image_encoder" not in line]
-    train.run(
+    run(
         resolve(
-            [*lines, f"objective.image_encoder={encoder}", "~models.image_encoder", "objective.start_aligned=false"]
+            [*lines, f"objective.image_encoder={encoder}", "~models.image_encoder", "objective.positional_init=false"]
         )
     )
     assert sorted(path.stem for path in (runs / "frozen" / "ckpts").glob("*.json")) == ["flow"]
@@ -69,7 +69,7 @@ def test_a_frozen_image_encoder_is_used_as_it_is(runs: Path, clip_folder: Path):
 def test_an_image_encoder_that_is_not_there_is_named_with_its_option(clip_folder: Path, tmp_path: Path):
     lines = overrides("sparse_flow", clip_folder, tmp_path / "sparse_flow", "objective.image_encoder=nowhere/encoder")
     with pytest.raises(CheckpointError, match=r"objective\.image_encoder=nowhere/encoder .*there is no file"):
-        train.run(resolve(lines))
+        run(resolve(lines))
 
 
 def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder: Path):
@@ -77,7 +77,7 @@ def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder:
     second = "+phases.long={frames:[4],accumulation:2,train:{steps:%d}}"
     lines = ["train.final_learning_rate=1e-3", "train.learning_rate=1e-3", first]
     whole = fit("structure_flow", clip_folder, runs, *lines, second % 2, folder="phases_whole")
-    assert len(figures(whole)) == 4
+    assert len(logged(whole)) == 4
     for steps in (1, 2):
         stopped = fit("structure_flow", clip_folder, runs, *lines, second % steps, folder="phases_stopped")
     assert same_weights(whole, stopped)
@@ -87,7 +87,7 @@ def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder:
 def test_the_best_weights_on_held_out_clips_are_kept(experiment: str, model: str, runs: Path, clip_folder: Path):
     lines = ["train.steps=4", "train.validate_every=2", "train.validate_batches=2", "train.validate_split=train"]
     run_dir = fit(experiment, clip_folder, runs, *lines, folder=f"{experiment}_best")
-    losses = figures(run_dir, "val_loss")
+    losses = logged(run_dir, "val_loss")
     assert len(losses) == 2
     best, last = (load_file(run_dir / folder / f"{model}.safetensors") for folder in ("best", "ckpts"))
     same = all(torch.equal(best[key], last[key]) for key in best)
@@ -115,5 +115,5 @@ def test_previews_show_held_out_clips(experiment: str, runs: Path, clip_folder: 
 def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path):
     lines = ["train.steps=3", "train.precision=fp16"]
     run_dir = fit("structure_vae", clip_folder, runs, *lines, folder="fp16")
-    assert figures(run_dir, "loss_scale")[0] <= 2.0**16
-    assert all(value > 0 for value in figures(run_dir))
+    assert logged(run_dir, "loss_scale")[0] <= 2.0**16
+    assert all(value > 0 for value in logged(run_dir))

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from omegaconf import DictConfig
 
-from scripts.export import export
 from ss4d.evaluation import evaluate
 from ss4d.evaluation.ablations.ablation import read_ablation
 from ss4d.evaluation.ablations.latents import check_latents
@@ -21,6 +20,7 @@ from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.table_formats import Table, write_tables
 from ss4d.evaluation.tables import build_table
 from ss4d.models.folder import PipelineFolder
+from ss4d.training.export import export
 
 
 def run(options: AblateOptions) -> list[str]:

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ss4d.evaluation.ablations.ablation import Ablation, Start
-from ss4d.evaluation.ablations.runs import resolve
 from ss4d.evaluation.options import AblateOptions, JudgingOptions, RunOptions
+from ss4d.training.command_line import compose_config
 
 OWN_KEYS = ("experiment", "run_dir", "init_from", "data.root")  # of train.py, which the ablation sets itself
 
@@ -51,12 +51,12 @@ def make_plan(ablation: Ablation, options: AblateOptions) -> Plan:
         inherited = [f"init_from={run_dir}", *ablation.start.train]
         if options.start is None:
             own = start_overrides(ablation.start, train, options.start_train)
-            start = resolve(command_line(ablation.start.experiment, run_dir, options.data, own))
+            start = compose_config(command_line(ablation.start.experiment, run_dir, options.data, own))
     variants, evaluations = {}, {}
     for label, data in roots.items():
         chosen = [] if ablation.sets else ablation.overrides(label)
         overrides = [*inherited, *ablation.train, *train, *chosen]
-        variants[label] = resolve(command_line(ablation.experiment, f"{folder}/runs/{label}", data, overrides))
+        variants[label] = compose_config(command_line(ablation.experiment, f"{folder}/runs/{label}", data, overrides))
         evaluations[label] = [
             evaluation(ablation, options, label, data, changes) for changes in ablation.settings.values()
         ]

@@ -2,35 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-import train
-from ss4d.config import check_overrides
 from ss4d.training.checkpointing import SaveError
 from ss4d.training.phases import read_phases
+from ss4d.training.run import run
 
 UNCHECKED = ("threads", "wandb", "dry_run")  # keys of train.yaml that may change from one start to the next
-
-
-def resolve(overrides: Sequence[str]) -> DictConfig:
-    """The config of train.py's command line.
-
-    Raises:
-        ValueError: a key or value that train.py refuses, with the nearest valid one.
-    """
-    from hydra import compose, initialize_config_dir
-    from hydra.errors import HydraException
-
-    check_overrides(overrides, train.CONFIGS, "train")
-    with initialize_config_dir(str(train.CONFIGS.resolve()), version_base="1.3"):
-        try:
-            return compose("train", list(overrides))
-        except HydraException as error:
-            raise ValueError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from error
 
 
 def train_run(config: DictConfig) -> None:
@@ -46,7 +28,7 @@ def train_run(config: DictConfig) -> None:
         return
     print(f"{'would train' if config.dry_run else 'training'} {run_dir}")
     try:
-        train.run(config)
+        run(config)
     except (SaveError, FloatingPointError) as error:
         raise ValueError(f"{run_dir}: {error}") from error
     if not config.dry_run and not is_finished(run_dir, config):

@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 import torch
-from small_runs import figures, fit
+from small_runs import fit, logged
 from tiny import FLOW, VAE, box_voxels
 
 from ss4d.models import create_model
 from ss4d.models.checkpoint import CheckpointError, save_model
 from ss4d.models.compnet import pair_means
 from ss4d.sparse import SparseTensor, pack, unpack
-from ss4d.training.alignment import look_where_it_stands, warm_start
+from ss4d.training.positional_init import start_attention_at_positions
+from ss4d.training.warm_start import warm_start
 
 STRUCTURE: dict[str, Any] = {**FLOW, "resolution": 8}
 SPARSE: dict[str, Any] = {**FLOW, "resolution": 16, "io_block_channels": [12], "num_io_res_blocks": 1}
@@ -100,7 +101,7 @@ def test_cross_attention_starts_at_the_patches_in_front_of_a_token():
     encoder: Any = create_model(
         "PatchImageEncoder", image_size=64, patch_size=16, channels=96, num_blocks=1, num_heads=2
     )
-    look_where_it_stands(flow, encoder)
+    start_attention_at_positions(flow, encoder)
     nearest = (flow.pos_emb @ encoder.position.T).argmax(1)
     for token, patch in enumerate(nearest.tolist()):  # 4^3 tokens, 4^2 patches
         x, z = token // 16, token % 4
@@ -109,11 +110,11 @@ def test_cross_attention_starts_at_the_patches_in_front_of_a_token():
     assert torch.equal(attention.to_kv.weight[:96], attention.to_q.weight)
 
 
-def test_widths_that_cannot_start_aligned_are_named():
+def test_widths_that_cannot_positional_init_are_named():
     flow = create_model("StructureFlow", **{**STRUCTURE, "model_channels": 96, "cond_channels": 48})
     encoder = create_model("PatchImageEncoder", image_size=64, patch_size=16, channels=48, num_blocks=1, num_heads=2)
     with pytest.raises(ValueError, match="model_channels is 96 and channels is 48: make them equal"):
-        look_where_it_stands(flow, encoder)
+        start_attention_at_positions(flow, encoder)
 
 
 def test_what_does_not_fit_is_named(tmp_path: Path):
@@ -131,4 +132,4 @@ def test_training_starts_from_a_run(tmp_path: Path, clip_folder: Path):
     first = fit("structure_vae", clip_folder, tmp_path, "train.steps=30", "train.learning_rate=5e-3")
     started = fit("structure_vae", clip_folder, tmp_path, "train.steps=1", f"init_from={first}", folder="started")
     fresh = fit("structure_vae", clip_folder, tmp_path, "train.steps=1", folder="fresh")
-    assert figures(started)[0] < figures(fresh)[0]
+    assert logged(started)[0] < logged(fresh)[0]

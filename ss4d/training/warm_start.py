@@ -1,4 +1,4 @@
-"""Temporal alignment (paper §4.1): a 4D model starts from the weights of a per-frame one, or of a released one.
+"""Warm start (temporal alignment, paper §4.1): a 4D model takes the weights of a per-frame or a released one.
 
 The Temporal Layers of the paper are TRELLIS' own attention layers, widened to all frames of a window, so nearly every
 weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they start as pure packing and unpacking.
@@ -6,19 +6,16 @@ weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ss4d.models.checkpoint import CheckpointError, read_json, read_weights
 from ss4d.models.folder import fetch
-from ss4d.models.image_encoder import PatchImageEncoder
-from ss4d.models.structure_flow import StructureFlow
-from ss4d.nn import ModulatedCrossBlock, absolute_position_embedding
 
 # For each experiment's models: their keys in a released pipeline.json, and where TRELLIS keeps those that it omits.
 RELEASED = {
@@ -102,37 +99,6 @@ def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:
     if new:
         start_as_packing(model)
     return WarmStart(name, source.path, len(given), tuple(new))
-
-
-@torch.no_grad()
-def look_where_it_stands(flow: nn.Module, image_encoder: nn.Module) -> None:
-    """Start the flow's cross-attention so that a token attends to the patches that it is seen in from the front.
-
-    For a `StructureFlow` that learns along with a `PatchImageEncoder`: patches get the flow's own embedding of their
-    place (x across, z up, depth unknown), and keys the projection of queries, twice as strong as drawn. Nothing stays
-    tied; where to look is otherwise the first thing that a small model must find out.
-
-    Raises:
-        ValueError: the two are not of one width.
-    """
-    model, encoder = cast(StructureFlow, flow), cast(PatchImageEncoder, image_encoder)
-    width, patch_width = model.blocks[0].cross_attn.to_q.weight.shape[1], encoder.position.shape[1]  # type: ignore[union-attr,index]
-    if width != patch_width:
-        raise ValueError(
-            f"objective.start_aligned wants flow and image encoder of one width, but model_channels is {width} and "
-            f"channels is {patch_width}: make them equal, or set objective.start_aligned=false"
-        )
-    across, cells = int(len(encoder.position) ** 0.5), model.resolution // model.patch_size
-    row, column = torch.meshgrid(torch.arange(across), torch.arange(across), indexing="ij")
-    x, z = (((place.flatten() + 0.5) / across) * cells - 0.5 for place in (column, across - 1 - row))
-    embedded = absolute_position_embedding(torch.stack([x, torch.zeros_like(x), z], dim=1), encoder.position.shape[1])
-    axis = encoder.position.shape[1] // 3 // 2 * 2
-    embedded[:, axis : 2 * axis] = 0
-    encoder.position.copy_(embedded)
-    for block in cast(Iterable[ModulatedCrossBlock], model.blocks):
-        attention = block.cross_attn
-        attention.to_q.weight.mul_(2)
-        attention.to_kv.weight[: len(attention.to_q.weight)].copy_(attention.to_q.weight)
 
 
 @torch.no_grad()

@@ -1,0 +1,68 @@
+"""Conditional flow matching (paper §3), which both flows are trained by."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ss4d.config import option
+from ss4d.data import PreparedSet
+from ss4d.flow import FlowPath, ImageCondition, SamplerSettings, logit_normal_times
+from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
+
+TIME_BINS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # for which errors are logged one by one
+PREVIEW_SAMPLER = SamplerSettings(steps=12, cfg_strength=2.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
+
+
+@dataclass(frozen=True)
+class FlowOptions(ObjectiveOptions):
+    """The `objective` section of the config. Times are logit-normal, but for a share of videos at time 1."""
+
+    image_encoder: str | None = None  # a DINOv2 by name, or the path of a trained one; null: trained along
+    drop_condition: float = option(0.1, at_least=0, at_most=1)  # share of windows for classifier-free guidance
+    time_mean: float = 1.0
+    time_std: float = option(1.0, above=0)
+    time_share_at_one: float = option(0.0, at_least=0, at_most=1)
+
+
+class FlowObjective(Objective):
+    """Regress the velocity of x_t = (1 - t) x_0 + t noise, conditioned on the images of a clip."""
+
+    path = FlowPath()
+    options: FlowOptions
+
+    def prepare(self, clips: PreparedSet) -> None:
+        self.model("image_encoder")
+
+    def encode(self, images: Tensor) -> ImageCondition:
+        """The condition of premultiplied RGBA images [B, T, 4, S, S]."""
+        encoder: Any = self.model("image_encoder")
+        flat = images.flatten(0, 1)
+        tokens = encoder(flat[:, : encoder.in_channels])
+        return ImageCondition(tokens.unflatten(0, images.shape[:2]), images)
+
+    def condition(self, images: Tensor, generator: torch.Generator) -> ImageCondition:
+        """The same, zero for a share of the windows (classifier-free guidance)."""
+        cond = self.encode(images)
+        keep = torch.rand(len(images), generator=generator, device=images.device) >= self.options.drop_condition
+        keep = keep[:, None, None, None]
+        return ImageCondition(cond.tokens * keep.to(cond.tokens.dtype), images * keep[..., None])
+
+    def times(self, num_videos: int, generator: torch.Generator) -> Tensor:
+        """One time per video, [B]: all frames of a clip are denoised together."""
+        options = self.options
+        return logit_normal_times(num_videos, options.time_mean, options.time_std, options.time_share_at_one, generator)
+
+
+def flow_loss(error: Tensor, t: Tensor) -> Loss:
+    """The mean error [B] of videos at times [B], and that of each bin of time that holds any."""
+    total, metrics = error.mean(), {}
+    for low, high in itertools.pairwise(TIME_BINS):
+        inside = (t >= low) & ((t < high) | (high == TIME_BINS[-1]))
+        if bool(inside.any()):
+            metrics[f"error_t{low:g}-{high:g}"] = error[inside].mean()
+    return Loss(total, {"loss": total, **metrics})

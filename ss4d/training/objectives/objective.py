@@ -1,0 +1,99 @@
+"""What all objectives have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ss4d.data import PreparedSet, WindowDataset
+from ss4d.models.checkpoint import CheckpointError, load_model
+from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder
+from ss4d.training.previews import Preview
+
+
+@dataclass
+class Loss:
+    """The scalar to minimise, and metrics to log (scalars, detached)."""
+
+    total: Tensor
+    metrics: dict[str, Tensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ObjectiveOptions:
+    """The `objective` section of the config."""
+
+    name: str  # a key of OBJECTIVES
+
+
+class Objective(nn.Module):
+    """Owns the models it trains (`models`), loads those it needs frozen, and turns a batch into a loss.
+
+    A new objective names its `Options` and `dataset`, defines `forward` and `preview`, and joins `OBJECTIVES`.
+
+    Args:
+        models: the trained models by name.
+        options: an instance of its `Options`.
+    """
+
+    Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
+    dataset: ClassVar[type[WindowDataset]]  # where its batches come from
+    options: Any  # an instance of `Options`
+
+    def __init__(self, models: Mapping[str, nn.Module], options: Any):
+        super().__init__()
+        self.models = nn.ModuleDict(models)
+        self.frozen = nn.ModuleDict()
+        self.options = options
+
+    def initialize(self) -> None:
+        """Change weights that the models start from; called before a warm start."""
+
+    def prepare(self, clips: PreparedSet) -> None:
+        """Load whatever stays fixed, once, before training and before any move to another device."""
+
+    def statistics(self) -> dict[str, Tensor]:
+        """Statistics of the data that inference needs beside the weights."""
+        return {}
+
+    def forward(self, batch: Any, generator: torch.Generator) -> Loss:
+        """The loss of a batch; all that is random about it comes from `generator`, on whose device it lies."""
+        raise NotImplementedError
+
+    def preview(self, batch: Any, generator: torch.Generator) -> Preview:
+        """What the models make of the first videos of a batch, as pictures; called without gradients."""
+        raise NotImplementedError
+
+    def missing_for_preview(self) -> str | None:
+        """Why there can be no preview, if so."""
+        return None
+
+    def model(self, name: str) -> nn.Module:
+        """The model that is trained, or else the one that the option `name` points to, frozen and loaded once.
+
+        Raises:
+            CheckpointError: there is none, or its weights do not fit.
+        """
+        if name in self.models:
+            return self.models[name]
+        if name not in self.frozen:
+            source = getattr(self.options, name)
+            try:
+                model = DinoImageEncoder(source) if source in DINO_HUB_IDS else load_model(Path(source))
+            except CheckpointError as error:
+                raise CheckpointError(f"objective.{name}={source} cannot be used: {error}") from error
+            device = next(self.models.parameters()).device
+            self.frozen[name] = model.requires_grad_(False).eval().to(device)
+        return self.frozen[name]
+
+    def _missing_decoder(self, name: str) -> str | None:
+        """Why the option `name` is no model for previews, if so."""
+        source = getattr(self.options, name)
+        if source is None or not Path(f"{source}.safetensors").exists():
+            return f"no previews: objective.{name} = {source} is no trained decoder"
+        return None

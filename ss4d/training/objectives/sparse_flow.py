@@ -1,0 +1,61 @@
+"""4D Sparse Flow Transformer: the flow of voxel latents (paper §4.2)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ss4d.data import PreparedSet, SparseLatentBatch, SparseLatentDataset
+from ss4d.flow import sample, velocity
+from ss4d.training.objectives.flow import PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.training.objectives.objective import Loss
+from ss4d.training.previews import Preview, picture, renderings, tile
+
+
+@dataclass(frozen=True)
+class SparseFlowOptions(FlowOptions):
+    """The `objective` section of the config."""
+
+    gaussian_decoder: str | None = None  # of another run, for previews alone
+
+
+class SparseFlowObjective(FlowObjective):
+    """Velocity of voxel latents, normalised channel by channel with the statistics of the prepared set."""
+
+    Options = SparseFlowOptions
+    dataset = SparseLatentDataset
+    options: SparseFlowOptions
+
+    def prepare(self, clips: PreparedSet) -> None:
+        super().prepare(clips)
+        self.normalisation = clips.latent_statistics("sparse")
+
+    def statistics(self) -> dict[str, Tensor]:
+        return {"mean": self.normalisation.mean, "std": self.normalisation.std}
+
+    def forward(self, batch: SparseLatentBatch, generator: torch.Generator) -> Loss:
+        mean, std = (value.to(batch.latents.device) for value in self.statistics().values())
+        x0 = batch.latents.replace((batch.latents.feats - mean) / std)
+        cond, t = self.condition(batch.images, generator), self.times(x0.num_videos, generator)
+        noise = torch.randn(x0.feats.shape, generator=generator, device=x0.device)
+        video = x0.coords[:, 0].long()
+        x_t = x0.replace(self.path.sample(x0.feats, noise, t[video]))
+        predicted = velocity(self.models["flow"], x_t, t, cond).feats
+        error = (predicted - self.path.velocity(x0.feats, noise)).square().mean(1)
+        per_video = torch.zeros_like(t).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
+        return flow_loss(per_video, t)
+
+    def preview(self, batch: SparseLatentBatch, generator: torch.Generator) -> Preview:
+        """Decoded latents of the first video above, samples below."""
+        decoder, latents, images = self.model("gaussian_decoder"), batch.latents.video(0), batch.images[:1]
+        noise = torch.randn(latents.feats.shape, generator=generator, device=latents.device)
+        mean, std = (value.to(latents.device) for value in self.statistics().values())
+        z = sample(self.models["flow"], latents.replace(noise), self.encode(images), PREVIEW_SAMPLER)
+        sampled = z.replace(z.feats * std + mean)
+        rows = [torch.cat([tile(images[0, :, :3]), renderings(decoder(clip)[0])], dim=3) for clip in (latents, sampled)]
+        return Preview(picture(rows))
+
+    def missing_for_preview(self) -> str | None:
+        return self._missing_decoder("gaussian_decoder")

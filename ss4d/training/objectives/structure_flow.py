@@ -1,0 +1,54 @@
+"""4D Flow Transformer: the flow of dense structure latents (paper §4.1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ss4d.config import option
+from ss4d.data import StructureLatentDataset, StructureLatents
+from ss4d.flow import sample, velocity
+from ss4d.training.objectives.flow import PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.training.objectives.objective import Loss
+from ss4d.training.positional_init import start_attention_at_positions
+from ss4d.training.previews import VIDEOS, Preview, silhouettes
+
+
+@dataclass(frozen=True)
+class StructureFlowOptions(FlowOptions):
+    """The `objective` section of the config."""
+
+    structure_decoder: str | None = None  # of another run, for previews alone
+    positional_init: bool = option(False, was="start_aligned")  # ss4d/training/positional_init.py
+
+
+class StructureFlowObjective(FlowObjective):
+    """Velocity of latents [B, T, C, R, R, R]."""
+
+    Options = StructureFlowOptions
+    dataset = StructureLatentDataset
+    options: StructureFlowOptions
+
+    def initialize(self) -> None:
+        if self.options.positional_init:
+            if "image_encoder" not in self.models:
+                raise ValueError("objective.positional_init needs an image encoder that is trained: set it to false")
+            start_attention_at_positions(self.models["flow"], self.models["image_encoder"])
+
+    def forward(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
+        x0 = batch.latents
+        cond, t = self.condition(batch.images, generator), self.times(len(x0), generator)
+        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+        predicted = velocity(self.models["flow"], self.path.sample(x0, noise, t), t, cond)
+        error = (predicted - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
+        return flow_loss(error, t)
+
+    def preview(self, batch: StructureLatents, generator: torch.Generator) -> Preview:
+        decoder, x0, images = self.model("structure_decoder"), batch.latents[:VIDEOS], batch.images[:VIDEOS]
+        noise = torch.randn(x0.shape, generator=generator, device=x0.device)
+        prediction = decoder(sample(self.models["flow"], noise, self.encode(images), PREVIEW_SAMPLER)) > 0
+        return silhouettes(images, decoder(x0) > 0, prediction)
+
+    def missing_for_preview(self) -> str | None:
+        return self._missing_decoder("structure_decoder")

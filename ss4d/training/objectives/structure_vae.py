@@ -1,0 +1,49 @@
+"""4D Structure VAE: reconstruct the occupancy (paper §3; TRELLIS' recipe)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ss4d.config import option
+from ss4d.data import Occupancy, OccupancyDataset
+from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
+from ss4d.training.previews import VIDEOS, Preview, silhouettes
+
+
+@dataclass(frozen=True)
+class StructureVAEOptions(ObjectiveOptions):
+    """The `objective` section of the config."""
+
+    kl_weight: float = option(1e-3, at_least=0)
+
+
+class StructureVAEObjective(Objective):
+    """Cross entropy + dice + KL of occupancy grids [B, T, 1, R, R, R]."""
+
+    Options = StructureVAEOptions
+    dataset = OccupancyDataset
+    options: StructureVAEOptions
+
+    def forward(self, batch: Occupancy, generator: torch.Generator) -> Loss:
+        occupancy = batch.grid
+        posterior = self.models["encoder"](occupancy)
+        logits = self.models["decoder"](posterior.sample(generator)).float()
+        entropy = binary_cross_entropy_with_logits(logits, occupancy)
+        probability, axes = logits.sigmoid(), (-3, -2, -1)
+        overlap = 2 * (probability * occupancy).sum(axes) + 1
+        dice = (1 - overlap / (probability.sum(axes) + occupancy.sum(axes) + 1)).mean()
+        kl = posterior.kl().float()
+        total = entropy + dice + self.options.kl_weight * kl
+        with torch.no_grad():
+            predicted = logits > 0
+            union = (predicted | (occupancy > 0)).sum(axes).clamp(min=1)
+            iou = ((predicted & (occupancy > 0)).sum(axes) / union).mean()
+        return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "kl": kl, "iou": iou})
+
+    def preview(self, batch: Occupancy, generator: torch.Generator) -> Preview:
+        target = batch.grid[:VIDEOS]
+        prediction = self.models["decoder"](self.models["encoder"](target).mean) > 0
+        return silhouettes(None, target > 0, prediction)

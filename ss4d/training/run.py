@@ -1,0 +1,148 @@
+"""A training run, from its config to the last checkpoint: what train.py starts."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from ss4d.config import load_options, option
+from ss4d.models import create_model
+from ss4d.training.cost import phase_cost
+from ss4d.training.distributed import joined_world
+from ss4d.training.objectives import create_objective, objective_options
+from ss4d.training.phases import Phase, read_phases
+from ss4d.training.precision import is_fast_at_bfloat16
+from ss4d.training.trainer import Trainer
+from ss4d.training.warm_start import warm_start
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """A model by its registered name."""
+
+    name: str
+    args: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class WandbOptions:
+    """Weights & Biases."""
+
+    mode: Literal["disabled", "offline", "online"]
+    project: str
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """All of configs/train.yaml, which says what each key means; sections that phases change are read by them."""
+
+    run_dir: str
+    init_from: str | None
+    dry_run: bool
+    seed: int = option(at_least=0)
+    threads: int | None = option(at_least=1)
+    batch_size: int = option(at_least=1)
+    frames: Sequence[int] = option(at_least=1)
+    gpus: int | None = option(at_least=1)
+    accumulation: int = option(at_least=1)
+    data: Mapping[str, Any]
+    train: Mapping[str, Any]
+    objective: Mapping[str, Any]
+    models: Mapping[str, ModelSpec]
+    phases: Mapping[str, Any] | None
+    wandb: WandbOptions
+
+
+def run(config: DictConfig) -> None:
+    """Train as a resolved `configs/train.yaml` says.
+
+    Raises:
+        ValueError: an option, model or data that does not fit.
+        SaveError: a checkpoint could not be written.
+        FloatingPointError: the loss or its gradients stopped being finite.
+    """
+    content: Any = OmegaConf.to_container(config, resolve=True)
+    options, phases = load_options(RunOptions, content), read_phases(config)
+    aims = objective_options(content["objective"])
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.dry_run:
+        print(forecast(phases, content))
+        return
+    with joined_world(options.gpus) as world:
+        torch.manual_seed(options.seed)
+        models = {name: create_model(spec.name, **spec.args) for name, spec in options.models.items()}
+        objective = create_objective(models, aims)
+        objective.initialize()
+        if options.init_from:
+            report = warm_start(models, options.init_from, aims.name)
+            if world.is_first:
+                print(report)
+        run_dir = Path(options.run_dir)
+        if world.is_first:
+            record(run_dir, config)
+            print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
+            print(schedule(phases, world.size))
+        Trainer(objective, phases, content["models"], run_dir, content, world).fit()
+
+
+def forecast(phases: list[Phase], content: Mapping[str, Any]) -> str:
+    """What a run would cost, without data: the schedule, parameters, FLOPs and memory."""
+    processes = content["gpus"] or 1
+    parts = [schedule(phases, processes)]
+    for phase in phases:
+        cost = phase_cost(phase, content, processes)
+        parts.append(f"\nphase {phase.name}, the largest batch of a process: {cost}")
+    return "\n".join(parts)
+
+
+def schedule(phases: list[Phase], processes: int) -> str:
+    """What a step of each phase takes in."""
+    lines = []
+    for phase in phases:
+        clips, frames = phase.data.max_clips, max(phase.data.frames)
+        product = clips * processes * phase.accumulation
+        lines.append(
+            f"phase {phase.name}: steps {phase.start} to {phase.stop}, learning rate {phase.train.learning_rate:g}; "
+            f"batch_size {clips} x gpus {processes} x accumulation {phase.accumulation} = {product} clips of up to "
+            f"{frames} frames a step, at most {phase.data.tokens_per_batch:,} tokens a batch"
+        )
+    return "\n".join(lines)
+
+
+def record(run_dir: Path, config: DictConfig) -> None:
+    """What a run needs to be repeated: the resolved config, the commit and the environment."""
+    run_dir.mkdir(parents=True, exist_ok=True)
+    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    environment = {
+        "command": sys.argv,
+        "commit": _git_commit(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "bfloat16": is_fast_at_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+    (run_dir / "environment.json").write_text(json.dumps(environment, indent=2) + "\n")
+
+
+def _git_commit() -> str:
+    """The commit the code runs from, marked where files differ from it."""
+    result = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return result.stdout.strip() or "unknown"

@@ -1,0 +1,145 @@
+"""train.py's command line: what Hydra takes passes, anything else is refused in one sentence."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from ss4d.training.command_line import compose_config
+from ss4d.training.run import run
+
+ROOT = Path(__file__).parents[2]
+TINY = "experiment=structure_flow/tiny"
+
+
+@pytest.fixture(autouse=True)
+def no_hydra_before() -> None:
+    GlobalHydra.instance().clear()
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.frames=[1,8]", "hydra.run.dir=x", "hydra/job_logging=disabled", "debug=overfit"],
+        ["phases=null", "train={steps: 5, log_every: 1}", "models.flow.args.num_blocks=2", "run_dir=a/b"],
+        ["+data.category_weight.cat=0.35", "+phases.more.train.steps=3", "+models.flow.args.rope_base=100"],
+        ["~models.image_encoder", "objective.image_encoder=a/b", "objective.positional_init=false"],
+        ["+hydra.job.env_set.OMP_NUM_THREADS='1'", "run_dir=a b", "run_dir='a=b c'"],
+        ["++train.keep=7", "++models.flow.args.window_size=4", "phases=null", "train.steps=1"],
+    ],
+)
+def test_what_fits_passes(overrides: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    monkeypatch.setattr("ss4d.training.run.forecast", lambda *_: "forecast")
+    run(compose_config([TINY, *overrides, "dry_run=true"]))
+    assert capsys.readouterr().out == "forecast\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.stepz=5", "unknown key train.stepz: did you mean train.steps?"),
+        ("tran.steps=5", "unknown key tran.steps: did you mean train.steps?"),
+        ("train.frames=[1]", "unknown key train.frames: did you mean frames?"),
+        ("learning_rate=1", "unknown key learning_rate: did you mean train.learning_rate?"),
+        ("train={stepz: 5}", "unknown key train.stepz: did you mean train.steps?"),
+        ("data={root: x, frame: [8]}", "unknown key data.frame: did you mean data.frames?"),
+        ("data.masking.blurr=1", "unknown key data.masking.blurr: did you mean data.masking.blur?"),
+        ("models.flow.args.num_block=1", "key models.flow.args.num_block: did you mean models.flow.args.num_blocks?"),
+        ("data.category_weight.cat=0.3", "Or add it with +data.category_weight.cat=VALUE"),
+        ("+train.stepz=5", "unknown key train.stepz: did you mean train.steps?"),
+        ("++train.stepz=5", "unknown key train.stepz: did you mean train.steps?"),
+        ("+stepz=5", "unknown key stepz: "),
+        ("+objective.drop_conditon=1", "unknown key objective.drop_conditon: did you mean objective.drop_condition?"),
+        ("+objective.start_aligned=true", "objective.start_aligned is now called objective.positional_init"),
+        ("+wandb.team=a", "unknown key wandb.team: wandb has mode, project"),
+        ("+models.flow.arg=3", "unknown key models.flow.arg: did you mean models.flow.args?"),
+        ("+phases.varied.train.stepz=1", "unknown key train.stepz: did you mean train.steps?"),
+        ("+phases.varied.seed=1", "phases.varied sets seed; a phase may set frames, batch_size"),
+        ("~models.image_encodr", "unknown key models.image_encodr: did you mean models.image_encoder?"),
+        ("~train.keep", "train.keep is missing: give it a value"),
+        ("models.decoder.name=x", "unknown key models.decoder"),
+        ("hydra.rnu.dir=x", "unknown key hydra.rnu"),
+        ("zzzzzz=1", "unknown key zzzzzz: there are accumulation, "),
+        ("train.qqqq=1", "unknown key train.qqqq: train has steps, learning_rate, "),
+        ("train.steps", "'train.steps' is not of the form key=value"),
+        ("run_dir=a=b", "'run_dir=a=b' is not of the form key=value, such as train.steps=5: a value with '='"),
+        ("=5", "'=' stands without a key"),
+        ("hydra/job_logging=stdot", "unknown hydra/job_logging stdot: did you mean stdout?"),
+        ("+train.keep=5", "Could not append to config. An item is already at 'train.keep'"),
+        ("debug=overfits", "unknown debug overfits: did you mean overfit?"),
+        (
+            "train.steps=20",
+            "train.steps = 20 would be ignored, for every phase has steps of its own: set ",
+        ),
+        ("train=3", "train = 3 must be a mapping"),
+        ("train.learning_rate=fast", "train.learning_rate = fast must be a number"),
+        ("train.precision=fp8", "train.precision = fp8 must be one of auto, fp32, bf16, fp16"),
+        ("data.workers=1.5", "data.workers = 1.5 must be a whole number"),
+        ("objective.drop_condition=2", "objective.drop_condition = 2.0 must be between 0 and 1"),
+        ("objective.positional_init=maybe", "objective.positional_init = maybe must be true or false"),
+        ("objective.name=structure_flo", "objective.name = structure_flo: did you mean structure_flow?"),
+        ("frames=4", "frames = 4 must be a list"),
+        ("threads=-1", "threads = -1 must be at least 1, or null"),
+        ("wandb.mode=ofline", "wandb.mode = ofline must be one of disabled, offline, online"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(override: str, message: str):
+    with pytest.raises(ValueError) as error:
+        run(compose_config([TINY, override, "dry_run=true"]))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_experiments_that_do_not_exist_are_refused():
+    for name, message in {
+        "structure_flow/tinny": r"^unknown experiment structure_flow/tinny: did you mean structure_flow/tiny",
+        "zzz": r"^unknown experiment zzz: it is .*structure_vae/tiny",
+        "_flow_paper": "^unknown experiment _flow_paper",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            compose_config([f"experiment={name}"])
+    with pytest.raises(ValueError, match=r"^no experiment is named: give experiment=NAME with one of sparse_fl"):
+        compose_config(["train.steps=5"])
+
+
+def call(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / arguments[0]), *arguments[1:]], cwd=folder, capture_output=True, text=True
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([TINY, "train.stepz=5"], "train.py: unknown key train.stepz: did you mean train.steps?\n"),
+        (
+            ["-m", "experiment=structure_flow/tiny,sparse_flow/tiny", "models.image_encoder.name=x"],
+            "train.py: unknown ",
+        ),
+        ([TINY, "train.precision=fp8", "dry_run=true"], "train.py: phase single: train.precision = fp8 must be one of"),
+    ],
+)
+def test_the_program_says_so_in_one_line(arguments: list[str], message: str, tmp_path: Path):
+    result = call("train.py", *arguments, f"hydra.sweep.dir={tmp_path}", folder=tmp_path)
+    assert result.returncode == 1 and result.stderr.splitlines()[-1].startswith(message.rstrip()), result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("script", ["train.py", "scripts/export.py"])
+def test_help_is_quick_and_needs_neither_torch_nor_hydra(script: str):
+    program = (
+        "import runpy, sys; sys.argv = ['x', '--help']\n"
+        f"try: runpy.run_path({str(ROOT / script)!r}, run_name='__main__')\n"
+        "except SystemExit as end: assert not end.code\n"
+        "assert {'torch', 'hydra', 'omegaconf'}.isdisjoint(sys.modules)"
+    )
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before < 0.5
+    expected = "structure_flow/tiny" if script == "train.py" else "--latent-guidance"
+    assert expected in result.stdout
