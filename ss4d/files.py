@@ -5,7 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable
+import tempfile
+import uuid
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -14,6 +17,17 @@ def publish(temporary: str | os.PathLike[str], path: Path) -> None:
     Python, are their owner's alone."""
     os.chmod(temporary, 0o644)
     os.replace(temporary, path)
+
+
+@contextmanager
+def written_atomically(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path` to write to; it becomes `path` at the end, and is removed if something fails."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        yield temporary
+        publish(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def content_hash(paths: Iterable[Path]) -> str:
@@ -29,3 +43,27 @@ def content_hash(paths: Iterable[Path]) -> str:
 def natural_key(path: Path) -> list[int | str]:
     """Sorts file names by the numbers in them: frame9 comes before frame10."""
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name)]
+
+
+def use_writable_numba_cache() -> None:
+    """Give numba a folder for compiled code where neither the package nor the home folder can be written.
+
+    Call it before numba is imported. `NUMBA_CACHE_DIR` is left alone where it is set.
+    """
+    if "NUMBA_CACHE_DIR" in os.environ:
+        return
+    package = Path(__file__).parent
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path(os.path.expanduser("~")) / ".cache") / "numba"
+    if not any(_can_write(folder) for folder in (package, home)):
+        shared = Path(tempfile.gettempdir()) / f"ss4d-numba-{os.getuid()}"
+        with suppress(FileExistsError):
+            shared.mkdir(mode=0o700)
+        # Compiled code is run: never from a folder that somebody else has made.
+        mine = not shared.is_symlink() and shared.stat().st_uid == os.getuid()
+        os.environ["NUMBA_CACHE_DIR"] = str(shared if mine else tempfile.mkdtemp(prefix="ss4d-numba-"))
+
+
+def _can_write(folder: Path) -> bool:
+    """Whether files can be made in a folder, or in the nearest one above it that exists."""
+    existing = next((place for place in (folder, *folder.parents) if os.path.exists(place)), None)
+    return existing is not None and os.access(existing, os.W_OK | os.X_OK)

@@ -1,15 +1,19 @@
 """Gaussians in the PLY layout of 3D Gaussian Splatting, which common viewers and editors read.
 
-Binary little endian float32 columns: x y z nx ny nz f_dc_0..2 opacity scale_0..2 rot_0..3, with zero normals,
-the logit of the opacity, the natural logarithm of the scale and the quaternion (w, x, y, z), its largest
-component positive. `axes` says which way is up in the file: "y_up" (what released SS4D writes) turns our z-up
-world by (x, y, z) -> (x, -z, y); "z_up" keeps it. The header says which in a comment, and `kernel_size` in another.
+Binary little endian float32 columns: x y z nx ny nz f_dc_0..2 opacity scale_0..2 rot_0..3, with zero normals, the logit
+of the opacity, the natural logarithm of the scale and the quaternion (w, x, y, z), its largest component positive. The
+layout "reference" has the 45 columns f_rest_0..44 of the reference implementation too, all zero, for readers that count
+on 62 columns.
+
+`up` says which axis points up in the file. "-y" is the default: COLMAP's axes (x right, y down, z forwards), in which
+scenes of 3D Gaussian Splatting come, in which released SS4D writes, and which viewers expect. Our z-up world is turned
+by (x, y, z) -> (x, -z, y). "+z" keeps our world. The header says which in a comment behind the columns, where readers
+that go by line numbers do not trip over it, and `kernel_size` in another.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
@@ -18,22 +22,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ss4d.files import publish
+from ss4d.files import written_atomically
 from ss4d.gaussians.gaussians import KERNEL_SIZE, Gaussians
 
-Axes = Literal["y_up", "z_up"]
+Up = Literal["-y", "+z"]
+Layout = Literal["compact", "reference"]
 Array = NDArray[np.float64]
 
 COLUMNS = (
     *("x", "y", "z", "nx", "ny", "nz", "f_dc_0", "f_dc_1", "f_dc_2", "opacity"),
     *("scale_0", "scale_1", "scale_2", "rot_0", "rot_1", "rot_2", "rot_3"),
 )
-TO_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-TO_Y_UP_QUATERNION = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])  # the same turn, by +90 degrees about x
+COLOUR_END = COLUMNS.index("opacity")  # where the reference layout has the higher spherical harmonics
+REST = tuple(f"f_rest_{k}" for k in range(45))
+TO_Y_DOWN = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
+TO_Y_DOWN_QUATERNION = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])  # the same turn, by +90 degrees about x
 OPACITY_MARGIN = 1e-7  # keeps the logit of an opacity that rounded to 0 or 1 finite
 SCALE_MIN = 1e-30
-AXES_COMMENT = "comment ss4d axes "
+UP_COMMENT = "comment ss4d up "
 KERNEL_COMMENT = "comment ss4d kernel_size "
+UPS: dict[str, Up] = {"-y": "-y", "+z": "+z"}
+# What earlier versions wrote; their "y_up" was this same turn, after which -y points up.
+FORMER_COMMENTS: dict[str, Up] = {"comment ss4d axes y_up": "-y", "comment ss4d axes z_up": "+z"}
 PLY_TYPES = {
     **{"char": "i1", "uchar": "u1", "short": "<i2", "ushort": "<u2", "int": "<i4", "uint": "<u4"},
     **{"float": "<f4", "double": "<f8", "int8": "i1", "uint8": "u1", "int16": "<i2", "uint16": "<u2"},
@@ -42,10 +52,17 @@ PLY_TYPES = {
 HEADER_LINES_MAX = 1000
 
 
-def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "y_up") -> None:
-    """Write Gaussians to `path`, atomically.
+def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], up: Up = "-y", layout: Layout = "compact") -> None:
+    """Write Gaussians to `path` atomically.
 
-    Raises ValueError where a value is not finite or `axes` is unknown.
+    Args:
+        gaussians: M Gaussians of our z-up world.
+        path: the .ply file.
+        up: the axis that points up in the file.
+        layout: "compact", 17 columns; "reference", 62.
+
+    Raises:
+        ValueError: a value is not finite, or `up` or `layout` is unknown.
 
     >>> import torch
     >>> from ss4d.gaussians import Gaussians, write_ply
@@ -58,45 +75,47 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], axes: Axes = "
     ... )
     >>> write_ply(ball, "ball.ply")
     """
-    check_axes(axes)
+    _check_up(up)
+    if layout not in ("compact", "reference"):
+        raise ValueError(f"layout must be 'compact' or 'reference', but it is {layout!r}.")
     g = gaussians.detach().to("cpu")
     xyz, rotation, scale, opacity, sh = (t.double().numpy() for t in (g.xyz, g.rotation, g.scale, g.opacity, g.sh))
     if not all(np.isfinite(a).all() for a in (xyz, rotation, scale, opacity, sh)):
         raise ValueError(f"Gaussians with values that are not finite cannot be written to {path}.")
-    if axes == "y_up":
-        xyz = xyz @ TO_Y_UP.T
-        rotation = multiply_quaternions(TO_Y_UP_QUATERNION, rotation)
+    if up == "-y":
+        xyz = xyz @ TO_Y_DOWN.T
+        rotation = multiply_quaternions(TO_Y_DOWN_QUATERNION, rotation)
     opacity = np.clip(opacity, OPACITY_MARGIN, 1 - OPACITY_MARGIN)
+    rest = REST if layout == "reference" else ()
+    columns = [*COLUMNS[:COLOUR_END], *rest, *COLUMNS[COLOUR_END:]]
     table = np.concatenate(
         [
-            *(xyz, np.zeros_like(xyz), sh[:, 0], np.log(opacity) - np.log1p(-opacity)),
+            *(xyz, np.zeros_like(xyz), sh[:, 0], np.zeros((len(g), len(rest))), np.log(opacity) - np.log1p(-opacity)),
             *(np.log(np.maximum(scale, SCALE_MIN)), canonical_quaternions(rotation)),
         ],
         axis=1,
     )
     header = [
-        *("ply", "format binary_little_endian 1.0", f"{AXES_COMMENT}{axes}", f"{KERNEL_COMMENT}{g.kernel_size}"),
-        f"element vertex {len(g)}",
-        *(f"property float {name}" for name in COLUMNS),
-        "end_header\n",
+        *("ply", "format binary_little_endian 1.0", f"element vertex {len(g)}"),
+        *(f"property float {name}" for name in columns),
+        *(f"{UP_COMMENT}{up}", f"{KERNEL_COMMENT}{g.kernel_size}", "end_header\n"),
     ]
-    path = Path(path)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=path.name, suffix=".tmp", delete=False) as file:
-        try:
-            file.write("\n".join(header).encode("ascii"))
-            file.write(table.astype("<f4").tobytes())
-            file.close()
-            publish(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with written_atomically(Path(path)) as temporary:
+        temporary.write_bytes("\n".join(header).encode("ascii") + table.astype("<f4").tobytes())
 
 
-def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
-    """Read degree-0 Gaussians (float32, CPU), turned from the file's `axes` to our z-up world.
+def read_ply(path: str | os.PathLike[str], up: Up | None = None) -> Gaussians:
+    """Read degree-0 Gaussians (float32, CPU), turned from the file's axes to our z-up world.
 
-    Columns beyond ours (higher spherical harmonics, say) are dropped. `kernel_size` is 0.1 where the file does not
-    say. Raises ValueError where the file is no such PLY, is truncated, or says in its header that its axes are others.
+    Columns beyond ours (higher spherical harmonics, say) are dropped. `kernel_size` is 0.1 where the file does
+    not say.
+
+    Args:
+        path: the .ply file.
+        up: the axis that points up in it; by default what the header says, and -y where it says nothing.
+
+    Raises:
+        ValueError: the file is no such PLY, is truncated, or says in its header that another axis points up.
 
     >>> import torch
     >>> from ss4d.gaussians import Gaussians, read_ply, write_ply
@@ -111,13 +130,14 @@ def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
     >>> read_ply("ball.ply").scale
     tensor([[0.1000, 0.1000, 0.1000]])
     """
-    check_axes(axes)
+    if up is not None:
+        _check_up(up)
     with open(path, "rb") as file:
         header = read_header(file, path)
         size = header.count * header.dtype.itemsize
-        data = file.read(size)
-    if header.axes is not None and header.axes != axes:
-        raise ValueError(f"{path} was written with axes {header.axes!r}; read it with axes={header.axes!r}.")
+        data = file.read(min(size, os.fstat(file.fileno()).st_size - file.tell()))
+    if up is not None and header.up not in (None, up):
+        raise ValueError(f"{path} was written with {header.up} up, but it is read with {up} up: leave that out.")
     if len(data) < size:
         raise ValueError(f"{path} is truncated: {header.count} Gaussians take {size} bytes, but {len(data)} are there.")
     table = np.frombuffer(data, header.dtype)
@@ -128,9 +148,9 @@ def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
 
     xyz = stack("x", "y", "z")
     rotation = stack("rot_0", "rot_1", "rot_2", "rot_3")
-    if axes == "y_up":
-        xyz = xyz @ TO_Y_UP
-        rotation = multiply_quaternions(TO_Y_UP_QUATERNION * [1, -1, -1, -1], rotation)
+    if (up or header.up or "-y") == "-y":
+        xyz = xyz @ TO_Y_DOWN
+        rotation = multiply_quaternions(TO_Y_DOWN_QUATERNION * [1, -1, -1, -1], rotation)
     opacity = 1 / (1 + np.exp(-stack("opacity")))
     sh = stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     scale = np.exp(stack("scale_0", "scale_1", "scale_2"))
@@ -141,11 +161,11 @@ def read_ply(path: str | os.PathLike[str], axes: Axes = "y_up") -> Gaussians:
 
 @dataclass(frozen=True)
 class Header:
-    """What a PLY file says about itself, `axes` and `kernel_size` in comments of ours."""
+    """What a PLY file says about itself, `up` and `kernel_size` in comments of ours."""
 
     count: int  # Gaussians
     dtype: np.dtype  # of one record
-    axes: str | None  # None where the file does not say
+    up: Up | None  # the axis that points up; None where the file does not say
     kernel_size: float  # 0.1 where the file does not say
 
 
@@ -173,18 +193,27 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> Header:
     missing = [name for name in COLUMNS if name not in names and name not in ("nx", "ny", "nz")]
     if missing or len(set(names)) != len(names):
         raise ValueError(f"{path} lacks the columns {missing} or repeats one, so it is no Gaussian Splatting PLY.")
-    axes, kernel = (
-        next((line[len(prefix) :] for line in lines if line.startswith(prefix)), None)
-        for prefix in (AXES_COMMENT, KERNEL_COMMENT)
-    )
+    kernel = next((line[len(KERNEL_COMMENT) :] for line in lines if line.startswith(KERNEL_COMMENT)), None)
     dtype = np.dtype([(words[2], PLY_TYPES[words[1]]) for words in properties])
-    return Header(int(first[2]), dtype, axes, KERNEL_SIZE if kernel is None else float(kernel))
+    return Header(int(first[2]), dtype, _written_up(lines, path), KERNEL_SIZE if kernel is None else float(kernel))
 
 
-def check_axes(axes: str) -> None:
-    """ValueError unless `axes` is known."""
-    if axes not in ("y_up", "z_up"):
-        raise ValueError(f"axes must be 'y_up' or 'z_up', but it is {axes!r}.")
+def _written_up(header: list[str], path: str | os.PathLike[str]) -> Up | None:
+    for line in header:
+        if line in FORMER_COMMENTS:
+            return FORMER_COMMENTS[line]
+        if line.startswith(UP_COMMENT):
+            axis = line[len(UP_COMMENT) :]
+            if axis in UPS:
+                return UPS[axis]
+            raise ValueError(f"{path} says that {axis!r} points up, but we read -y and +z alone.")
+    return None
+
+
+def _check_up(up: str) -> None:
+    """ValueError unless the axis is known."""
+    if up not in UPS:
+        raise ValueError(f"up must be '-y' or '+z', but it is {up!r}.")
 
 
 def multiply_quaternions(first: Array, second: Array) -> Array:

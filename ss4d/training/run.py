@@ -42,7 +42,7 @@ class WandbOptions:
     project: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """All of configs/train.yaml, which says what each key means; sections that phases change are read by them."""
 

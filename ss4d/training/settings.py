@@ -8,7 +8,7 @@ from typing import Literal
 from ss4d.config import option
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """How a phase is optimised, watched and saved; configs/train.yaml says what each key means."""
 

@@ -1,15 +1,18 @@
 """Video in and out: reading clips, finding their object, writing results."""
 
+from ss4d.video.errors import ForegroundError, VideoError
 from ss4d.video.foreground import (
     Box,
-    ForegroundError,
     clip_crop_box,
     crop_clip,
     crop_clip_rgba,
     find_foreground,
     key_background,
 )
-from ss4d.video.read import Clip, VideoError, read_clip
+from ss4d.video.masks import read_masks
+from ss4d.video.matting import remove_background
+from ss4d.video.preview import foreground_warnings, write_preview
+from ss4d.video.read import Clip, read_clip
 from ss4d.video.write import write_video
 
 __all__ = [
@@ -21,7 +24,11 @@ __all__ = [
     "crop_clip",
     "crop_clip_rgba",
     "find_foreground",
+    "foreground_warnings",
     "key_background",
     "read_clip",
+    "read_masks",
+    "remove_background",
+    "write_preview",
     "write_video",
 ]

@@ -1,4 +1,4 @@
-"""The object of a clip as RGBA, from its alpha, masks or a uniform background; and the crop around it."""
+"""The object of a clip as RGBA, from masks, alpha, a uniform background or a matting model; and the crop around it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,18 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
-from scipy import ndimage
 
-from ss4d.video.read import Clip, VideoError, read_clip
+from ss4d.video.errors import ForegroundError
+from ss4d.video.masks import MASK_NOISE, read_masks
+from ss4d.video.matting import remove_background
+from ss4d.video.read import Clip
 
 BACKGROUND_TOLERANCE = 16  # largest channel difference (of 255) that still is background; spans mp4 noise
 BORDER_SHARE = 0.9  # share of the border pixels of a clip that must be background before it is keyed
-MASK_NOISE = 8  # lossy files hold black masks that are not quite 0, and any value above 0 widens the crop
 SPECK_SHARE = 1e-4  # keyed islands smaller than this share of the image are compression artefacts
 EDGE_WIDTH = 2  # pixels beside the background whose colours are mixed with it: anti-aliasing, halved chroma
 ADVICE = "pass masks of the object (--mask DIR) or RGBA images"
 EVERY_NEIGHBOUR = np.ones((3, 3), dtype=bool)
-
-
-class ForegroundError(VideoError):
-    """No foreground can be found; the message says what to pass."""
 
 
 class Box(NamedTuple):
@@ -33,13 +30,18 @@ class Box(NamedTuple):
     bottom: int
 
 
-def find_foreground(clip: Clip | np.ndarray, mask: np.ndarray | str | Path | None = None) -> np.ndarray:
-    """Frames with the object's alpha: from `mask`, else their own alpha, else by keying a uniform background.
+def find_foreground(
+    clip: Clip | np.ndarray, mask: np.ndarray | str | Path | None = None, matting_model: str | None = None
+) -> np.ndarray:
+    """Frames with the object's alpha: from `mask`, else their own alpha, else by keying a uniform background, else by a
+    matting model.
 
     Args:
         clip: a clip or its frames, uint8 [T, H, W, 3 or 4].
-        mask: bool or uint8 [T, H, W], or a folder or video of masks (white or opaque: object); one for each
-            frame, or for each frame of the source the clip was sampled from. It overrides an alpha channel.
+        mask: bool or uint8 [T, H, W], or a folder or video of masks as `read_masks` takes them; one for each frame, or
+            for each frame of the source the clip was sampled from. It overrides an alpha channel.
+        matting_model: a model of rembg (`ss4d.video.matting`) that removes a background which is not uniform; None:
+            such a background is an error.
 
     Returns:
         uint8 [T, H, W, 4], not premultiplied.
@@ -54,19 +56,21 @@ def find_foreground(clip: Clip | np.ndarray, mask: np.ndarray | str | Path | Non
             f"Frames must be uint8 [T, H, W, 3 or 4], but they are {frames.dtype} {list(frames.shape)}."
         )
     if mask is not None:
-        rgba = np.concatenate([frames[..., :3], _mask_alpha(frames, mask, clip)[..., None]], axis=-1)
+        given = mask if isinstance(mask, np.ndarray) else read_masks(mask, clip)
+        rgba = np.concatenate([frames[..., :3], _mask_alpha(frames, given, clip)[..., None]], axis=-1)
     elif frames.shape[-1] == 4 and frames[..., 3].min() < 255:
-        rgba = frames
-    else:
+        rgba = _without_haze(frames)
+    elif matting_model is None or uniform_background(frames)[1] >= BORDER_SHARE:
         rgba = key_background(frames[..., :3])
+    else:
+        rgba = remove_background(frames[..., :3], matting_model)
     if not rgba[..., 3].any():
         raise ForegroundError(f"No frame has a foreground pixel; {ADVICE}.")
     return rgba
 
 
-def _mask_alpha(frames: np.ndarray, given: np.ndarray | str | Path, source: Clip | np.ndarray) -> np.ndarray:
-    """uint8 [T, H, W] from a mask array or from a folder or video of masks."""
-    mask = given if isinstance(given, np.ndarray) else _read_masks(given)
+def _mask_alpha(frames: np.ndarray, mask: np.ndarray, source: Clip | np.ndarray) -> np.ndarray:
+    """uint8 [T, H, W] from masks of the frames or of their source."""
     if isinstance(source, Clip) and len(mask) == source.num_source_frames:
         mask = mask[source.frame_numbers]
     if mask.shape != frames.shape[:3]:
@@ -81,12 +85,31 @@ def _mask_alpha(frames: np.ndarray, given: np.ndarray | str | Path, source: Clip
     return mask
 
 
-def _read_masks(path: str | Path) -> np.ndarray:
-    """uint8 [T, H, W]: the alpha channel where there is one, else the brightest channel."""
-    masks = read_clip(path).frames
-    transparent = masks.shape[-1] == 4 and masks[..., 3].min() < 255
-    mask = masks[..., 3] if transparent else masks[..., :3].max(axis=-1)
-    return np.where(mask < MASK_NOISE, 0, mask)
+def _without_haze(rgba: np.ndarray) -> np.ndarray:
+    """Clear alpha of 1 to 7 where it is not only the edge of the object: matting tools leave such a haze over the whole
+    picture, and any alpha above 0 counts for the crop."""
+    alpha = rgba[..., 3]
+    faint = (alpha > 0) & (alpha < MASK_NOISE)
+    if not faint.any():
+        return rgba
+    from scipy import ndimage
+
+    if not any(
+        (f & ~ndimage.binary_dilation(a >= MASK_NOISE, EVERY_NEIGHBOUR)).any()
+        for f, a in zip(faint, alpha, strict=True)
+    ):
+        return rgba
+    cleared = rgba.copy()
+    cleared[..., 3][faint] = 0
+    return cleared
+
+
+def uniform_background(frames: np.ndarray) -> tuple[np.ndarray, float]:
+    """The median colour [3] of the border of frames [T, H, W, 3+], and the share of the border that is near it."""
+    edges = [frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]]
+    border = np.concatenate([edge[..., :3].reshape(-1, 3) for edge in edges])
+    colour = np.median(border, axis=0)
+    return colour, float((np.abs(border - colour).max(axis=-1) <= BACKGROUND_TOLERANCE).mean())
 
 
 def key_background(frames: np.ndarray) -> np.ndarray:
@@ -104,10 +127,7 @@ def key_background(frames: np.ndarray) -> np.ndarray:
     Raises:
         ForegroundError: the border of the frames is not one colour.
     """
-    edges = [frames[:, 0], frames[:, -1], frames[:, :, 0], frames[:, :, -1]]
-    border = np.concatenate([edge.reshape(-1, 3) for edge in edges])
-    colour = np.median(border, axis=0)
-    share = (np.abs(border - colour).max(axis=-1) <= BACKGROUND_TOLERANCE).mean()
+    colour, share = uniform_background(frames)
     if share < BORDER_SHARE:
         raise ForegroundError(
             f"The background is not one colour (only {share:.0%} of the border is near its median"
@@ -118,6 +138,8 @@ def key_background(frames: np.ndarray) -> np.ndarray:
 
 def _key_frame(frame: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """RGBA [H, W, 4] of one frame [H, W, 3] on a background of one colour [3]."""
+    from scipy import ndimage  # half a second, which clips with alpha do not need
+
     difference = frame - colour
     labels, _ = ndimage.label(np.abs(difference).max(axis=-1) <= BACKGROUND_TOLERANCE)
     outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
@@ -163,18 +185,20 @@ def clip_crop_box(alpha: np.ndarray) -> Box:
     return Box(int(centre_x - half), int(centre_y - half), int(centre_x + half), int(centre_y + half))
 
 
-def crop_clip_rgba(rgba: np.ndarray, size: int) -> np.ndarray:
+def crop_clip_rgba(rgba: np.ndarray, size: int, numbers: np.ndarray | None = None) -> np.ndarray:
     """Crop a clip to `clip_crop_box` and resize it (Lanczos, premultiplied while it resizes).
 
     Args:
         rgba: uint8 [T, H, W, 4], not premultiplied.
         size: side of the result, pixels.
+        numbers: only these frames, in the crop of the whole clip.
 
     Returns:
         uint8 [T, size, size, 4], not premultiplied; transparent black outside the image.
     """
     box = clip_crop_box(rgba[..., 3])
-    images = [Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS) for frame in rgba]
+    chosen = rgba if numbers is None else rgba[numbers]
+    images = [Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS) for frame in chosen]
     return np.stack([np.asarray(image) for image in images])
 
 

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from ss4d.gaussians import Gaussians
-from ss4d.gaussians.ply import COLUMNS, read_ply, write_ply
+from ss4d.gaussians.ply import COLUMNS, REST, Layout, Up, read_ply, write_ply
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "i_gaussian_ply"
 
@@ -56,27 +56,28 @@ def test_the_screen_filter_travels_with_the_file(tmp_path: Path) -> None:
     assert read_ply(tmp_path / "other.ply").kernel_size == 0.1
 
 
-def test_y_up_equals_the_released_file(tmp_path: Path) -> None:
+def test_minus_y_up_equals_the_released_file(tmp_path: Path) -> None:
     gaussians, golden = golden_gaussians()
     write_ply(gaussians, tmp_path / "g.ply")
     np.testing.assert_allclose(table(tmp_path / "g.ply"), golden["out.ply_default"], atol=2e-6)
 
 
-def test_z_up_equals_the_released_file_up_to_quaternion_length_and_sign(tmp_path: Path) -> None:
+def test_plus_z_up_equals_the_released_file_up_to_quaternion_length_and_sign(tmp_path: Path) -> None:
     gaussians, golden = golden_gaussians()
-    write_ply(gaussians, tmp_path / "g.ply", axes="z_up")
+    write_ply(gaussians, tmp_path / "g.ply", up="+z")
     ours, theirs = table(tmp_path / "g.ply"), golden["out.ply_notransform"].numpy()
     np.testing.assert_allclose(ours[:, :13], theirs[:, :13], atol=2e-6)
     theirs_unit = theirs[:, 13:] / np.linalg.norm(theirs[:, 13:], axis=1, keepdims=True)
     np.testing.assert_allclose(np.abs((ours[:, 13:] * theirs_unit).sum(1)), 1, atol=1e-6)
 
 
-@pytest.mark.parametrize("axes", ["y_up", "z_up"])
+@pytest.mark.parametrize("layout", ["compact", "reference"])
+@pytest.mark.parametrize("up", ["-y", "+z"])
 @pytest.mark.parametrize("count", [0, 1, 500])
-def test_round_trip(tmp_path: Path, axes: str, count: int) -> None:
+def test_round_trip(tmp_path: Path, up: Up, layout: Layout, count: int) -> None:
     before = random_gaussians(count)
-    write_ply(before, tmp_path / "g.ply", axes)  # type: ignore[arg-type]
-    after = read_ply(tmp_path / "g.ply", axes)  # type: ignore[arg-type]
+    write_ply(before, tmp_path / "g.ply", up, layout)
+    after = read_ply(tmp_path / "g.ply")  # the header says which axis is up
     for name in ("xyz", "scale", "opacity", "sh"):
         torch.testing.assert_close(getattr(after, name), getattr(before, name), atol=1e-6, rtol=1e-6)
     sign = torch.sign((after.rotation * before.rotation).sum(1, keepdim=True))
@@ -119,14 +120,65 @@ def test_broken_files_raise_one_clear_sentence(tmp_path: Path) -> None:
         "lacks the columns": good.replace(b"property float opacity", b"property float opaqueness"),
         "not a plain number": good.replace(b"property float opacity", b"property list uchar int opacity"),
         "does not begin with a vertex element": good.replace(b"element vertex", b"element face"),
-        "was written with axes 'y_up'": good,
+        "was written with -y up": good,
+        "says that '\\+x' points up": good.replace(b"comment ss4d up -y", b"comment ss4d up +x"),
     }
     for message, content in cases.items():
         (tmp_path / "bad.ply").write_bytes(content)
         with pytest.raises(ValueError, match=message):
-            read_ply(tmp_path / "bad.ply", axes="z_up" if content is good else "y_up")
-    with pytest.raises(ValueError, match="axes must be"):
-        read_ply(tmp_path / "good.ply", axes="x_up")  # type: ignore[arg-type]
+            read_ply(tmp_path / "bad.ply", "+z" if content is good else None)
+    with pytest.raises(ValueError, match="up must be"):
+        read_ply(tmp_path / "good.ply", "+x")  # type: ignore[arg-type]
+
+
+def test_a_huge_count_is_a_truncated_file(tmp_path: Path) -> None:
+    write_ply(random_gaussians(4), tmp_path / "g.ply")
+    content = (tmp_path / "g.ply").read_bytes().replace(b"element vertex 4", b"element vertex 99999999999999")
+    (tmp_path / "g.ply").write_bytes(content)
+    with pytest.raises(ValueError, match="is truncated: 99999999999999 Gaussians"):
+        read_ply(tmp_path / "g.ply")
+
+
+@pytest.mark.parametrize(("up", "former"), [("-y", "y_up"), ("+z", "z_up")])
+def test_files_of_earlier_versions_are_read(tmp_path: Path, up: Up, former: str) -> None:
+    """Their comment stood on the third line, and called -y up "y_up"."""
+    g = random_gaussians(5)
+    write_ply(g, tmp_path / "g.ply", up)
+    content = (tmp_path / "g.ply").read_bytes().replace(f"comment ss4d up {up}\n".encode(), b"")
+    old = content.replace(b"element vertex", f"comment ss4d axes {former}\nelement vertex".encode())
+    (tmp_path / "g.ply").write_bytes(old)
+    torch.testing.assert_close(read_ply(tmp_path / "g.ply").xyz, g.xyz, atol=1e-6, rtol=0)
+
+
+def test_files_without_our_comment_have_minus_y_up(tmp_path: Path) -> None:
+    g = random_gaussians(5)
+    write_ply(g, tmp_path / "g.ply")
+    (tmp_path / "g.ply").write_bytes((tmp_path / "g.ply").read_bytes().replace(b"comment ss4d up -y\n", b""))
+    torch.testing.assert_close(read_ply(tmp_path / "g.ply").xyz, g.xyz, atol=1e-6, rtol=0)
+
+
+def test_what_is_up_here_lies_at_negative_y_in_the_file(tmp_path: Path) -> None:
+    """COLMAP's axes, as in all scenes of 3D Gaussian Splatting: the camera of the front view, at -y here, looks
+    along +z there, with +x to the right and +y down."""
+    g = random_gaussians(1)
+    g.xyz[0] = torch.tensor([0.1, -0.2, 0.3])  # right, towards the viewer, up
+    write_ply(g, tmp_path / "g.ply")
+    np.testing.assert_allclose(table(tmp_path / "g.ply")[0, :3], [0.1, -0.3, -0.2], atol=1e-6)
+
+
+def test_the_reference_layout_suits_readers_that_fix_line_and_stride(tmp_path: Path) -> None:
+    g = random_gaussians(3)
+    write_ply(g, tmp_path / "g.ply", layout="reference")
+    header, data = (tmp_path / "g.ply").read_bytes().split(b"end_header\n", 1)
+    lines = header.decode().splitlines()
+    assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 3"]
+    names = [line.split()[-1] for line in lines if line.startswith("property float ")]
+    assert names == [*COLUMNS[:9], *REST, *COLUMNS[9:]] and len(names) == 62
+    assert lines.index("property float x") == 3 and lines[65:] == ["comment ss4d up -y"]
+    records = np.frombuffer(data, "<f4").reshape(3, 248 // 4)
+    assert not records[:, 9:54].any()
+    write_ply(g, tmp_path / "h.ply")
+    np.testing.assert_array_equal(np.delete(records, np.s_[9:54], axis=1), table(tmp_path / "h.ply"))
 
 
 def test_values_that_are_not_finite_leave_no_file(tmp_path: Path) -> None:

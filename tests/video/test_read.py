@@ -102,7 +102,7 @@ def test_the_alpha_of_a_gif_is_kept(tmp_path: Path) -> None:
 
 def test_unusable_inputs_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    (tmp_path / "clip.avi").write_bytes(b"RIFF")
+    (tmp_path / "clip.xyz").write_bytes(b"RIFF")
     (tmp_path / "garbage.mp4").write_bytes(bytes(range(256)) * 8)
     (tmp_path / "zero.mp4").write_bytes(b"")
     save_images(tmp_path / "sizes", ramp(1, 8, 8), ["a.png"])
@@ -112,7 +112,7 @@ def test_unusable_inputs_are_named(tmp_path: Path) -> None:
     for name, message in {
         "missing.mp4": "There is no video or folder",
         "empty": r"holds no \.png",
-        "clip.avi": "not a supported video: pass a .mp4, .mov",
+        "clip.xyz": "not a supported video: pass a .mp4, .mov",
         "garbage.mp4": "cannot be read as a video",
         "zero.mp4": "cannot be read as a video",
         "sizes": "a.png is 8 x 8 and b.png is 9 x 8",

@@ -15,7 +15,7 @@ from browser import Page, chromium, opened_page
 from PIL import Image
 
 import inference
-from ss4d.cameras import Camera, orbit_camera
+from ss4d.cameras import orbit_camera
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.viewer.__main__ import main
 from ss4d.viewer.page import write_player
@@ -123,8 +123,7 @@ def picture(page: Page) -> np.ndarray:
 
 
 def rasterized(sequence: GaussianSequence, frame: int, azimuth: float, elevation: float, size: int) -> np.ndarray:
-    camera: Camera = orbit_camera(azimuth, elevation)
-    colour = rasterize(sequence[frame], camera.extrinsics, camera.intrinsics, size, size, torch.ones(3)).colour
+    colour = rasterize(sequence[frame], orbit_camera(azimuth, elevation), size).colour
     return colour.clamp(0, 1).permute(1, 2, 0).numpy()
 
 

@@ -12,6 +12,7 @@ from ss4d.evaluation.methods.external_files import read_gaussians, read_views
 from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
+from ss4d.gaussians.ply import Up
 
 
 class ViewFolder:
@@ -36,11 +37,11 @@ class GaussianFolder:
         if axes not in ("y_up", "z_up"):
             raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
         self.folder, self.protocol, self.align = folder, protocol, align
-        self.axes: Any = axes
+        self.up: Up = "-y" if axes == "y_up" else "+z"  # as ply.py names it
         self.identity: dict[str, Any] = {"gaussians": folder.name, "axes": axes, "aligned": align}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        gaussians = read_gaussians(self.folder, subject, self.protocol, self.axes)
+        gaussians = read_gaussians(self.folder, subject, self.protocol, self.up)
         report: dict[str, float] = {}
         if self.align:
             aligned = align_azimuth(gaussians, subject)

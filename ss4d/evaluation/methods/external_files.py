@@ -26,7 +26,7 @@ from ss4d.evaluation.results import check_hash
 from ss4d.evaluation.subjects.subject import Subject, file_name
 from ss4d.files import natural_key
 from ss4d.gaussians import GaussianSequence
-from ss4d.gaussians.ply import Axes, read_ply
+from ss4d.gaussians.ply import Up, read_ply
 
 HASH_FILE = "protocol.txt"
 T = TypeVar("T")
@@ -63,7 +63,7 @@ def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
     return torch.stack(views)
 
 
-def read_gaussians(root: Path, subject: Subject, protocol: Protocol, axes: Axes) -> GaussianSequence:
+def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up) -> GaussianSequence:
     """The Gaussians of an object, one per frame, turned from the files' axes to ours.
 
     Raises:
@@ -72,7 +72,7 @@ def read_gaussians(root: Path, subject: Subject, protocol: Protocol, axes: Axes)
     folder = open_object(root, subject, protocol) / "gaussians"
     frames = []
     for file in _frames(folder, (".ply",), subject):
-        gaussians = _named(subject, partial(read_ply, file, axes))
+        gaussians = _named(subject, partial(read_ply, file, up))
         if not all(bool(torch.isfinite(value).all()) for value in vars(gaussians).values()):
             raise ValueError(f"{subject.name}: {file} has values that are not finite.")
         frames.append(gaussians)

@@ -1,0 +1,33 @@
+"""Folders seen by other users."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+ROOT = os.geteuid() == 0
+REPOSITORY = str(Path(__file__).parents[1])
+
+
+def content(folder: Path) -> dict[str, str]:
+    files = (file for file in sorted(folder.rglob("*")) if file.is_file())
+    return {file.relative_to(folder).as_posix(): file.read_text() for file in files}
+
+
+def as_nobody(script: str, *arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run Python as a user without rights and without a home."""
+    drop = "import os, ss4d.result_folder, ss4d.files; os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+    command = [sys.executable, "-c", drop + textwrap.dedent(script), *(str(argument) for argument in arguments)]
+    variables = {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "PYTHONPATH": REPOSITORY, **environment}
+    return subprocess.run(command, capture_output=True, text=True, env=variables, cwd="/", timeout=60)
+
+
+def reachable(folder: Path) -> Path:
+    """The same folder, which other users can get to now."""
+    for place in (folder, *folder.parents):
+        if place != Path("/") and not place.stat().st_mode & 0o001:
+            place.chmod(place.stat().st_mode | 0o011)
+    return folder
