@@ -23,11 +23,11 @@ from dataset_toolkits.collect import collect
 from dataset_toolkits.config import ToolkitConfig, load_config, save_config
 from dataset_toolkits.curate import curate
 from dataset_toolkits.encode import EncodeStage
-from dataset_toolkits.execute import Execution, Shard, run_stage
-from dataset_toolkits.features import FeaturesStage
+from dataset_toolkits.engine.execute import Execution, Shard, run_stage
+from dataset_toolkits.features.stage import FeaturesStage
 from dataset_toolkits.pose import PoseStage
 from dataset_toolkits.render import RenderStage
-from dataset_toolkits.report import write_report
+from dataset_toolkits.report.page import write_report
 from dataset_toolkits.voxelize import VoxelizeStage
 
 MAX_STATUS = 100

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
 SUFFIXES = (".glb", ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz")
 _CHUNK = 1 << 22  # bytes

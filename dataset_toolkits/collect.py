@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset_toolkits.assets import SUFFIXES, Asset, Content, find_assets, read_content, read_index
+from dataset_toolkits.engine.stage import Row, StageError, write_table
 from dataset_toolkits.names import safe_names
 from dataset_toolkits.objaverse_source import fetch_objaverse, fetch_objaverse_xl
-from dataset_toolkits.stage import Row, StageError, write_table
 
 EVALUATION_OBJECTS = Path(__file__).parent / "evaluation_objects.txt"
 READERS = 8  # threads: hashing waits for the disk

@@ -10,11 +10,11 @@ from typing import Any
 from dataset_toolkits.collect import CollectOptions
 from dataset_toolkits.curate import CurateOptions
 from dataset_toolkits.encode import EncodeOptions
-from dataset_toolkits.features import FeaturesOptions
+from dataset_toolkits.engine.stage import replace
+from dataset_toolkits.features.stage import FeaturesOptions
 from dataset_toolkits.pose import PoseOptions
 from dataset_toolkits.render import RenderOptions
-from dataset_toolkits.report import ReportOptions
-from dataset_toolkits.stage import replace
+from dataset_toolkits.report.page import ReportOptions
 from dataset_toolkits.voxelize import VoxelizeOptions
 from ss4d.config import did_you_mean
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from dataset_toolkits.engine.stage import Row, read_table, write_table
 from dataset_toolkits.normalize import placement
-from dataset_toolkits.stage import Row, read_table, write_table
 
 POSE_COLUMNS = (
     *("asset", "clip", "clip_name", "frames", "seconds", "vertices", "triangles", "finite"),

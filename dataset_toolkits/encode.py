@@ -10,8 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dataset_toolkits.engine.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
 from dataset_toolkits.latent_statistics import write_statistics
-from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dataset_toolkits.stage import artifact_path, read_table, replace
+from dataset_toolkits.engine.stage import artifact_path, read_table, replace
 
 if TYPE_CHECKING:
     from torch import Tensor

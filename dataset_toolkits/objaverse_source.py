@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_toolkits.assets import Asset, choose_split
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
 
 @dataclass

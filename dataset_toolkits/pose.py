@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
+from dataset_toolkits.engine.stage import Item, Row, Stage, read_table
 from dataset_toolkits.names import safe_name, safe_names
-from dataset_toolkits.stage import Item, Row, Stage, read_table
 
 SAMPLINGS = ("consecutive", "spread")
 NO_AREA = 1e-12  # a share; below it is rounding

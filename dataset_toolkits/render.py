@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
-from dataset_toolkits.stage import Item, Row, Stage, artifact_path, read_table, speed_option
+from dataset_toolkits.engine.stage import Item, Row, Stage, artifact_path, read_table, speed_option
 
 ENGINES = ("CYCLES", "BLENDER_WORKBENCH")
 DEVICES = ("CPU", "GPU")

@@ -15,9 +15,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_toolkits.engine.stage import Item, Row, Stage, artifact_path, read_table
 from dataset_toolkits.normalize import placement
 from dataset_toolkits.overlap import surface_voxels
-from dataset_toolkits.stage import Item, Row, Stage, artifact_path, read_table
 from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 
 TOLERANCE = 1e-5  # by which rounding may carry a vertex out of the cube

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_toolkits.stage import Record, Row, artifact_path, write_record, write_table
+from dataset_toolkits.engine.stage import Record, Row, artifact_path, write_record, write_table
 from ss4d.data.views import View, ViewArchiveWriter, ViewIndex
 
 SCRIPT = "pack/<script>alert(1)</script>"

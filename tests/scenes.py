@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from dataset_toolkits.projection import FrameViews, PixelRays, pixel_rays
-from dataset_toolkits.stage import Row, Stage, write_table
+from dataset_toolkits.engine.stage import Row, Stage, write_table
+from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
 from ss4d.cameras import Camera, hammersley_sphere, orbit_camera
 from ss4d.data.views import Cameras, View, ViewArchiveWriter, ViewIndex
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
 PYTHON_VARIABLE = "SS4D_BLENDER_PYTHON"
 SERVER = Path(__file__).with_name("server.py")

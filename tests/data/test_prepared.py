@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import RESOLUTION, box_voxels
 
-from dataset_toolkits.stage import read_table, write_table
+from dataset_toolkits.engine.stage import read_table, write_table
 from ss4d.data import PreparedSet
 
 ALL = ("render", "features", "encode")

@@ -10,7 +10,7 @@ import pytest
 
 from dataset_toolkits.assets import choose_split
 from dataset_toolkits.collect import EVALUATION_OBJECTS, CollectOptions, collect, read_evaluation
-from dataset_toolkits.stage import Row, StageError, read_table
+from dataset_toolkits.engine.stage import Row, StageError, read_table
 
 UID = "34d16c3882f94a31bde584948883a06a"  # of ObjaverseDy
 

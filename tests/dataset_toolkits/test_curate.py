@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dataset_toolkits.curate import CurateOptions, curate
-from dataset_toolkits.stage import Row, StageError, read_table, write_table
+from dataset_toolkits.engine.stage import Row, StageError, read_table, write_table
 
 # A box of 2 x 4 x 1 around (1, 2, 0.5); the object in it is 4 high in every frame.
 CLIP: Row = {

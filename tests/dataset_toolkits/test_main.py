@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from dataset_toolkits.__main__ import main
-from dataset_toolkits.stage import Row, read_table, write_table
+from dataset_toolkits.engine.stage import Row, read_table, write_table
 
 REPOSITORY = Path(__file__).parents[2]
 MOTION = {"still": 0.0, "slow": 0.05, "fast": 0.2}

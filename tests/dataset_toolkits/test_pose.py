@@ -11,9 +11,9 @@ from safetensors.numpy import load_file
 
 from dataset_toolkits.blender.process import BlenderProcess
 from dataset_toolkits.collect import CollectOptions, collect
+from dataset_toolkits.engine.stage import Row, artifact_path
 from dataset_toolkits.pose import PoseOptions, PoseStage, measure
 from dataset_toolkits.render import read_pose
-from dataset_toolkits.stage import Row, artifact_path
 
 HALF_BOX = np.array([[-0.5] * 3, [0.5] * 3])
 

@@ -5,8 +5,8 @@ import pytest
 from safetensors.numpy import load_file
 from scenes import box, run, sphere_cameras, write_scene
 
+from dataset_toolkits.engine.stage import StageError, read_table, write_table
 from dataset_toolkits.overlap import surface_voxels
-from dataset_toolkits.stage import StageError, read_table, write_table
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage, place
 
 

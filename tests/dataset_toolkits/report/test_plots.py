@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dataset_toolkits.report_plots import HEIGHT, WIDTH, histogram, short
+from dataset_toolkits.report.plots import HEIGHT, WIDTH, histogram, short
 
 
 def heights(plot, series: int) -> list[float]:

@@ -9,7 +9,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.projection import FrameViews, Projection, project, voxel_centres
+from dataset_toolkits.features.projection import FrameViews, Projection, project, voxel_centres
 
 
 @dataclass(frozen=True)

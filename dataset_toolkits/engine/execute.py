@@ -11,7 +11,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from dataset_toolkits.stage import (
+from dataset_toolkits.engine.stage import (
     Item,
     Record,
     Row,
@@ -22,7 +22,7 @@ from dataset_toolkits.stage import (
     table_path,
     write_table,
 )
-from dataset_toolkits.workers import Outcome, Worker
+from dataset_toolkits.engine.workers import Outcome, Worker
 from ss4d.shard import Shard
 
 
@@ -98,7 +98,7 @@ def _outcomes(stage: Stage, items: Sequence[Item], execution: Execution) -> Gene
     if not items:
         return
     if execution.executor == "ray":
-        from dataset_toolkits.ray_executor import make_on_ray
+        from dataset_toolkits.engine.ray_executor import make_on_ray
 
         yield from make_on_ray(stage, items, time_limit, execution.address, execution.workers)
     else:

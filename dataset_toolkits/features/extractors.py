@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
-    from dataset_toolkits.projection import FrameViews
+    from dataset_toolkits.features.projection import FrameViews
     from ss4d.models.image_encoder import DinoImageEncoder
 
 COLOUR_SPREAD = 0.25  # typical standard deviation of colours in [0, 1]

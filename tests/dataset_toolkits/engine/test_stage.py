@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from fake_stage import FakeOptions, FakeStage
 
-from dataset_toolkits.stage import (
+from dataset_toolkits.engine.stage import (
     Item,
     Row,
     StageError,

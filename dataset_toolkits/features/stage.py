@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.aggregation import FeatureTable
-from dataset_toolkits.projection import FrameViews, PixelRays, pixel_rays
-from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from dataset_toolkits.engine.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from dataset_toolkits.features.aggregation import FeatureTable
+from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
 from ss4d.view_frame import Similarity
 
 if TYPE_CHECKING:
-    from dataset_toolkits.extractors import Extractor
+    from dataset_toolkits.features.extractors import Extractor
     from ss4d.data.views import ViewArchive, ViewIndex
 
 EXTRACTORS = ("small", "dinov2")
@@ -106,7 +106,7 @@ class FeaturesStage(Stage):
     @cached_property
     def extractor(self) -> Extractor:
         """Kept between the clips of a worker."""
-        from dataset_toolkits.extractors import DinoExtractor, SmallExtractor
+        from dataset_toolkits.features.extractors import DinoExtractor, SmallExtractor
 
         if self.options.extractor == "small":
             return SmallExtractor()

@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset_toolkits.stage import Row, read_record, read_table, table_path
+from dataset_toolkits.engine.stage import Row, read_record, read_table, table_path
 
 STAGES = ("collect", "pose", "curate", "render", "voxelize", "features", "encode")
 WHOLE_STAGES = ("collect", "curate")  # not made item by item: every row counts

@@ -13,9 +13,9 @@ from html_page import Page
 from PIL import Image
 from report_set import CLIPS, EVIL, REFUSED, SCRIPT, colour, write_data_set
 
-from dataset_toolkits.report import Credit, ReportOptions, credit, licence_url, write_report
-from dataset_toolkits.report_facts import STAGES, reason_kind
-from dataset_toolkits.stage import Record, StageError, artifact_path, write_record
+from dataset_toolkits.engine.stage import Record, StageError, artifact_path, write_record
+from dataset_toolkits.report.facts import STAGES, reason_kind
+from dataset_toolkits.report.page import Credit, ReportOptions, credit, licence_url, write_report
 
 
 @pytest.fixture

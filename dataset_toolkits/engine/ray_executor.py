@@ -17,8 +17,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_toolkits.stage import Item, Stage, StageError
-from dataset_toolkits.workers import Outcome
+from dataset_toolkits.engine.stage import Item, Stage, StageError
+from dataset_toolkits.engine.workers import Outcome
 
 MAX_LOSSES = 3  # of its actor, before an item counts as failed
 
@@ -112,7 +112,7 @@ def _actor_class() -> Any:
     class Maker:
         def __init__(self, path: list[str], stage: bytes, time_limit: float):
             sys.path += [folder for folder in path if folder not in sys.path]
-            from dataset_toolkits.workers import Worker
+            from dataset_toolkits.engine.workers import Worker
 
             self.worker = Worker(pickle.loads(stage), time_limit, threads=1)
 

@@ -22,13 +22,13 @@ from multiprocessing.connection import Connection
 from threading import Lock
 from typing import IO
 
-from dataset_toolkits.stage import Item, Stage, StageError
+from dataset_toolkits.engine.stage import Item, Stage, StageError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 SECONDS_TO_CLOSE = 10.0
 LOG_TAIL = 4000  # characters of a dead child's output that are kept
 
-_SERVE = "import sys; sys.path[:] = sys.argv[3:]; from dataset_toolkits.workers import serve; serve()"
+_SERVE = "import sys; sys.path[:] = sys.argv[3:]; from dataset_toolkits.engine.workers import serve; serve()"
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dataset_toolkits.projection import FrameViews
-from dataset_toolkits.stage import Row
-from dataset_toolkits.visibility import count_on_foreground, find_visible
+from dataset_toolkits.engine.stage import Row
+from dataset_toolkits.features.projection import FrameViews
+from dataset_toolkits.features.visibility import count_on_foreground, find_visible
 from ss4d.view_frame import Similarity
 
 

@@ -14,9 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_toolkits.report_facts import DataSet, read_data_set
-from dataset_toolkits.report_plots import Histogram, histogram, short
-from dataset_toolkits.stage import StageError, replace
+from dataset_toolkits.engine.stage import StageError, replace
+from dataset_toolkits.report.facts import DataSet, read_data_set
+from dataset_toolkits.report.plots import Histogram, histogram, short
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def write_report(root: Path, options: ReportOptions) -> Path:
     Raises:
         StageError: `root` is no folder.
     """
-    from dataset_toolkits.report_pictures import contact_sheet
+    from dataset_toolkits.report.pictures import contact_sheet
 
     if not root.is_dir():
         raise StageError(f"{root} is not a folder: give --root the folder of a data set")
@@ -104,7 +104,7 @@ def _render(**context: Any) -> str:
         "credit": credit,
         "licence_url": licence_url,
     }
-    return environment.get_template("report_template.html").render(**context)
+    return environment.get_template("template.html").render(**context)
 
 
 @dataclass(frozen=True)

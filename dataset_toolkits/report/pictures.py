@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_toolkits.report_facts import DataSet
-from dataset_toolkits.stage import Row, artifact_path
+from dataset_toolkits.engine.stage import Row, artifact_path
+from dataset_toolkits.report.facts import DataSet
 from ss4d.data.views import View, ViewArchive
 
 TILE = 160  # pixels of a frame at most
