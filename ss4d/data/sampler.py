@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from ss4d.data.prepared import Clip
+from ss4d.data.prepared import PreparedClip
 from ss4d.data.windows import Window, sample_frames
 
 # Batches are drawn in blocks of this size, each from a seed of its own: any batch is found by making one block. The
@@ -46,7 +46,7 @@ class TokenBatchSampler(Sampler[list[Window]]):
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[PreparedClip],
         frame_tokens: Sequence[float],
         weights: Sequence[float],
         settings: BatchSettings,
@@ -143,15 +143,15 @@ class ClipWeights:
         if self.group_cap is not None and not self.group_cap >= 1:
             raise ValueError(f"data.group_cap = {self.group_cap} must be at least 1, or null")
 
-    def absent(self, clips: Sequence[Clip]) -> list[str]:
+    def absent(self, clips: Sequence[PreparedClip]) -> list[str]:
         """Categories that have a weight and no clip."""
         return sorted(set(self.category) - {clip.category for clip in clips})
 
-    def of(self, clips: Sequence[Clip]) -> list[float]:
+    def of(self, clips: Sequence[PreparedClip]) -> list[float]:
         """The weight of each clip, in (0, 1]."""
         counts = Counter(clip.group for clip in clips if clip.group is not None)
         return [self._of(clip, counts[clip.group] if clip.group is not None else 1) for clip in clips]
 
-    def _of(self, clip: Clip, group_size: int) -> float:
+    def _of(self, clip: PreparedClip, group_size: int) -> float:
         weight = self.category.get(clip.category or "", 1.0) * (self.static if clip.frames == 1 else 1.0)
         return weight if self.group_cap is None else weight * min(1.0, self.group_cap / group_size)
