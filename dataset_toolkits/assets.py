@@ -11,9 +11,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from dataset_toolkits.engine.stage import StageError
+from ss4d.files import content_hash
 
 SUFFIXES = (".glb", ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz")
-_CHUNK = 1 << 22  # bytes
 
 
 @dataclass(frozen=True)
@@ -79,18 +79,14 @@ def read_content(path: Path) -> Content:
     Raises:
         ValueError: one of them is missing, empty or cannot be read.
     """
-    digest, size = hashlib.sha256(), 0
-    for part in [path, *_references(path)]:
-        try:
-            with part.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except OSError as error:
-            raise ValueError(f"{part} cannot be read: {error.strerror}") from error
-    if not size:
+    parts = [path, *_references(path)]
+    try:
+        content = Content(content_hash(parts), sum(part.stat().st_size for part in parts))
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not content.bytes:
         raise ValueError(f"{path} is empty")
-    return Content(digest.hexdigest(), size)
+    return content
 
 
 def read_index(index: Path) -> list[Asset]:

@@ -10,13 +10,14 @@ from typing import Any
 from dataset_toolkits.collect import CollectOptions
 from dataset_toolkits.curate import CurateOptions
 from dataset_toolkits.encode import EncodeOptions
-from dataset_toolkits.engine.stage import replace
+from dataset_toolkits.engine.records import write_file
 from dataset_toolkits.features.stage import FeaturesOptions
 from dataset_toolkits.pose import PoseOptions
 from dataset_toolkits.render import RenderOptions
 from dataset_toolkits.report.page import ReportOptions
 from dataset_toolkits.voxelize import VoxelizeOptions
 from ss4d.config import did_you_mean
+from ss4d.data.format import config_path
 
 HEADER = "# Options of this data set. Written by dataset_toolkits: change them with key=value on its command line.\n"
 
@@ -51,7 +52,7 @@ def load_config(root: Path, file: Path | None, overrides: Sequence[str]) -> Tool
     config = OmegaConf.structured(ToolkitConfig)
     for stage in config.values():  # dataclasses that are frozen make read-only nodes
         OmegaConf.set_readonly(stage, False)
-    stored = root / "config.yaml"
+    stored = config_path(root)
     base = file or (stored if stored.exists() else None)
     layers = [(str(base), _read(base))] if base is not None else []
     layers += [(override, _parse(override)) for override in overrides]
@@ -71,9 +72,9 @@ def save_config(root: Path, config: ToolkitConfig) -> None:
     from omegaconf import OmegaConf
 
     content = HEADER + OmegaConf.to_yaml(OmegaConf.structured(config))
-    path = root / "config.yaml"
+    path = config_path(root)
     if not path.exists() or path.read_text() != content:
-        replace(root, path, content.encode())
+        write_file(root, path, content.encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

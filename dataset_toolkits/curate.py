@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from dataset_toolkits.engine.stage import Row, read_table, write_table
+from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.normalize import placement
-
-POSE_COLUMNS = (
-    *("asset", "clip", "clip_name", "frames", "seconds", "vertices", "triangles", "finite"),
-    *("low", "high", "frame_side", "motion", "degenerate", "problem"),
-)
-ASSET_COLUMNS = (
-    *("asset_id", "path", "sha256", "bytes", "split", "category", "group"),
-    *("licence", "author", "source", "hide_nodes"),
-)
+from ss4d.data.format import ASSET_COLUMNS, CLIP_COLUMNS, Row, read_table, table_path
 
 
 @dataclass(frozen=True)
@@ -69,7 +61,7 @@ def curate(root: Path, options: CurateOptions) -> None:
         _keep_first(rows, options.clips_per_asset)
     write_table(root, "curate", rows)
     accepted = sum(row["accepted"] for row in rows)
-    print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {root / 'tables' / 'curate.parquet'}")
+    print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {table_path(root, 'curate')}")
 
 
 def _keep_first(rows: list[Row], count: int) -> None:
@@ -84,7 +76,7 @@ def _keep_first(rows: list[Row], count: int) -> None:
 
 def _row(asset: Row, pose: Row, options: CurateOptions) -> Row:
     reasons = list(_asset_reasons(asset, pose) or _clip_reasons(pose, options))
-    row = {column: pose.get(column) for column in POSE_COLUMNS} | {column: asset[column] for column in ASSET_COLUMNS}
+    row = {column: pose.get(column) for column in CLIP_COLUMNS} | {column: asset[column] for column in ASSET_COLUMNS}
     row |= {"asset": asset["name"], "scale": None, "centre": None, "visible": None}
     if _has_size(pose):
         place = placement(pose["low"], pose["high"])

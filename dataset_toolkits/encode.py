@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dataset_toolkits.engine.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from dataset_toolkits.engine.stage import Item, Stage, StageError, speed_option
 from dataset_toolkits.latent_statistics import write_statistics
+from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table
+from ss4d.files import content_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -46,7 +47,7 @@ class EncodeStage(Stage):
     """
 
     name = "encode"
-    suffix: ClassVar[str] = ".safetensors"
+    suffix: ClassVar[str] = SUFFIXES["encode"]
     options: EncodeOptions
 
     def items(self) -> list[Item]:
@@ -61,7 +62,7 @@ class EncodeStage(Stage):
             )
         weights = [stem and hash_model(stem) for stem in (self._structure_stem, self._sparse_stem)]
         if rows:
-            self._check_features(artifact_path(self.root, "features", rows[0]["name"], ".safetensors"))
+            self._check_features(artifact_path(self.root, "features", rows[0]["name"]))
         return [
             Item(row["name"], {"features": row["key"], "frames": frames[row["name"]], "weights": weights})
             for row in rows
@@ -72,36 +73,36 @@ class EncodeStage(Stage):
 
         assert path is not None
         tensors: dict[str, Tensor] = {}
-        for number, (coords, feats) in self._voxels(item.name):
-            latents = self._encode(coords, feats, item.inputs["frames"])
-            tensors |= {f"{name}_{number}": value for name, value in latents.items()}
+        for cube, (coords, feats) in self._voxels(item.name):
+            tensors |= self._encode(cube, coords, feats, item.inputs["frames"])
         save_file(tensors, path)
         return [{"clip_name": item.name}]
 
-    def _voxels(self, clip: str) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    def _voxels(self, clip: str) -> Iterator[tuple[Cube, tuple[Tensor, Tensor]]]:
         """Coords int32 [N, 4] and features [N, F] of each cube of a clip, or of each quarter turn of its only one."""
         from safetensors import safe_open
 
         from ss4d.data.turns import turn_coords, turn_features
 
         resolution = self.options.resolution
-        with safe_open(artifact_path(self.root, "features", clip, ".safetensors"), framework="pt") as file:
-            if "similarities" in set(file.keys()):
-                for number in range(len(file.get_tensor("similarities"))):
-                    coords, feats = (file.get_tensor(f"{name}_{resolution}_{number}") for name in ("coords", "feats"))
-                    yield number, (coords.int(), feats.float())
+        with safe_open(artifact_path(self.root, "features", clip), framework="pt") as file:
+            if SIMILARITIES in set(file.keys()):
+                for view in range(len(file.get_tensor(SIMILARITIES))):
+                    cube = Cube(view)
+                    coords, feats = (file.get_tensor(name(resolution)) for name in (cube.coords, cube.feats))
+                    yield cube, (coords.int(), feats.float())
                 return
-            coords, feats = (file.get_tensor(f"{name}_{resolution}") for name in ("coords", "feats"))
-            channels = json.loads(file.metadata()["channels"])
+            coords, feats = (file.get_tensor(name(resolution)) for name in (Cube().coords, Cube().feats))
+            channels = json.loads(file.metadata()[CHANNELS])
         for turns in self.options.quarter_turns:
             turned = turn_coords(coords.int(), turns, resolution)
-            yield turns, (turned, turn_features(feats.float(), channels, turns))
+            yield Cube(turns=turns), (turned, turn_features(feats.float(), channels, turns))
 
     def finish(self) -> None:
         done = [item.name for item in self.items() if (record := self.current_record(item)) and record.error is None]
         write_statistics(self.root, done)
 
-    def _encode(self, coords: Tensor, feats: Tensor, frames: int) -> dict[str, Tensor]:
+    def _encode(self, cube: Cube, coords: Tensor, feats: Tensor, frames: int) -> dict[str, Tensor]:
         """Tensors of the artifact for voxels int32 [N, 4] with features [N, F]; voxels keep their order."""
         import torch
         from torch.nn.functional import pad
@@ -111,26 +112,30 @@ class EncodeStage(Stage):
         with torch.inference_mode():
             latents: dict[str, Tensor] = {}
             if self.structure_encoder is not None:
-                latents |= self._encode_structure(self.structure_encoder, coords, frames)
+                latents |= self._encode_structure(self.structure_encoder, cube, coords, frames)
             if self.sparse_encoder is not None:
                 voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(self.options.device)
                 sparse = self.sparse_encoder(voxels)
-                latents |= {"sparse_mean": sparse.mean.feats, "sparse_logvar": sparse.logvar.feats}
-        return {"coords": coords.short()} | {name: value.half().cpu().contiguous() for name, value in latents.items()}
+                latents[cube.latents("sparse")] = sparse.mean.feats
+                latents[cube.latents("sparse", "logvar")] = sparse.logvar.feats
+        stored = {name: value.half().cpu().contiguous() for name, value in latents.items()}
+        return {cube.latent_coords: coords.short()} | stored
 
-    def _encode_structure(self, encoder: StructureEncoder, coords: Tensor, frames: int) -> dict[str, Tensor]:
+    def _encode_structure(
+        self, encoder: StructureEncoder, cube: Cube, coords: Tensor, frames: int
+    ) -> dict[str, Tensor]:
         """Mean and log variance, [T, C, r, r, r]."""
         import torch
 
         from ss4d.data.occupancy import occupancy_grid
 
         grids = occupancy_grid(coords, frames, self.options.resolution)
-        # The encoder works on each frame alone: a few at a time bound the memory.
+        # The encoder takes each frame by itself; passing a few at a time bounds the memory.
         grids = grids.split(max(1, CELLS_AT_ONCE // self.options.resolution**3))
         posteriors = [encoder(grid[None].to(self.options.device)) for grid in grids]
         return {
-            "structure_mean": torch.cat([posterior.mean[0] for posterior in posteriors]),
-            "structure_logvar": torch.cat([posterior.logvar[0] for posterior in posteriors]),
+            cube.latents("structure"): torch.cat([posterior.mean[0] for posterior in posteriors]),
+            cube.latents("structure", "logvar"): torch.cat([posterior.logvar[0] for posterior in posteriors]),
         }
 
     @cached_property
@@ -156,10 +161,10 @@ class EncodeStage(Stage):
         from safetensors import safe_open
 
         with safe_open(features, framework="np") as file:
-            channels, tensors = len(json.loads(file.metadata()["channels"])), set(file.keys())
+            channels, tensors = len(json.loads(file.metadata()[CHANNELS])), set(file.keys())
         if self._sparse_stem:
             self._check_sparse_encoder(self._sparse_stem, channels)
-        if not {f"coords_{self.options.resolution}", f"coords_{self.options.resolution}_0"} & tensors:
+        if not {Cube().coords(self.options.resolution), Cube(0).coords(self.options.resolution)} & tensors:
             raise StageError(
                 f"there are no features for encode.resolution = {self.options.resolution}: add it to "
                 "voxelize.resolutions and features.resolutions"
@@ -199,12 +204,7 @@ def model_stem(option: str, value: str, inside: str) -> Path | None:
 
 def hash_model(stem: Path) -> str:
     """SHA-256 of a checkpoint: its description and its weights."""
-    digest = hashlib.sha256()
-    for ending in (".json", ".safetensors"):
-        with open(stem.with_name(stem.name + ending), "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return content_hash(stem.with_name(stem.name + ending) for ending in (".json", ".safetensors"))
 
 
 def _load(stem: Path | None, device: str) -> Any:

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
-from dataset_toolkits.engine.stage import Item, Row, Stage, read_table
+from dataset_toolkits.engine.stage import Item, Stage
 from dataset_toolkits.names import safe_name, safe_names
+from ss4d.data.format import CLIPS, SUFFIXES, TRIANGLES, Row, read_table, times_name, vertices_name
 
 SAMPLINGS = ("consecutive", "spread")
 NO_AREA = 1e-12  # a share; below it is rounding
@@ -52,7 +53,7 @@ class PoseStage(Stage):
     """`pose/<asset>.safetensors` of every collected asset; see docs/data.md."""
 
     name = "pose"
-    suffix: ClassVar[str] = ".safetensors"
+    suffix: ClassVar[str] = SUFFIXES["pose"]
     options: PoseOptions
 
     def items(self) -> list[Item]:
@@ -85,18 +86,18 @@ class PoseStage(Stage):
         triangles = np.load(path.parent / next(replies)["triangles"])
         results = list(replies)
         rows: list[Row] = []
-        tensors = {"triangles": triangles}
+        tensors = {TRIANGLES: triangles}
         posed: list[str | None] = []
         for result, name in zip(results, clip_names(item.name, [result["clip"] for result in results]), strict=True):
             row: Row = {"asset": item.name, "clip": result["clip"], "clip_name": name, "problem": result["problem"]}
             vertices = None
             if result["problem"] is None:
                 vertices = np.load(path.parent / result["vertices"])
-                tensors[f"vertices_{len(posed)}"] = vertices
-                tensors[f"times_{len(posed)}"] = np.array(result["times"], np.float64)
+                tensors[vertices_name(len(posed))] = vertices
+                tensors[times_name(len(posed))] = np.array(result["times"], np.float64)
                 posed.append(result["clip"])
             rows.append(row | {"seconds": result["seconds"]} | _measurements(vertices, triangles))
-        save_file(tensors, path, {"clips": json.dumps(posed)})  # with more keys, their order would vary
+        save_file(tensors, path, {CLIPS: json.dumps(posed)})  # with more keys, their order would vary
         return rows
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataset_toolkits.features.projection import project_points
 from ss4d.cameras import crop_intrinsics, hammersley_sphere, orbit_camera
 from ss4d.data.views import View
 from ss4d.video.foreground import clip_crop_box
@@ -84,7 +85,7 @@ def crop_to_clip(view: View, vertices: NDArray[np.floating]) -> View:
     the pipeline's box is a pixel off square, the shorter side is made longer, so that pixels stay square.
     """
     extrinsics, intrinsics = np.array(view.extrinsics), np.array(view.intrinsics)
-    covered = covered_box(project(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
+    covered = covered_box(project_points(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
     corners = np.zeros((1, UNCROPPED_SIZE, UNCROPPED_SIZE), np.uint8)
     corners[0, [covered.top, covered.bottom], [covered.left, covered.right]] = 255
     left, top, right, bottom = clip_crop_box(corners)
@@ -92,15 +93,6 @@ def crop_to_clip(view: View, vertices: NDArray[np.floating]) -> View:
     box = [pixel / UNCROPPED_SIZE for pixel in (left, top, left + side, top + side)]
     cropped = crop_intrinsics(torch.from_numpy(intrinsics).float(), box).tolist()
     return View(view.extrinsics, cropped, view.azimuth, view.elevation, view.fov, view.radius, view.yaw)
-
-
-def project(
-    points: NDArray[np.floating], extrinsics: NDArray[np.floating], intrinsics: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Image positions (u, v) in [0, 1] and depth of `points` [..., 3] in one camera: [..., 3]."""
-    camera = points @ extrinsics[:3, :3].T + extrinsics[:3, 3]
-    image = camera @ intrinsics.T
-    return np.concatenate([image[..., :2] / image[..., 2:], camera[..., 2:]], axis=-1)
 
 
 def covered_box(uv: NDArray[np.floating], size: int) -> PixelBox:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from dataset_toolkits.engine.stage import write_table
+from dataset_toolkits.engine.records import write_table
 from ss4d.cameras import hammersley_sphere, orbit_camera
 from ss4d.data.turns import turn_coords
 from ss4d.data.views import View, ViewArchiveWriter, ViewIndex

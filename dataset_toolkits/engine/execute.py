@@ -11,18 +11,10 @@ from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from dataset_toolkits.engine.stage import (
-    Item,
-    Record,
-    Row,
-    Stage,
-    StageError,
-    read_table,
-    sweep_temporary,
-    table_path,
-    write_table,
-)
+from dataset_toolkits.engine.records import Record, sweep_temporary, write_table
+from dataset_toolkits.engine.stage import Item, Stage, StageError
 from dataset_toolkits.engine.workers import Outcome, Worker
+from ss4d.data.format import Row, read_table, table_path
 from ss4d.shard import Shard
 
 

@@ -56,12 +56,26 @@ class FrameViews:
 
 
 def project(points: NDArray[np.floating], cameras: Cameras) -> Projection:
-    """Points [N, 3] of the world, before all cameras."""
-    camera = points.astype(np.float32) @ cameras.extrinsics[:, :3, :3].transpose(0, 2, 1)
-    camera += cameras.extrinsics[:, None, :3, 3]
-    image = camera @ cameras.intrinsics.transpose(0, 2, 1)
-    uv = image[..., :2] / image[..., 2:]
-    return Projection(uv.astype(np.float32), camera[..., 2].astype(np.float32))
+    """Points [N, 3] of the world, as all V cameras see them."""
+    seen = project_points(points.astype(np.float32), cameras.extrinsics, cameras.intrinsics)
+    return Projection(seen[..., :2], seen[..., 2])
+
+
+def project_points(
+    points: NDArray[np.floating], extrinsics: NDArray[np.floating], intrinsics: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Image positions (u, v) in [0, 1] and depths of `points` [..., 3], for one camera or for each of V cameras.
+
+    Args:
+        extrinsics: [4, 4] or [V, 4, 4].
+        intrinsics: [3, 3] or [V, 3, 3], in units of the image size.
+
+    Returns:
+        [..., 3] for one camera; for V cameras and points [N, 3]: [V, N, 3].
+    """
+    camera = points @ extrinsics[..., :3, :3].swapaxes(-1, -2) + extrinsics[..., None, :3, 3]
+    image = camera @ intrinsics.swapaxes(-1, -2)
+    return np.concatenate([image[..., :2] / image[..., 2:], camera[..., 2:]], axis=-1)
 
 
 def pixel_rays(cameras: Cameras, size: int) -> PixelRays:

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.engine.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from dataset_toolkits.engine.stage import Item, Stage, StageError, speed_option
 from dataset_toolkits.features.aggregation import FeatureTable
 from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
+from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table, resolutions
 from ss4d.view_frame import Similarity
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class FeaturesStage(Stage):
     """
 
     name = "features"
-    suffix: ClassVar[str] = ".safetensors"
+    suffix: ClassVar[str] = SUFFIXES["features"]
     time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes a frame on a CPU
     options: FeaturesOptions
 
@@ -74,33 +75,27 @@ class FeaturesStage(Stage):
         from ss4d.data.views import ViewArchive
 
         assert path is not None
-        voxels = load_file(artifact_path(self.root, "voxelize", item.name, ".safetensors"))
+        voxels = load_file(artifact_path(self.root, "voxelize", item.name))
         cubes = read_cubes(voxels)
-        resolutions = self._resolutions({int(name.split("_")[1]) for name in voxels if name.startswith("coords_")})
-        tables = {f"{size}{cube}": FeatureTable(size) for size in resolutions for cube in cubes}
-        archive = ViewArchive(artifact_path(self.root, "render", item.name, ".zip"))
+        sizes = self._resolutions(resolutions(voxels, "coords"))
+        tables = {(cube, size): FeatureTable(size) for cube in cubes for size in sizes}
+        archive = ViewArchive(artifact_path(self.root, "render", item.name))
         chosen = draw_views(item.name, archive.index, self.options.views_per_frame)
         for frame, views in enumerate(frames_of(archive, chosen)):
             maps = self.extractor(views)
             for cube, similarity in cubes.items():
                 moved = views if similarity is None else views.moved(similarity)
-                for size in resolutions:
-                    coords = voxels[f"coords_{size}{cube}"]
+                for size in sizes:
+                    coords = voxels[cube.coords(size)]
                     coords = coords[coords[:, 0] == frame]
-                    tables[f"{size}{cube}"].add(coords, moved, maps, self.options.aggregation)
-        row: Row = {"clip_name": item.name, "cubes": None if "" in cubes else len(cubes)}
-        for size in resolutions:
-            row |= mean_row([tables[f"{size}{cube}"].row(archive.index.frames) for cube in cubes])
-        tensors: dict[str, NDArray] = {}
-        for cube, similarity in cubes.items():
-            for size in resolutions:
-                table = tables[f"{size}{cube}"]
-                if similarity is not None:
-                    table.turn(self.extractor.channels, similarity)
-                tensors |= {f"{name}_{size}{cube}": value for name, value in table.tensors()}
-        if "similarities" in voxels:
-            tensors["similarities"] = voxels["similarities"]
-        save_file(tensors, path, {"channels": json.dumps(self.extractor.channels)})
+                    tables[cube, size].add(coords, moved, maps, self.options.aggregation)
+        row: Row = {"clip_name": item.name, "cubes": len(cubes) if SIMILARITIES in voxels else None}
+        for size in sizes:
+            row |= mean_row([tables[cube, size].row(archive.index.frames) for cube in cubes])
+        tensors = {SIMILARITIES: voxels[SIMILARITIES]} if SIMILARITIES in voxels else {}
+        for (cube, _), table in tables.items():
+            tensors |= table.tensors(cube, self.extractor.channels, cubes[cube])
+        save_file(tensors, path, {CHANNELS: json.dumps(self.extractor.channels)})
         return [row]
 
     @cached_property
@@ -121,11 +116,11 @@ class FeaturesStage(Stage):
         return chosen
 
 
-def read_cubes(voxels: Mapping[str, NDArray]) -> dict[str, Similarity | None]:
-    """The cubes of a voxelised clip: by the ending of their tensors' names, the way there from the cube of the clip."""
-    if "similarities" not in voxels:
-        return {"": None}
-    return {f"_{number}": Similarity.from_matrix(matrix) for number, matrix in enumerate(voxels["similarities"])}
+def read_cubes(voxels: Mapping[str, NDArray]) -> dict[Cube, Similarity | None]:
+    """The cubes of a voxelised clip, each with the similarity that leads there from the clip's own cube."""
+    if SIMILARITIES not in voxels:
+        return {Cube(): None}
+    return {Cube(view): Similarity.from_matrix(matrix) for view, matrix in enumerate(voxels[SIMILARITIES])}
 
 
 def mean_row(rows: Sequence[Row]) -> Row:

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset_toolkits.engine.stage import Row, read_record, read_table, table_path
+from dataset_toolkits.engine.records import read_record
+from ss4d.data.format import STAGES, Row, at_resolution, config_path, read_table, resolutions, table_path
 
-STAGES = ("collect", "pose", "curate", "render", "voxelize", "features", "encode")
 WHOLE_STAGES = ("collect", "curate")  # not made item by item: every row counts
 
 
@@ -74,7 +74,7 @@ class ReasonCount:
 
 
 @dataclass(frozen=True)
-class Visibility:
+class DroppedVoxels:
     """How many voxels the cameras see at one resolution (Table 6 of the paper), over all frames of all clips."""
 
     resolution: int
@@ -101,8 +101,8 @@ class DataSet:
 
     @cached_property
     def clips(self) -> list[Row]:
-        """All clips that curate judged; its rows of assets without a clip, or that could not be posed, are left out."""
-        return [row for row in self.stages["curate"].rows if row["clip"] is not None]
+        """All clips that curate judged: animations, and static objects where it accepts these."""
+        return [row for row in self.stages["curate"].rows if row["clip"] is not None or row["accepted"]]
 
     @cached_property
     def accepted(self) -> list[Row]:
@@ -130,21 +130,20 @@ class DataSet:
     def resolutions(self, stage: str) -> list[int]:
         """Voxels along a side that a stage was run with, the finest first."""
         rows = self.stages[stage].done_rows
-        found = (re.fullmatch(r"voxels_(\d+)", column) for column in (rows[0] if rows else ()))
-        return sorted((int(match[1]) for match in found if match), reverse=True)
+        return resolutions(rows[0] if rows else (), "voxels")
 
-    def visibility(self) -> list[Visibility]:
+    def visibility(self) -> list[DroppedVoxels]:
         frames = {row["clip_name"]: row["frames"] for row in self.accepted}
         rows = [row for row in self.stages["features"].done_rows if row["clip_name"] in frames]
         total = sum(frames[row["clip_name"]] for row in rows)
         found = []
         for size in self.resolutions("features") if total else ():
             before, after = (
-                sum(row[f"{name}_{size}"] * frames[row["clip_name"]] for row in rows) / total
+                sum(row[at_resolution(name, size)] * frames[row["clip_name"]] for row in rows) / total
                 for name in ("voxels", "seen")
             )
             dropped = 1 - after / before if before else 0.0
-            found.append(Visibility(size, len(rows), total, before, after, dropped))
+            found.append(DroppedVoxels(size, len(rows), total, before, after, dropped))
         return found
 
     @cached_property
@@ -180,7 +179,7 @@ def read_data_set(root: Path) -> DataSet:
         for row in stage.rows
         if _status(row) == "failed"
     ]
-    return DataSet(root, stages, failures, _read_config(root / "config.yaml"))
+    return DataSet(root, stages, failures, _read_config(config_path(root)))
 
 
 # Numbers and lists of numbers, but not the digits of "Armature2".

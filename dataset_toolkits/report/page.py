@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_toolkits.engine.stage import StageError, replace
+from dataset_toolkits.engine.records import write_file
+from dataset_toolkits.engine.stage import StageError
 from dataset_toolkits.report.facts import DataSet, read_data_set
 from dataset_toolkits.report.plots import Histogram, histogram, short
 
@@ -57,7 +58,7 @@ def write_report(root: Path, options: ReportOptions) -> Path:
         sheet=contact_sheet(data, options.clips, options.frames, options.seed),
     )
     path = root / "report" / "index.html"
-    replace(root, path, page.encode())
+    write_file(root, path, page.encode())
     return path
 
 

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_toolkits.engine.stage import Row, artifact_path
 from dataset_toolkits.report.facts import DataSet
+from ss4d.data.format import Row, artifact_path
 from ss4d.data.views import View, ViewArchive
 
 TILE = 160  # pixels of a frame at most
@@ -58,7 +58,7 @@ def contact_sheet(data: DataSet, clips: int, frames: int, seed: int) -> list[She
 
 
 def _sheet_row(data: DataSet, clip: Row, frames: int) -> SheetRow:
-    archive = ViewArchive(artifact_path(data.root, "render", clip["clip_name"], ".zip"))
+    archive = ViewArchive(artifact_path(data.root, "render", clip["clip_name"]))
     strips: list[Strip] = []
     problem = None
     try:

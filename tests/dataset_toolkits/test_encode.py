@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from scenes import run
 
 from dataset_toolkits.encode import EncodeOptions, EncodeStage
-from dataset_toolkits.engine.stage import StageError, write_table
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import StageError
 from ss4d.models import create_model
 from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import load_model, save_model

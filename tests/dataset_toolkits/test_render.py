@@ -12,7 +12,7 @@ from gltf_builder import GltfBuilder, wall
 from dataset_toolkits.blender.process import BlenderProcess
 from dataset_toolkits.collect import CollectOptions, collect
 from dataset_toolkits.curate import CurateOptions, curate
-from dataset_toolkits.engine.stage import write_table
+from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.features.projection import pixel_rays
 from dataset_toolkits.pose import PoseOptions, PoseStage
 from dataset_toolkits.render import RenderOptions, RenderStage

@@ -13,9 +13,12 @@ import fake_stage
 import pytest
 from fake_stage import FakeOptions, FakeStage, names, snapshot
 
-from dataset_toolkits.engine.execute import Execution, Shard, run_stage
-from dataset_toolkits.engine.stage import Item, Row, StageError, read_record, read_table, table_path
+from dataset_toolkits.engine.execute import Execution, run_stage
+from dataset_toolkits.engine.records import read_record
+from dataset_toolkits.engine.stage import Item, StageError
 from dataset_toolkits.engine.workers import Worker
+from ss4d.data.format import Row, read_table, table_path
+from ss4d.shard import Shard
 
 COUNT = 30
 LOCAL = Execution(workers=2)

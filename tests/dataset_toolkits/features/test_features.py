@@ -9,7 +9,8 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scenes import Scene, box, render, run, sphere_cameras, stack_cameras, write_scene
 
-from dataset_toolkits.engine.stage import StageError, write_table
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import StageError
 from dataset_toolkits.features.aggregation import aggregate
 from dataset_toolkits.features.projection import project, voxel_centres
 from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage

@@ -13,9 +13,11 @@ from html_page import Page
 from PIL import Image
 from report_set import CLIPS, EVIL, REFUSED, SCRIPT, colour, write_data_set
 
-from dataset_toolkits.engine.stage import Record, StageError, artifact_path, write_record
+from dataset_toolkits.engine.records import Record, write_record
+from dataset_toolkits.engine.stage import StageError
 from dataset_toolkits.report.facts import STAGES, reason_kind
 from dataset_toolkits.report.page import Credit, ReportOptions, credit, licence_url, write_report
+from ss4d.data.format import artifact_path
 
 
 @pytest.fixture
@@ -161,7 +163,7 @@ def test_contact_sheet_takes_as_many_clips_as_asked(root):
 
 
 def test_damaged_archive_is_named_on_the_page(root):
-    artifact_path(root, "render", "pack__script__Walk", ".zip").write_bytes(b"not a zip")
+    artifact_path(root, "render", "pack__script__Walk").write_bytes(b"not a zip")
     page = Page(write_report(root, ReportOptions()))
     assert len(page.all("img")) == 2
     assert "pack__script__Walk.zip is damaged" in page.all("article")[1].text
