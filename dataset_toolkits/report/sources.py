@@ -15,6 +15,7 @@ LEAD = """\
 {objects} objects of {packs} packs. SHA-256 is that of the sorted SHA-256 sums of a row's files, each on a line of its
 own: `sha256sum FILES | cut -d' ' -f1 | sort | sha256sum` gives it again.
 """
+MISSING = "not given"
 
 
 @dataclass(frozen=True)
@@ -61,12 +62,11 @@ def markdown(root: Path) -> str:
         "|---|---|---|---:|---|---|",
     ]
     for source in found:
-        cells = [
-            *(source.pack, source.licence or "not given", source.author or "not given", f"{source.objects:,}"),
-            *("; ".join(source.origins) or "not given", f"`{source.sha256}`"),
-        ]
-        lines.append(f"| {' | '.join(_cell(text) for text in cells)} |")
-    lines.append(f"| all | | | {len(rows):,} | | `{hash_of_hashes(rows)}` |")
+        licence, author, origins = (
+            text or MISSING for text in (source.licence, source.author, "; ".join(source.origins))
+        )
+        lines.append(_line(source.pack, licence, author, f"{source.objects:,}", origins, f"`{source.sha256}`"))
+    lines.append(_line("all", "", "", f"{len(rows):,}", "", f"`{hash_of_hashes(rows)}`"))
     return "\n".join(lines) + "\n"
 
 
@@ -83,5 +83,6 @@ def _origin(source: str) -> str:
     return source.split()[0]
 
 
-def _cell(text: str) -> str:
-    return " ".join(text.replace("|", r"\|").split())
+def _line(*cells: str) -> str:
+    escaped = (" ".join(cell.replace("|", r"\|").split()) for cell in cells)
+    return f"| {' | '.join(escaped)} |"
