@@ -1,4 +1,4 @@
-"""The collect stage: assets from a folder or from Objaverse, hashed, checked and listed in one table."""
+"""Stage collect: assets from folders, index files and Objaverse, hashed, checked and listed in one table."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ READERS = 8  # threads: hashing waits for the disk
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """Where assets come from. Give one source or several.
+    """Where assets come from: one source or several.
 
     Attributes:
         folder: with an `index.json`, or else searched for GLB, glTF, FBX and USD files.
         indexes: index files; assets of all of them form one set.
-        objaverse_uids: text file of Objaverse 1.0 uids, one a line.
-        objaverse_xl: text file of Objaverse-XL file identifiers or SHA-256 hashes, one a line.
+        objaverse_uids: text file of Objaverse 1.0 uids, one per line.
+        objaverse_xl: text file of Objaverse-XL file identifiers or SHA-256 hashes, one per line.
         only: ids of the assets to keep; empty keeps all.
-        val_share: share of the assets that go to the split "val", where no index says otherwise.
-        evaluation_folders: folders of evaluation objects; files with the same content are refused.
-        for_evaluation: keep evaluation objects: the set is for evaluation, not for training.
-        download_processes: processes that fetch objects of Objaverse.
+        val_share: share of the assets in the split "val", for assets that no index gives a split.
+        evaluation_folders: folders of evaluation objects; assets with the same content are refused.
+        for_evaluation: accept evaluation objects, as the set is for evaluation and not for training.
+        download_processes: processes that download from Objaverse.
     """
 
     folder: str | None = None

@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 # Where a pipeline's folder keeps the encoders.
 STRUCTURE_ENCODER, SPARSE_ENCODER = "ckpts/sparse_structure_encoder", "ckpts/slat_encoder"
 
-CELLS_AT_ONCE = 16 * 32**3  # of the grids that the structure encoder takes in one call
+CELLS_AT_ONCE = 16 * 32**3  # of the grids in one call of the structure encoder
 
 
 @dataclass
 class EncodeOptions:
-    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder.
+    """Options of the stage encode. An encoder is the path of a checkpoint without its ending, or a pipeline's folder.
 
-    Latents of one that is left out are not made, and are gone where an earlier run with both had made them.
+    Latents of an encoder that is not given are not made; those that an earlier run made are removed.
     """
 
     structure_encoder: str = ""
@@ -140,12 +140,12 @@ class EncodeStage(Stage):
 
     @cached_property
     def structure_encoder(self) -> StructureEncoder | None:
-        """None where none is given. Kept between the clips of a worker."""
+        """None if none is given. Kept between the clips of a worker."""
         return _load(self._structure_stem, self.options.device)
 
     @cached_property
     def sparse_encoder(self) -> SparseEncoder | None:
-        """None where none is given. Kept between the clips of a worker."""
+        """None if none is given. Kept between the clips of a worker."""
         return _load(self._sparse_stem, self.options.device)
 
     @property
@@ -157,7 +157,7 @@ class EncodeStage(Stage):
         return model_stem("encode.sparse_encoder", self.options.sparse_encoder, SPARSE_ENCODER)
 
     def _check_features(self, features: Path) -> None:
-        """Raise StageError where there are none of this resolution, or the sparse encoder is made for others."""
+        """Raise StageError if there are none of this resolution, or the sparse encoder needs others."""
         from safetensors import safe_open
 
         with safe_open(features, framework="np") as file:
@@ -171,24 +171,24 @@ class EncodeStage(Stage):
             )
 
     def _check_sparse_encoder(self, stem: Path, channels: int) -> None:
-        """Raise StageError where it is made for another number of channels or another resolution."""
+        """Raise StageError if it needs another number of channels or another resolution."""
         from ss4d.models.checkpoint import read_json
 
         args = read_json(stem.with_name(stem.name + ".json"))["args"]
         if args["in_channels"] != channels:
             raise StageError(
-                f"the encoder {stem} takes {args['in_channels']} channels a voxel, but features have "
+                f"the encoder {stem} takes {args['in_channels']} channels per voxel, but features have "
                 f"{channels}: choose the features.extractor it was trained with, or another encoder"
             )
         if args["resolution"] != self.options.resolution:
             raise StageError(
-                f"the encoder {stem} is for {args['resolution']} voxels a side, but encode.resolution is "
+                f"the encoder {stem} is for {args['resolution']} voxels per side, but encode.resolution is "
                 f"{self.options.resolution}: make them equal"
             )
 
 
 def model_stem(option: str, value: str, inside: str) -> Path | None:
-    """The checkpoint's path without ending that an option names, `inside` a folder; None where it names nothing.
+    """The path without ending of the checkpoint that an option names, `inside` a folder; None if it is empty.
 
     Raises:
         StageError: it names no checkpoint.
@@ -208,7 +208,7 @@ def hash_model(stem: Path) -> str:
 
 
 def _load(stem: Path | None, device: str) -> Any:
-    """A model in evaluation mode, float32 on a CPU, whatever its settings say; None where there is no stem."""
+    """A model in evaluation mode, in float32 on a CPU; None if there is no stem."""
     import torch
 
     from ss4d.models.base import TorsoModel

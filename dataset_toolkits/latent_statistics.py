@@ -1,4 +1,4 @@
-"""Mean and standard deviation of latents, which training normalises them with."""
+"""Mean and standard deviation of latents, by which training normalises them."""
 
 from __future__ import annotations
 

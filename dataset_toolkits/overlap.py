@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def surface_voxels(corners: NDArray[np.floating], resolution: int) -> NDArray[np.int16]:
-    """Voxels (x, y, z) of the cube [-0.5, 0.5]^3, cut into `resolution`^3, that the surface touches: [N, 3], sorted.
+    """Voxels (x, y, z) of the cube [-0.5, 0.5]^3, cut into `resolution`^3, that a surface touches: [N, 3], sorted.
 
     `corners` [F, 3, 3] are the corner positions of the triangles. Voxels are closed boxes: a surface lying
     exactly between two voxels occupies both. Surface outside of the cube is ignored.

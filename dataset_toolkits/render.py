@@ -1,4 +1,4 @@
-"""Stage render: pictures and depth of every accepted clip, all around and as conditioning videos, by Blender."""
+"""Stage render: views with depth and conditioning videos of every accepted clip, by Blender."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ CUBE_RADIUS = 3**0.5 / 2  # of the sphere around the cube
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """Pictures of a clip.
+    """Options of the stage render.
 
     Attributes:
         engine: CYCLES, or BLENDER_WORKBENCH for quick sets.
         size: pixels of the views.
-        views: cameras all around, as many as TRELLIS has.
+        views: cameras all around the object; TRELLIS has 150.
         cond_views: conditioning videos for each of `cond_yaws`: the front view, then random ones.
         cond_size: pixels of the conditioning videos.
-        cond_fov: range of the field of view of the random ones, degrees.
-        cond_azimuth: degrees that they stand off the yaw at most, to either side.
+        cond_fov: range of the field of view of random conditioning videos, degrees.
+        cond_azimuth: largest angle between them and the yaw, to either side, degrees.
         cond_elevation: range of their elevation, degrees.
         cond_yaws: sides that count as the front, multiples of 90 degrees.
-        cond_around: further conditioning videos, from all around; each is the front in its own frame (voxelize.frame).
+        cond_around: further conditioning videos from all around; each is the front of its own cube (voxelize.frame).
         cond_around_static: the same for clips of one frame; null: as many.
-        samples: light paths a pixel (Cycles).
+        samples: light paths per pixel (Cycles).
         bounces: of light (Cycles).
-        supersampling: rendered pixels a pixel, along each axis (Workbench).
+        supersampling: rendered pixels per pixel of the picture, along each axis (Workbench).
         ambient: light from everywhere; a white surface under it alone has this linear value.
         key: light from the upper left in front, likewise.
         device: CPU or GPU (Cycles).
-        threads: cores of one Blender; each worker has one.
+        threads: cores of one Blender; each worker runs one.
     """
 
     engine: str = "CYCLES"

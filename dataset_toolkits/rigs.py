@@ -1,4 +1,4 @@
-"""Where the cameras of a clip stand: all around for supervision, in front for the input videos."""
+"""The cameras of a clip: all around for supervision, in front and all around for conditioning videos."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def clip_generator(clip_name: str) -> np.random.Generator:
 
 
 def sphere_rig(count: int, generator: np.random.Generator) -> list[View]:
-    """`count` cameras evenly over the sphere, looking at the centre; drawn: the offset of the whole set."""
+    """`count` cameras evenly over the sphere, looking at the centre; the offset of the whole set is random."""
     offset = generator.random(2)
     return [_orbit(azimuth, elevation) for azimuth, elevation in hammersley_sphere(count, (offset[0], offset[1]))]
 
@@ -50,7 +50,7 @@ def conditioning_rig(
 ) -> list[View]:
     """For every yaw `count` cameras that count as its front.
 
-    The first stands exactly at (azimuth yaw, elevation 0, fov 40); the others are drawn: azimuth within
+    The first is exactly at (azimuth yaw, elevation 0, fov 40); the others are random: azimuth within
     `azimuth_jitter` degrees, elevation and field of view from the ranges (low, high), the radius such that the sphere
     around the object fills the same part of the picture.
     """

@@ -31,11 +31,11 @@ class VoxelizeOptions:
 
     Attributes:
         resolutions: voxels along each side of the cube.
-        frame: whose cube it is. "clip" (paper): one for the clip. "turned": one for each conditioning video, the clip
-            turned about the vertical so that the video's camera stands in front, and scaled again. "view": one for
-            each conditioning video, in which the video is what one fixed camera sees (`ss4d.view_frame`).
-        crop: of frame=view: side of the conditioning videos at the cube's centre, in sides of the cube.
-        distance: of frame=view: of the fixed camera from the cube's centre, in sides of the cube.
+        frame: which cube the voxels are in. "clip" (paper): one per clip. "turned": one per conditioning video, the
+            clip turned about the vertical so that the camera of the video is in front, and scaled again. "view": one
+            per conditioning video, in which this video is the picture of one fixed camera (`ss4d.view_frame`).
+        crop: for frame=view: width of the fixed camera's picture at the centre of the cube, in sides of the cube.
+        distance: for frame=view: of the fixed camera from the centre of the cube, in sides of the cube.
     """
 
     resolutions: list[int] = field(default_factory=lambda: [64])
@@ -57,7 +57,7 @@ class VoxelizeStage(Stage):
 
     def items(self) -> list[Item]:
         poses = {row["name"]: row["key"] for row in read_table(self.root, "pose")}
-        rendered: dict[str, Row] = {}  # whose cameras are needed
+        rendered: dict[str, Row] = {}  # clips whose cameras are read
         if self.options.frame != "clip":
             rendered = {
                 row["name"]: {"render": row["key"]}
@@ -100,7 +100,7 @@ class VoxelizeStage(Stage):
         return [row]
 
     def _frames(self, clip: str, vertices: NDArray[np.float64]) -> list[Similarity]:
-        """From the cube of the clip to that of each conditioning video; none where voxels are those of the clip."""
+        """Similarities from the cube of the clip to that of each conditioning video; none for voxelize.frame=clip."""
         from ss4d.data.views import ViewArchive
 
         options = self.options
@@ -135,7 +135,7 @@ def place(vertices: NDArray[np.float32], scale: float, centre: Sequence[float], 
 
 
 def turned_frame(azimuth: float, vertices: NDArray[np.float64]) -> Similarity:
-    """The clip, `vertices` [T, V, 3], turned about the vertical so that a camera at `azimuth` degrees stands in front;
+    """The clip, `vertices` [T, V, 3], turned about the vertical so that a camera at `azimuth` degrees is in front;
     centred and scaled to the cube again."""
     angle = -math.radians(azimuth)
     rotation = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1.0]])

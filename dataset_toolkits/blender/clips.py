@@ -1,4 +1,4 @@
-"""The animation clips of an imported file."""
+"""The animations of an imported file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Track:
 
 @dataclass(frozen=True)
 class Animation:
-    """A clip of the file; all that it does not animate is at rest. `start` and `end` are frames of the scene."""
+    """An animation of the file; all else is at rest. `start` and `end` are frames of the scene."""
 
     name: str
     start: float
@@ -41,7 +41,7 @@ def gltf_clips(track_names: dict[str, str]) -> list[Animation]:
 
 
 def take_clips() -> list[Animation]:
-    """A clip for every action: the FBX importer makes one a take, with a slot for every data block."""
+    """One clip per action: the FBX importer makes an action of every take, with a slot for every data block."""
     blocks = {f"OB{item.name}": item for item in bpy.data.objects} | {
         f"KE{key.name}": key for key in bpy.data.shape_keys
     }

@@ -90,7 +90,7 @@ class BlenderProcess:
                 reply = self._receive(running)
             finished = True
         finally:
-            if not finished:  # a dead Blender, or one in the middle of a job that nobody wants
+            if not finished:  # a dead Blender, or one in the middle of a job whose results are no longer read
                 self.close()
         if "error" in reply:
             raise BlenderError(reply["error"]) from _BlenderOutput(reply["traceback"])

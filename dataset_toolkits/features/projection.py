@@ -1,4 +1,4 @@
-"""From the world to the images of the views, and back."""
+"""Projection from the world to the images of the views, and back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Projection:
-    """Points as V cameras see them."""
+    """N points in the images of V cameras."""
 
-    uv: NDArray[np.float32]  # [V, N, 2] right and down in units of the image size; the image is [0, 1]^2
+    uv: NDArray[np.float32]  # [V, N, 2] right and down, in units of the image size; the image is [0, 1]^2
     depth: NDArray[np.float32]  # [V, N] distance along the optical axis
 
 
@@ -33,7 +33,7 @@ class PixelRays:
 
 @dataclass(frozen=True)
 class FrameViews:
-    """What V cameras show of one frame, in pictures of S x S pixels."""
+    """One frame seen by V cameras, in pictures of S x S pixels."""
 
     rgba: NDArray[np.uint8]  # [V, S, S, 4] straight alpha
     depth: NDArray[np.float32]  # [V, S, S] along the optical axis, infinite where nothing is
@@ -45,7 +45,7 @@ class FrameViews:
         return self.depth.shape[1]
 
     def moved(self, similarity: Similarity) -> FrameViews:
-        """The same pictures of the world moved into another frame."""
+        """The same pictures, with cameras and depth of the moved world."""
         from ss4d.data.views import Cameras
 
         extrinsics = similarity.move_extrinsics(self.cameras.extrinsics).astype(np.float32)

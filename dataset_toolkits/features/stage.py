@@ -1,7 +1,7 @@
-"""Stage features: what the rendered views say about every voxel.
+"""Stage features: features of every voxel from the rendered views.
 
-Each view's feature maps are sampled where the voxel's centre is projected to, and averaged over the views: over all
-of them, as TRELLIS does, or over those that see the voxel (paper §4.3); voxels that no view sees are then dropped.
+The feature maps of each view are sampled at the projection of the voxel's centre and averaged over the views: over all
+of them, as in TRELLIS, or over those that see the voxel (paper §4.3); then voxels that no view sees are dropped.
 """
 
 from __future__ import annotations
@@ -37,23 +37,19 @@ class FeaturesOptions:
 
     extractor: str = "small"  # "small" or "dinov2"
     aggregation: str = "visible"  # "visible" (paper) or "mean" (TRELLIS)
-    views_per_frame: int | None = None  # as many of the views, drawn anew for every frame; null: all
-    resolutions: list[int] | None = None  # some of those that voxelize made; null: all
+    views_per_frame: int | None = None  # so many of the views, drawn anew for every frame; null: all
+    resolutions: list[int] | None = None  # a part of voxelize.resolutions; null: all
     dinov2: str = "dinov2_vitl14_reg"  # released name, Hub id or local folder
-    batch: int = speed_option(12)  # pictures that go through DINOv2 at once
+    batch: int = speed_option(12)  # pictures per call of DINOv2
     device: str = speed_option("cpu")  # of DINOv2
 
 
 class FeaturesStage(Stage):
-    """`features/<clip>.safetensors` of every clip that is voxelised and rendered; see docs/data.md.
-
-    Its rows say besides what share of the pairs (view, voxel) deemed visible has the voxel's centre on rendered
-    foreground: `foreground_<R>`.
-    """
+    """`features/<clip>.safetensors` of every clip that is voxelised and rendered; see docs/data.md."""
 
     name = "features"
     suffix: ClassVar[str] = SUFFIXES["features"]
-    time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes a frame on a CPU
+    time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes per frame on a CPU
     options: FeaturesOptions
 
     def items(self) -> list[Item]:
@@ -124,12 +120,12 @@ def read_cubes(voxels: Mapping[str, NDArray]) -> dict[Cube, Similarity | None]:
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """The mean of every column."""
+    """Mean of every column over the cubes of a clip."""
     return {column: sum(row[column] for row in rows) / len(rows) for column in rows[0]}
 
 
 def draw_views(clip: str, index: ViewIndex, count: int | None) -> list[NDArray[np.intp]]:
-    """The views of each frame that are used: all, or `count` of them, the same ones whenever the clip is made again.
+    """The views to use of each frame: all, or `count` of them, drawn with a seed from the clip's name.
 
     Raises:
         ValueError: there are not that many.
@@ -144,7 +140,7 @@ def draw_views(clip: str, index: ViewIndex, count: int | None) -> list[NDArray[n
 
 
 def frames_of(archive: ViewArchive, chosen: Sequence[NDArray[np.intp]]) -> Iterator[FrameViews]:
-    """The `chosen` views of each frame."""
+    """The `chosen` views of each frame, as arrays."""
     from ss4d.data.views import Cameras
 
     rays = pixel_rays(archive.cameras, archive.index.size)

@@ -23,12 +23,12 @@ class Failure:
     stage: str
     name: str
     error: str
-    traceback: str | None  # None where the stage keeps no records, or the record was replaced since
+    traceback: str | None  # None if the stage keeps no records, or the record was replaced since
 
 
 @dataclass(frozen=True)
 class StageRows:
-    """What a stage has made: the rows of its table or, while it is unfinished, of its records."""
+    """What a stage has made: the rows of its table or, until it is complete, of its records."""
 
     name: str
     state: str  # "complete", "unfinished" or "not run"
@@ -46,7 +46,7 @@ class StageRows:
 
     @property
     def note(self) -> str:
-        """What the counts alone do not say, as words."""
+        """What the counts alone do not say."""
         if self.name == "curate":
             accepted = sum(row["accepted"] for row in self.rows)
             return f"{accepted:,} accepted, {len(self.rows) - accepted:,} rejected"
@@ -75,19 +75,19 @@ class ReasonCount:
 
 @dataclass(frozen=True)
 class DroppedVoxels:
-    """How many voxels the cameras see at one resolution (Table 6 of the paper), over all frames of all clips."""
+    """How many voxels no view sees at one resolution (paper, Table 6), over all frames of all clips."""
 
     resolution: int
     clips: int
     frames: int
-    before: float  # mean number of voxels a frame
+    before: float  # mean number of voxels per frame
     after: float
     dropped: float  # share of the voxels, 0 to 1
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Everything the report says in words and figures."""
+    """All that the report says in words and numbers."""
 
     root: Path
     stages: dict[str, StageRows]

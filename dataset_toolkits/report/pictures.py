@@ -1,4 +1,4 @@
-"""The contact sheet: frames of random clips, straight from the archives of their views."""
+"""The contact sheet: frames of random clips, read from their archives of views."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Strip:
 @dataclass(frozen=True)
 class VoxelCount:
     resolution: int
-    voxels: float  # mean a frame
+    voxels: float  # mean per frame
     seen: float | None  # by a camera; None before the features stage
 
 

@@ -1,4 +1,4 @@
-"""Voxel features and the pictures to be reconstructed from them, for the sparse VAE."""
+"""Voxel features and the pictures to reconstruct from them, for the sparse VAE (paper §3)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TargetView:
 
 @dataclass
 class FeatureSample:
-    """A window's voxels with features [N, F], and one picture a frame."""
+    """The voxels of a window with features [N, F], and one picture per frame."""
 
     voxels: VoxelRows
     targets: list[TargetView]

@@ -1,4 +1,4 @@
-"""Latents of the encode stage with the video they are to be generated from, for the two flows."""
+"""Latents of the encode stage with their conditioning videos, for the two flows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Batches by token budget, as a function of their place in the run alone."""
+"""Batches by token budget; a batch depends only on the seed and its place in the run."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ class TokenBatchSampler(Sampler[list[Window]]):
     """Endless batches of windows of equally many frames.
 
     Every pass takes each clip once in random order, or with its weight as probability. Windows are put into a batch
-    in that order until the next one would exceed the budget; that one opens the next batch, so none is passed over but
-    clips shorter than the window. A window too large for any batch goes alone, with a warning. Ranks deal the batches
+    in that order until the next one would exceed the budget; that one opens the next batch, so only clips shorter than
+    the window are skipped. A window too large for any batch goes alone, with a warning. Ranks deal the batches
     out among themselves, so any number of processes sees the same ones.
 
     Args:
         clips: what windows are cut from.
-        frame_tokens: tokens of a mean frame of each clip (a window's are estimated from it).
+        frame_tokens: mean tokens per frame of each clip, from which those of a window are estimated.
         weights: for each clip, in (0, 1].
-        start: place of the first batch, counted over all ranks; a run that stopped before it goes on as if it had not.
+        start: place of the first batch, counted over all ranks; a run that stopped there resumes exactly.
     """
 
     def __init__(
@@ -125,7 +125,7 @@ class ClipWeights:
     Attributes:
         category: weight of the clips of a category, 1 where not given.
         static: weight of clips of one frame.
-        group_cap: clips that a group of near-duplicates counts for at most; None: no cap.
+        group_cap: number of clips that a group of near-duplicates counts as, at most; None: no cap.
 
     Raises:
         ValueError: a weight outside (0, 1], or a cap below 1.

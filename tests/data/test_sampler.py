@@ -14,7 +14,7 @@ from ss4d.data.prepared import PreparedClip
 from ss4d.data.sampler import BLOCK, BatchSettings, ClipWeights, TokenBatchSampler
 from ss4d.data.windows import Window
 
-SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens a frame
+SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens per frame
 CLIPS = [
     PreparedClip(f"clip{i}", f"asset{i}", None, "fish" if i < 3 else "robot", 16, size) for i, size in enumerate(SIZES)
 ]

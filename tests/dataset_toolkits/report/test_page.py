@@ -31,8 +31,8 @@ def page(root: Path) -> Page:
 
 
 def test_key_figures(page):
-    figures = {name: page.of(f"num-{name}").text for name in ("assets", "clips", "frames", "failures")}
-    assert figures == {"assets": "5", "clips": "2", "frames": "12", "failures": "2"}
+    numbers = {name: page.of(f"num-{name}").text for name in ("assets", "clips", "frames", "failures")}
+    assert numbers == {"assets": "5", "clips": "2", "frames": "12", "failures": "2"}
     licences = next(e for e in page.all("ul") if e.attributes.get("class") == "licences")
     assert [e.text for e in licences.children] == ["CC0-1.0 4 assets, 1 clip", "CC-BY-4.0 1 asset, 1 clip"]
 
