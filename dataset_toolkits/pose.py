@@ -109,7 +109,7 @@ class PoseStage(Stage):
 
 
 def _measurements(vertices: NDArray[np.float32] | None, triangles: NDArray[np.int32]) -> Row:
-    """Columns of a clip; empty if it could not be posed."""
+    """Columns of a clip, `vertices` [T, V, 3] and `triangles` [F, 3]; empty if it could not be posed."""
     if vertices is None:
         return dict.fromkeys(field.name for field in fields(Measurements)) | {"finite": False}
     return asdict(measure(vertices, triangles))

@@ -100,7 +100,7 @@ class VoxelizeStage(Stage):
         return [row]
 
     def _frames(self, clip: str, vertices: NDArray[np.float64]) -> list[Similarity]:
-        """Similarities from the cube of the clip to that of each conditioning video; none for voxelize.frame=clip."""
+        """From the cube of the clip, `vertices` [T, V, 3], to that of each conditioning video; none if frame=clip."""
         from ss4d.data.views import ViewArchive
 
         options = self.options

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from dataset_toolkits.engine.records import Record, sweep_temporary, write_table
 from dataset_toolkits.engine.stage import Item, Stage, StageError
 from dataset_toolkits.engine.workers import Outcome, Worker
-from ss4d.data.format import Row, read_table, table_path
+from ss4d.data.format import RECORD_COLUMNS, Row, read_table, table_path
 from ss4d.shard import Shard
 
 
@@ -146,7 +146,7 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     rows: list[Row] = []
     for record in records:
         status = "done" if record.error is None else "failed"
-        head = {"name": record.name, "key": record.key, "status": status, "error": record.error}
+        head = dict(zip(RECORD_COLUMNS, (record.name, record.key, status, record.error), strict=True))
         rows += [{**head, **row} for row in record.rows or [{}]]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column) for column in columns} for row in rows]

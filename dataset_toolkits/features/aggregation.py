@@ -44,7 +44,8 @@ class FeatureTable:
         self.num_on_foreground += count_on_foreground(visibility, views)
 
     def tensors(self, cube: Cube, channels: Sequence[str], similarity: Similarity | None) -> dict[str, NDArray]:
-        """Tensors of the artifact, named for a cube; `similarity` leads there from the world of the cameras."""
+        """Coords [M, 4], features [M, F] and numbers of views [M], named for a cube; `similarity` leads there from the
+        world of the cameras."""
         feats = np.concatenate(self.feats)
         if similarity is not None:
             rotate_vectors(feats, channels, similarity.rotation)

@@ -154,7 +154,7 @@ def _normals(depth: NDArray[np.float32], directions: NDArray[np.float32]) -> NDA
 def _step(
     depth: NDArray[np.float32], directions: NDArray[np.float32], row: int, column: int, to_row: int, to_column: int
 ) -> tuple[float, float, float]:
-    """From the point of one pixel to that of another, in the world."""
+    """The step between the points of two pixels in the world, (x, y, z), for depth [S, S] and directions [S, S, 3]."""
     here, there = depth[row, column], depth[to_row, to_column]
     ray, to_ray = directions[row, column], directions[to_row, to_column]
     return there * to_ray[0] - here * ray[0], there * to_ray[1] - here * ray[1], there * to_ray[2] - here * ray[2]

@@ -64,14 +64,14 @@ def project(points: NDArray[np.floating], cameras: Cameras) -> Projection:
 def project_points(
     points: NDArray[np.floating], extrinsics: NDArray[np.floating], intrinsics: NDArray[np.floating]
 ) -> NDArray[np.floating]:
-    """Image positions (u, v) in [0, 1] and depths of `points` [..., 3], for one camera or for each of V cameras.
+    """Image positions (u, v) in [0, 1] and depths of `points` [..., N, 3], for one camera or for each of V cameras.
 
     Args:
         extrinsics: [4, 4] or [V, 4, 4].
         intrinsics: [3, 3] or [V, 3, 3], in units of the image size.
 
     Returns:
-        [..., 3] for one camera; for V cameras and points [N, 3]: [V, N, 3].
+        [..., N, 3] for one camera; for V cameras and points [N, 3]: [V, N, 3].
     """
     camera = points @ extrinsics[..., :3, :3].swapaxes(-1, -2) + extrinsics[..., None, :3, 3]
     image = camera @ intrinsics.swapaxes(-1, -2)

@@ -104,6 +104,7 @@ def _direction(view: View) -> str:
 
 
 def _strip(caption: str, times: list[int], picture: Callable[[int], NDArray[np.uint8]]) -> Strip:
+    """The frames `times` side by side; `picture` gives RGBA [S, S, 4] of a frame."""
     tiles = [Image.fromarray(picture(time)) for time in times]
     for tile in tiles:
         tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)

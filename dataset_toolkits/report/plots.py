@@ -77,7 +77,8 @@ def short(value: float) -> str:
 
 
 def _edges(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
-    """Edges at multiples of 1, 2 or 5 times a power of ten, at least `least` apart; a bar includes its left edge."""
+    """Edges [B + 1] of bars for values [N]: multiples of 1, 2 or 5 times a power of ten, at least `least` apart. A bar
+    includes its left edge."""
     low, high = float(values.min()), float(values.max())
     size = max((high - low) / BARS, least) or abs(low) / 2 or 1.0
     power = 10.0 ** math.floor(math.log10(size))

@@ -70,7 +70,7 @@ class Artifact:
         return VoxelRows(_renumber(coords, rows), values, len(frames))
 
     def _rows(self, coords: Tensor, frames: Sequence[int]) -> list[slice]:
-        """The rows of each frame."""
+        """The rows of each frame in coords [N, 4], which must be sorted by frame."""
         frame = coords[:, 0].contiguous()
         if bool((frame[1:] < frame[:-1]).any()):
             raise ValueError(f"{self.path} is not sorted by frame: {self._remedy}")
@@ -104,13 +104,14 @@ class Artifact:
 
 
 def collate_voxels(parts: Sequence[VoxelRows]) -> SparseTensor:
-    """One sparse tensor, with each window as a video of it."""
+    """One sparse tensor with each window as a video: coords [N, 5] = (video, frame, x, y, z)."""
     coords = [torch.nn.functional.pad(part.coords, (1, 0), value=video) for video, part in enumerate(parts)]
     lengths = [part.num_frames for part in parts]
     return SparseTensor(torch.cat([part.values for part in parts]), torch.cat(coords), num_frames=lengths)
 
 
 def _renumber(coords: Tensor, rows: Sequence[slice]) -> Tensor:
+    """The rows of each frame of coords [N, 4], one frame after the other, numbered from 0: [M, 4]."""
     parts = [coords[part].clone() for part in rows]
     for position, part in enumerate(parts):
         part[:, 0] = position

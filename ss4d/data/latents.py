@@ -75,8 +75,9 @@ class LatentDataset(WindowDataset):
         self.masking, self.recolor = masking, recolor
 
     def conditioning(self, window: Window, cube: Cube, generator: np.random.Generator) -> Tensor:
-        """The conditioning video of a cube, masked last of all: its own, or a random one of the side that its quarter
-        turns bring to the front.
+        """The conditioning video of a cube, float32 [T, 4, S, S], recoloured and masked as the settings ask.
+
+        It is the cube's own, or a random one of the side that its quarter turns bring to the front.
 
         Raises:
             ValueError: none was rendered.

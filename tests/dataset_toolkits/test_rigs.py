@@ -45,7 +45,7 @@ def box() -> np.ndarray:
 def test_sphere_rig_looks_at_the_centre_from_all_sides():
     views = sphere_rig(16, clip_generator("clip"))
     for view in views:
-        centre = project_points(np.zeros(3), np.array(view.extrinsics), np.array(view.intrinsics))
+        centre = project_points(np.zeros((1, 3)), np.array(view.extrinsics), np.array(view.intrinsics))[0]
         np.testing.assert_allclose(centre, [0.5, 0.5, 2.0], atol=1e-6)
     assert np.linalg.norm(np.mean([eye(view) for view in views], axis=0)) < 0.25  # evenly spread
 
