@@ -79,8 +79,8 @@ def _add_points(
 ) -> None:
     """Add to `points` [V, N] how many rendered points each voxel holds in each view.
 
-    `depth` [V, S, S], `origins` [V, 3] and `directions` [V, S, S, 3] give the points, `pixel` [V] the width of a pixel at
-    depth 1, and `rows` [R, R, R] the place of each voxel among the N, or -1.
+    `depth` [V, S, S], `origins` [V, 3] and `directions` [V, S, S, 3] give the points, `pixel` [V] the width of a pixel
+    at depth 1, and `rows` [R, R, R] the place of each voxel among the N, or -1.
     """
     resolution = rows.shape[0]
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
