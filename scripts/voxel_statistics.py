@@ -11,7 +11,6 @@ from pathlib import Path
 import torch
 
 from ss4d.data import PreparedSet
-from ss4d.data.format import Cube
 from ss4d.sparse import SparseTensor
 from ss4d.training.cost import VoxelStatistics
 
@@ -23,7 +22,7 @@ def main(root: Path, resolution: int) -> None:
     long = [index for index, clip in enumerate(clips.clips) if clip.frames >= FRAMES][::EVERY]
     parts, voxels = [], 0
     for index in long:
-        rows = clips.artifact(index, "features").coords(Cube().coords(resolution), range(FRAMES))
+        rows = clips.artifact(index, "features").coords(f"coords_{resolution}", range(FRAMES))
         coords = torch.nn.functional.pad(rows, (1, 0))
         geometry = SparseTensor(torch.zeros(len(coords), 1), coords, num_frames=FRAMES).geometry
         parts.append(VoxelStatistics.measure(geometry))
