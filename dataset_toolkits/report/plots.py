@@ -84,7 +84,7 @@ def _edges(values: NDArray[np.float64], least: float) -> NDArray[np.float64]:
     power = 10.0 ** math.floor(math.log10(size))
     step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= size * (1 - 1e-9))
     count = np.arange(math.floor(low / step + 1e-9), math.floor(high / step + 1e-9) + 2)
-    return (count * step).round(12)  # 3 * 0.1 is 0.3, as in the values
+    return np.round(count * step, 12).astype(np.float64)  # 3 * 0.1 is 0.3, as in the values
 
 
 def _summary(values: NDArray[np.float64], left_out: int) -> str:

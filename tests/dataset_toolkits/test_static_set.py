@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from fake_stage import snapshot
 from gltf_builder import GltfBuilder, cube
+from html_page import Page
 from safetensors import safe_open
 
 from dataset_toolkits.blender.process import BlenderProcess
@@ -103,6 +104,7 @@ def test_a_static_clip_has_one_frame_and_a_cube_for_each_conditioning_video(root
     assert [(row["clip_name"], row["clip"], row["accepted"]) for row in read_table(root, "curate")] == [
         (name, None, True) for name in NAMES
     ]
+    assert Page(root / "report" / "index.html").of("num-clips").text == "3"
     assert {row["frames"] for row in read_table(root, "render")} == {1}
     assert {(row["cubes"], row["outside"] < 0.5) for row in read_table(root, "voxelize")} == {(3, True)}
     with safe_open(artifact_path(root, "features", "b"), "np") as file:
