@@ -99,7 +99,7 @@ def test_histograms_show_every_clip(page):
         "Voxels at 64³",
         "Dropped at 64³",
     ]
-    assert "4 values · min 0.001 · median 0.051 · mean 0.0757 · max 0.2" in titles[0]
+    assert "4 values · min 0.001 · median 0.051 · mean 0.0758 · max 0.2" in titles[0]
     assert "2 values · min 100 · median 250 · mean 250 · max 400" in titles[3]
     bars = [e.text for e in page.all("title", "distributions") if e.parent and e.parent.tag == "g"]
     assert "1: 0 accepted, 1 rejected" in bars
