@@ -1,1 +1,1 @@
-"""Data preparation: animated glTF objects in, voxels, features and rendered views of every frame out."""
+"""Data preparation: from 3D assets, animated or static, to rendered views, voxels and features of every frame."""

@@ -1,4 +1,4 @@
-"""Animated assets on disk: which there are, and what is known about them."""
+"""Assets on disk, and what is known about them."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
 
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
+from ss4d.files import content_hash
 
 SUFFIXES = (".glb", ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz")
-_CHUNK = 1 << 22  # bytes
 
 
 @dataclass(frozen=True)
 class Asset:
-    """An asset to collect; `path` is None where it could not be fetched, and `error` says why."""
+    """An asset to collect; `path` is None if it could not be downloaded, and `error` says why."""
 
     asset_id: str
     path: Path | None
     split: str
     category: str | None = None
-    group: str | None = None  # near-duplicates share one
+    group: str | None = None  # shared by near-duplicates
     licence: str | None = None
     author: str | None = None
     source: str | None = None
@@ -35,7 +35,7 @@ class Asset:
 
 @dataclass(frozen=True)
 class Content:
-    """What the files of an asset hold together."""
+    """The content of all files of an asset."""
 
     sha256: str
     bytes: int
@@ -56,7 +56,7 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
     if not paths:
         raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
     identifiers = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    shared = Counter(identifiers)  # two formats of one object, side by side: the ids need their endings to differ
+    shared = Counter(identifiers)  # two formats of one object side by side: their ids keep the endings
     identifiers = [
         identifier if shared[identifier] == 1 else path.relative_to(folder).as_posix()
         for identifier, path in zip(identifiers, paths, strict=True)
@@ -68,29 +68,25 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
 
 
 def choose_split(identifier: str, val_share: float) -> str:
-    """ "train" or "val", by the identifier alone: it stays when the set grows."""
+    """ "train" or "val", by a hash of the identifier: it does not change when the set grows."""
     fraction = int(hashlib.sha256(identifier.encode()).hexdigest()[:8], 16) / 2**32
     return "val" if fraction < val_share else "train"
 
 
 def read_content(path: Path) -> Content:
-    """Read the file, and those that a .gltf file refers to.
+    """Hash a file, and those that a .gltf file refers to.
 
     Raises:
         ValueError: one of them is missing, empty or cannot be read.
     """
-    digest, size = hashlib.sha256(), 0
-    for part in [path, *_references(path)]:
-        try:
-            with part.open("rb") as file:
-                while chunk := file.read(_CHUNK):
-                    digest.update(chunk)
-                    size += len(chunk)
-        except OSError as error:
-            raise ValueError(f"{part} cannot be read: {error.strerror}") from error
-    if not size:
+    parts = [path, *_references(path)]
+    try:
+        content = Content(content_hash(parts), sum(part.stat().st_size for part in parts))
+    except OSError as error:
+        raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
+    if not content.bytes:
         raise ValueError(f"{path} is empty")
-    return Content(digest.hexdigest(), size)
+    return content
 
 
 def read_index(index: Path) -> list[Asset]:
@@ -129,7 +125,7 @@ def _best_first(clips: Sequence[str], best: str | None) -> list[str]:
 
 
 def _references(path: Path) -> list[Path]:
-    """Buffers and pictures outside of a .gltf file."""
+    """Buffers and images that a .gltf file refers to."""
     if path.suffix.lower() != ".gltf" or not path.exists():
         return []
     try:

@@ -1,4 +1,4 @@
-"""The collect stage: assets from a folder or from Objaverse, hashed, checked and listed in one table."""
+"""Stage collect: assets from folders, index files and Objaverse, hashed, checked and listed in one table."""
 
 from __future__ import annotations
 
@@ -9,9 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataset_toolkits.assets import SUFFIXES, Asset, Content, find_assets, read_content, read_index
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import StageError
 from dataset_toolkits.names import safe_names
 from dataset_toolkits.objaverse_source import fetch_objaverse, fetch_objaverse_xl
-from dataset_toolkits.stage import Row, StageError, write_table
+from ss4d.data.format import Row
 
 EVALUATION_OBJECTS = Path(__file__).parent / "evaluation_objects.txt"
 READERS = 8  # threads: hashing waits for the disk
@@ -19,18 +21,18 @@ READERS = 8  # threads: hashing waits for the disk
 
 @dataclass(frozen=True)
 class CollectOptions:
-    """Where assets come from. Give one source or several.
+    """Where assets come from: one source or several.
 
     Attributes:
         folder: with an `index.json`, or else searched for GLB, glTF, FBX and USD files.
         indexes: index files; assets of all of them form one set.
-        objaverse_uids: text file of Objaverse 1.0 uids, one a line.
-        objaverse_xl: text file of Objaverse-XL file identifiers or SHA-256 hashes, one a line.
+        objaverse_uids: text file of Objaverse 1.0 uids, one per line.
+        objaverse_xl: text file of Objaverse-XL file identifiers or SHA-256 hashes, one per line.
         only: ids of the assets to keep; empty keeps all.
-        val_share: share of the assets that go to the split "val", where no index says otherwise.
-        evaluation_folders: folders of evaluation objects; files with the same content are refused.
-        for_evaluation: keep evaluation objects: the set is for evaluation, not for training.
-        download_processes: processes that fetch objects of Objaverse.
+        val_share: share of the assets in the split "val", for assets that no index gives a split.
+        evaluation_folders: folders of evaluation objects; assets with the same content are refused.
+        for_evaluation: accept evaluation objects, as the set is for evaluation and not for training.
+        download_processes: processes that download from Objaverse.
     """
 
     folder: str | None = None
@@ -51,8 +53,8 @@ class CollectOptions:
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What must stay out of training sets: the name of the set by uid, and by content hash."""
+class EvaluationObjects:
+    """What must stay out of training sets: the name of the object or its set, by uid and by content hash."""
 
     uids: Mapping[str, str]
     hashes: Mapping[str, str]
@@ -66,7 +68,9 @@ def collect(root: Path, options: CollectOptions) -> int:
     """
     assets = _select(_sources(root, options), options.only)
     contents = _read_contents(assets)
-    evaluation = Evaluation({}, {}) if options.for_evaluation else read_evaluation(options.evaluation_folders)
+    evaluation = (
+        EvaluationObjects({}, {}) if options.for_evaluation else read_evaluation_objects(options.evaluation_folders)
+    )
     rows = _rows(assets, contents, evaluation)
     write_table(root, "collect", rows)
     counts = Counter(row["status"] for row in rows)
@@ -77,7 +81,7 @@ def collect(root: Path, options: CollectOptions) -> int:
     return counts["failed"]
 
 
-def read_evaluation(folders: Sequence[str], listed: Path = EVALUATION_OBJECTS) -> Evaluation:
+def read_evaluation_objects(folders: Sequence[str], listed: Path = EVALUATION_OBJECTS) -> EvaluationObjects:
     """The listed evaluation objects and the content of those in `folders`."""
     lines = (line.split("#")[0].split() for line in listed.read_text().splitlines())
     entries = [line for line in lines if line]
@@ -86,7 +90,7 @@ def read_evaluation(folders: Sequence[str], listed: Path = EVALUATION_OBJECTS) -
         for asset in find_assets(Path(folder), val_share=0):
             assert asset.path is not None
             hashes[read_content(asset.path).sha256] = asset.path.name
-    return Evaluation({uid: name for uid, name, *_ in entries}, hashes)
+    return EvaluationObjects({uid: name for uid, name, *_ in entries}, hashes)
 
 
 def _sources(root: Path, options: CollectOptions) -> list[Asset]:
@@ -149,7 +153,7 @@ def _content_or_error(asset: Asset) -> Content | str:
         return str(error)
 
 
-def _rows(assets: Sequence[Asset], contents: Sequence[Content | str], evaluation: Evaluation) -> list[Row]:
+def _rows(assets: Sequence[Asset], contents: Sequence[Content | str], evaluation: EvaluationObjects) -> list[Row]:
     names = safe_names([asset.asset_id for asset in assets])
     first: dict[str, str] = {}  # the name of the first asset by content
     rows = []
@@ -166,7 +170,7 @@ def _rows(assets: Sequence[Asset], contents: Sequence[Content | str], evaluation
     return rows
 
 
-def _refusal(asset: Asset, content: Content, evaluation: Evaluation) -> str | None:
+def _refusal(asset: Asset, content: Content, evaluation: EvaluationObjects) -> str | None:
     assert asset.path is not None
     for uid in (asset.asset_id, asset.asset_id.split("/")[-1], asset.path.stem):
         if uid in evaluation.uids:

@@ -9,13 +9,14 @@ from pathlib import Path
 from dataset_toolkits.collect import CollectOptions
 from dataset_toolkits.curate import CurateOptions
 from dataset_toolkits.encode import EncodeOptions
-from dataset_toolkits.features import FeaturesOptions
+from dataset_toolkits.engine.records import write_file
+from dataset_toolkits.features.stage import FeaturesOptions
 from dataset_toolkits.pose import PoseOptions
 from dataset_toolkits.render import RenderOptions
-from dataset_toolkits.report import ReportOptions
-from dataset_toolkits.stage import replace
+from dataset_toolkits.report.page import ReportOptions
 from dataset_toolkits.voxelize import VoxelizeOptions
 from ss4d.config import load_options, read_yaml
+from ss4d.data.format import config_path
 
 HEADER = "# Options of this data set. Written by dataset_toolkits: change them with key=value on its command line.\n"
 
@@ -44,7 +45,7 @@ def load_config(root: Path, file: Path | None, overrides: Sequence[str]) -> Tool
     Raises:
         ValueError: an unknown option, with the nearest valid one, or a value of a wrong type.
     """
-    stored = root / "config.yaml"
+    stored = config_path(root)
     base = file or (stored if stored.exists() else None)
     values = None if base is None else read_yaml(base)
     return load_options(ToolkitConfig, values, overrides, origin=str(base or ""))
@@ -55,6 +56,6 @@ def save_config(root: Path, config: ToolkitConfig) -> None:
     import yaml
 
     content = HEADER + yaml.safe_dump(asdict(config), sort_keys=False, allow_unicode=True)
-    path = root / "config.yaml"
+    path = config_path(root)
     if not path.exists() or path.read_text() != content:
-        replace(root, path, content.encode())
+        write_file(root, path, content.encode())

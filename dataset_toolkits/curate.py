@@ -1,4 +1,4 @@
-"""The curate stage: which clips are worth training on, and for every other why not. Reads tables only."""
+"""Stage curate: which clips are accepted for training, and why the others are not. It reads tables only."""
 
 from __future__ import annotations
 
@@ -8,17 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.normalize import placement
-from dataset_toolkits.stage import Row, read_table, write_table
-
-POSE_COLUMNS = (
-    *("asset", "clip", "clip_name", "frames", "seconds", "vertices", "triangles", "finite"),
-    *("low", "high", "frame_side", "motion", "degenerate", "problem"),
-)
-ASSET_COLUMNS = (
-    *("asset_id", "path", "sha256", "bytes", "split", "category", "group"),
-    *("licence", "author", "source", "hide_nodes"),
-)
+from ss4d.data.format import ASSET_COLUMNS, CLIP_COLUMNS, Row, read_table, table_path
 
 
 @dataclass(frozen=True)
@@ -26,16 +18,16 @@ class CurateOptions:
     """Thresholds; a clip beyond any of them is rejected.
 
     Attributes:
-        static: accept assets without animation, as clips of one frame; what speaks of motion is not asked of them.
+        static: accept assets without animation, as clips of one frame; limits of duration and motion do not apply.
         min_frames: frames of the posed clip.
         min_seconds: duration of the clip.
         min_motion: mean distance of a vertex from its mean position, as a share of the clip's longest side.
         max_root_motion: longest side of the clip's box over the mean longest side of a frame's box. An object that
-            travels further fills only a corner of the cube in each frame.
-        min_visible: mean longest side of a frame's box as a share of the cube that the whole clip is scaled into; the
-            floor under what a higher `max_root_motion` lets through.
+            moves further fills only a corner of the cube in each frame.
+        min_visible: mean longest side of a frame's box as a share of the cube that the whole clip is scaled into; it
+            matters where `max_root_motion` is raised.
         max_degenerate: share of the triangles that have no area.
-        clips_per_asset: of the clips that pass, the first so many of each asset; null takes all.
+        clips_per_asset: of the clips that pass, how many to keep of each asset, the first ones; null keeps all.
     """
 
     static: bool = False
@@ -58,7 +50,7 @@ def curate(root: Path, options: CurateOptions) -> None:
     """Write `ROOT/tables/curate.parquet`.
 
     Raises:
-        StageError: collect or pose is not complete.
+        ValueError: collect or pose is not complete.
     """
     assets = {row["name"]: row for row in read_table(root, "collect")}
     poses: dict[str, list[Row]] = {name: [] for name in assets}
@@ -69,7 +61,7 @@ def curate(root: Path, options: CurateOptions) -> None:
         _keep_first(rows, options.clips_per_asset)
     write_table(root, "curate", rows)
     accepted = sum(row["accepted"] for row in rows)
-    print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {root / 'tables' / 'curate.parquet'}")
+    print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {table_path(root, 'curate')}")
 
 
 def _keep_first(rows: list[Row], count: int) -> None:
@@ -84,7 +76,7 @@ def _keep_first(rows: list[Row], count: int) -> None:
 
 def _row(asset: Row, pose: Row, options: CurateOptions) -> Row:
     reasons = list(_asset_reasons(asset, pose) or _clip_reasons(pose, options))
-    row = {column: pose.get(column) for column in POSE_COLUMNS} | {column: asset[column] for column in ASSET_COLUMNS}
+    row = {column: pose.get(column) for column in CLIP_COLUMNS} | {column: asset[column] for column in ASSET_COLUMNS}
     row |= {"asset": asset["name"], "scale": None, "centre": None, "visible": None}
     if _has_size(pose):
         place = placement(pose["low"], pose["high"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,8 +9,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from dataset_toolkits.engine.stage import Item, Stage, StageError, speed_option
 from dataset_toolkits.latent_statistics import write_statistics
-from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table
+from ss4d.files import content_hash
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,14 +23,14 @@ if TYPE_CHECKING:
 # Where a pipeline's folder keeps the encoders.
 STRUCTURE_ENCODER, SPARSE_ENCODER = "ckpts/sparse_structure_encoder", "ckpts/slat_encoder"
 
-CELLS_AT_ONCE = 16 * 32**3  # of the grids that the structure encoder takes in one call
+CELLS_AT_ONCE = 16 * 32**3  # of the grids in one call of the structure encoder
 
 
 @dataclass
 class EncodeOptions:
-    """Options of the stage encode. An encoder is a checkpoint's path without its ending, or a pipeline's folder.
+    """Options of the stage encode. An encoder is the path of a checkpoint without its ending, or a pipeline's folder.
 
-    Latents of one that is left out are not made, and are gone where an earlier run with both had made them.
+    Latents of an encoder that is not given are not made; those that an earlier run made are removed.
     """
 
     structure_encoder: str = ""
@@ -46,7 +47,7 @@ class EncodeStage(Stage):
     """
 
     name = "encode"
-    suffix: ClassVar[str] = ".safetensors"
+    suffix: ClassVar[str] = SUFFIXES["encode"]
     options: EncodeOptions
 
     def items(self) -> list[Item]:
@@ -61,7 +62,7 @@ class EncodeStage(Stage):
             )
         weights = [stem and hash_model(stem) for stem in (self._structure_stem, self._sparse_stem)]
         if rows:
-            self._check_features(artifact_path(self.root, "features", rows[0]["name"], ".safetensors"))
+            self._check_features(artifact_path(self.root, "features", rows[0]["name"]))
         return [
             Item(row["name"], {"features": row["key"], "frames": frames[row["name"]], "weights": weights})
             for row in rows
@@ -72,36 +73,36 @@ class EncodeStage(Stage):
 
         assert path is not None
         tensors: dict[str, Tensor] = {}
-        for number, (coords, feats) in self._voxels(item.name):
-            latents = self._encode(coords, feats, item.inputs["frames"])
-            tensors |= {f"{name}_{number}": value for name, value in latents.items()}
+        for cube, (coords, feats) in self._voxels(item.name):
+            tensors |= self._encode(cube, coords, feats, item.inputs["frames"])
         save_file(tensors, path)
         return [{"clip_name": item.name}]
 
-    def _voxels(self, clip: str) -> Iterator[tuple[int, tuple[Tensor, Tensor]]]:
+    def _voxels(self, clip: str) -> Iterator[tuple[Cube, tuple[Tensor, Tensor]]]:
         """Coords int32 [N, 4] and features [N, F] of each cube of a clip, or of each quarter turn of its only one."""
         from safetensors import safe_open
 
         from ss4d.data.turns import turn_coords, turn_features
 
         resolution = self.options.resolution
-        with safe_open(artifact_path(self.root, "features", clip, ".safetensors"), framework="pt") as file:
-            if "similarities" in set(file.keys()):
-                for number in range(len(file.get_tensor("similarities"))):
-                    coords, feats = (file.get_tensor(f"{name}_{resolution}_{number}") for name in ("coords", "feats"))
-                    yield number, (coords.int(), feats.float())
+        with safe_open(artifact_path(self.root, "features", clip), framework="pt") as file:
+            if SIMILARITIES in set(file.keys()):
+                for view in range(len(file.get_tensor(SIMILARITIES))):
+                    cube = Cube(view)
+                    coords, feats = (file.get_tensor(name(resolution)) for name in (cube.coords, cube.feats))
+                    yield cube, (coords.int(), feats.float())
                 return
-            coords, feats = (file.get_tensor(f"{name}_{resolution}") for name in ("coords", "feats"))
-            channels = json.loads(file.metadata()["channels"])
+            coords, feats = (file.get_tensor(name(resolution)) for name in (Cube().coords, Cube().feats))
+            channels = json.loads(file.metadata()[CHANNELS])
         for turns in self.options.quarter_turns:
             turned = turn_coords(coords.int(), turns, resolution)
-            yield turns, (turned, turn_features(feats.float(), channels, turns))
+            yield Cube(turns=turns), (turned, turn_features(feats.float(), channels, turns))
 
     def finish(self) -> None:
         done = [item.name for item in self.items() if (record := self.current_record(item)) and record.error is None]
         write_statistics(self.root, done)
 
-    def _encode(self, coords: Tensor, feats: Tensor, frames: int) -> dict[str, Tensor]:
+    def _encode(self, cube: Cube, coords: Tensor, feats: Tensor, frames: int) -> dict[str, Tensor]:
         """Tensors of the artifact for voxels int32 [N, 4] with features [N, F]; voxels keep their order."""
         import torch
         from torch.nn.functional import pad
@@ -111,36 +112,40 @@ class EncodeStage(Stage):
         with torch.inference_mode():
             latents: dict[str, Tensor] = {}
             if self.structure_encoder is not None:
-                latents |= self._encode_structure(self.structure_encoder, coords, frames)
+                latents |= self._encode_structure(self.structure_encoder, cube, coords, frames)
             if self.sparse_encoder is not None:
                 voxels = SparseTensor(feats, pad(coords, (1, 0)), num_frames=[frames]).to(self.options.device)
                 sparse = self.sparse_encoder(voxels)
-                latents |= {"sparse_mean": sparse.mean.feats, "sparse_logvar": sparse.logvar.feats}
-        return {"coords": coords.short()} | {name: value.half().cpu().contiguous() for name, value in latents.items()}
+                latents[cube.latents("sparse")] = sparse.mean.feats
+                latents[cube.latents("sparse", "logvar")] = sparse.logvar.feats
+        stored = {name: value.half().cpu().contiguous() for name, value in latents.items()}
+        return {cube.latent_coords: coords.short()} | stored
 
-    def _encode_structure(self, encoder: StructureEncoder, coords: Tensor, frames: int) -> dict[str, Tensor]:
+    def _encode_structure(
+        self, encoder: StructureEncoder, cube: Cube, coords: Tensor, frames: int
+    ) -> dict[str, Tensor]:
         """Mean and log variance, [T, C, r, r, r]."""
         import torch
 
         from ss4d.data.occupancy import occupancy_grid
 
         grids = occupancy_grid(coords, frames, self.options.resolution)
-        # The encoder works on each frame alone: a few at a time bound the memory.
+        # The encoder takes each frame by itself; passing a few at a time bounds the memory.
         grids = grids.split(max(1, CELLS_AT_ONCE // self.options.resolution**3))
         posteriors = [encoder(grid[None].to(self.options.device)) for grid in grids]
         return {
-            "structure_mean": torch.cat([posterior.mean[0] for posterior in posteriors]),
-            "structure_logvar": torch.cat([posterior.logvar[0] for posterior in posteriors]),
+            cube.latents("structure"): torch.cat([posterior.mean[0] for posterior in posteriors]),
+            cube.latents("structure", "logvar"): torch.cat([posterior.logvar[0] for posterior in posteriors]),
         }
 
     @cached_property
     def structure_encoder(self) -> StructureEncoder | None:
-        """None where none is given. Kept between the clips of a worker."""
+        """None if none is given. Kept between the clips of a worker."""
         return _load(self._structure_stem, self.options.device)
 
     @cached_property
     def sparse_encoder(self) -> SparseEncoder | None:
-        """None where none is given. Kept between the clips of a worker."""
+        """None if none is given. Kept between the clips of a worker."""
         return _load(self._sparse_stem, self.options.device)
 
     @property
@@ -152,38 +157,38 @@ class EncodeStage(Stage):
         return model_stem("encode.sparse_encoder", self.options.sparse_encoder, SPARSE_ENCODER)
 
     def _check_features(self, features: Path) -> None:
-        """Raise StageError where there are none of this resolution, or the sparse encoder is made for others."""
+        """Raise StageError if there are none of this resolution, or the sparse encoder needs others."""
         from safetensors import safe_open
 
         with safe_open(features, framework="np") as file:
-            channels, tensors = len(json.loads(file.metadata()["channels"])), set(file.keys())
+            channels, tensors = len(json.loads(file.metadata()[CHANNELS])), set(file.keys())
         if self._sparse_stem:
             self._check_sparse_encoder(self._sparse_stem, channels)
-        if not {f"coords_{self.options.resolution}", f"coords_{self.options.resolution}_0"} & tensors:
+        if not {Cube().coords(self.options.resolution), Cube(0).coords(self.options.resolution)} & tensors:
             raise StageError(
                 f"there are no features for encode.resolution = {self.options.resolution}: add it to "
                 "voxelize.resolutions and features.resolutions"
             )
 
     def _check_sparse_encoder(self, stem: Path, channels: int) -> None:
-        """Raise StageError where it is made for another number of channels or another resolution."""
+        """Raise StageError if it needs another number of channels or another resolution."""
         from ss4d.models.checkpoint import read_json
 
         args = read_json(stem.with_name(stem.name + ".json"))["args"]
         if args["in_channels"] != channels:
             raise StageError(
-                f"the encoder {stem} takes {args['in_channels']} channels a voxel, but features have "
+                f"the encoder {stem} takes {args['in_channels']} channels per voxel, but features have "
                 f"{channels}: choose the features.extractor it was trained with, or another encoder"
             )
         if args["resolution"] != self.options.resolution:
             raise StageError(
-                f"the encoder {stem} is for {args['resolution']} voxels a side, but encode.resolution is "
+                f"the encoder {stem} is for {args['resolution']} voxels per side, but encode.resolution is "
                 f"{self.options.resolution}: make them equal"
             )
 
 
 def model_stem(option: str, value: str, inside: str) -> Path | None:
-    """The checkpoint's path without ending that an option names, `inside` a folder; None where it names nothing.
+    """The path without ending of the checkpoint that an option names, `inside` a folder; None if it is empty.
 
     Raises:
         StageError: it names no checkpoint.
@@ -199,16 +204,11 @@ def model_stem(option: str, value: str, inside: str) -> Path | None:
 
 def hash_model(stem: Path) -> str:
     """SHA-256 of a checkpoint: its description and its weights."""
-    digest = hashlib.sha256()
-    for ending in (".json", ".safetensors"):
-        with open(stem.with_name(stem.name + ending), "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
+    return content_hash(stem.with_name(stem.name + ending) for ending in (".json", ".safetensors"))
 
 
 def _load(stem: Path | None, device: str) -> Any:
-    """A model in evaluation mode, float32 on a CPU, whatever its settings say; None where there is no stem."""
+    """A model in evaluation mode, in float32 on a CPU; None if there is no stem."""
     import torch
 
     from ss4d.models.base import TorsoModel

@@ -1,6 +1,6 @@
-"""Assets of Objaverse 1.0 and Objaverse-XL, fetched with the `objaverse` package (0.1.7) into the data set.
+"""Assets of Objaverse 1.0 and Objaverse-XL, downloaded with the `objaverse` package (0.1.7) to `ROOT/assets`.
 
-One object that cannot be fetched makes the package's whole batch fail; the rest is then fetched one by one.
+One object that cannot be downloaded makes a whole batch of the package fail; then objects are downloaded one by one.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from dataset_toolkits.assets import Asset, choose_split
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
 
 @dataclass
@@ -29,9 +29,9 @@ def fetch_objaverse(uids: Sequence[str], folder: Path, processes: int, val_share
     objaverse.BASE_PATH = str(folder)
     objaverse._VERSIONED_PATH = str(folder / "hf-objaverse-v1")
     known = set(objaverse.load_uids())
-    wanted = [uid for uid in uids if uid in known]
-    annotations = objaverse.load_annotations(wanted)
-    fetched = _fetch(wanted, lambda part: objaverse.load_objects(part, min(processes, len(part))))
+    found = [uid for uid in uids if uid in known]
+    annotations = objaverse.load_annotations(found)
+    fetched = _fetch(found, lambda part: objaverse.load_objects(part, min(processes, len(part))))
 
     def asset(uid: str) -> Asset:
         if uid not in known:
@@ -57,8 +57,8 @@ def fetch_objaverse_xl(identifiers: Sequence[str], folder: Path, processes: int,
     import objaverse.xl
 
     annotations = objaverse.xl.get_annotations(download_dir=str(folder))
-    wanted = annotations["fileIdentifier"].isin(identifiers) | annotations["sha256"].isin(identifiers)
-    objects = annotations[wanted].drop_duplicates("fileIdentifier")
+    listed = annotations["fileIdentifier"].isin(identifiers) | annotations["sha256"].isin(identifiers)
+    objects = annotations[listed].drop_duplicates("fileIdentifier")
 
     def download(part: Sequence[str]) -> dict[str, str]:
         return objaverse.xl.download_objects(

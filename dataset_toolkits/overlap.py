@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 
 def surface_voxels(corners: NDArray[np.floating], resolution: int) -> NDArray[np.int16]:
-    """Voxels (x, y, z) of the cube [-0.5, 0.5]^3, cut into `resolution`^3, that the surface touches: [N, 3], sorted.
+    """Voxels (x, y, z) of the cube [-0.5, 0.5]^3, cut into `resolution`^3, that a surface touches: [N, 3], sorted.
 
     `corners` [F, 3, 3] are the corner positions of the triangles. Voxels are closed boxes: a surface lying
     exactly between two voxels occupies both. Surface outside of the cube is ignored.
@@ -24,6 +24,7 @@ def surface_voxels(corners: NDArray[np.floating], resolution: int) -> NDArray[np
 
 @numba.njit(cache=True)
 def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.bool_]) -> None:
+    """Set the cells of `grid` [R, R, R] that triangles `corners` [F, 3, 3], in units of cells, overlap."""
     resolution = grid.shape[0]
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for face in range(len(corners)):
@@ -40,7 +41,7 @@ def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.bool_]) -> Non
 
 @numba.njit(cache=True)
 def _overlaps(triangle: NDArray[np.float64], x: float, y: float, z: float) -> bool:
-    """Whether a triangle touches the unit box around (x, y, z); the box of the triangle is known to."""
+    """Whether a triangle [3, 3] touches the unit box around (x, y, z), given that its bounding box does."""
     a0, a1, a2 = triangle[0, 0] - x, triangle[0, 1] - y, triangle[0, 2] - z
     b0, b1, b2 = triangle[1, 0] - x, triangle[1, 1] - y, triangle[1, 2] - z
     c0, c1, c2 = triangle[2, 0] - x, triangle[2, 1] - y, triangle[2, 2] - z

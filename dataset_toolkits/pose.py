@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
+from dataset_toolkits.engine.stage import Item, Stage
 from dataset_toolkits.names import safe_name, safe_names
-from dataset_toolkits.stage import Item, Row, Stage, read_table
+from ss4d.data.format import CLIPS, SUFFIXES, TRIANGLES, Row, read_table, times_name, vertices_name
 
 SAMPLINGS = ("consecutive", "spread")
 NO_AREA = 1e-12  # a share; below it is rounding
@@ -25,11 +26,11 @@ class PoseOptions:
     """Which clips of an asset are posed, and at which moments.
 
     Attributes:
-        frames: of a clip, at most.
-        sampling: "consecutive" takes frames from the clip's start on, `fps` of them a second; "spread" takes `frames`
-            of them evenly over the clip, its first and last key included.
+        frames: frames of a clip, at most.
+        sampling: "consecutive" takes `fps` frames per second from the start of the clip; "spread" takes `frames`
+            evenly over the clip, including its first and last key.
         fps: frames per second of the consecutive sampling.
-        clips_per_asset: the first clips of an asset's list; null takes all.
+        clips_per_asset: how many clips of an asset's list, the first ones; null takes all.
         max_triangles: an asset with more is refused.
     """
 
@@ -52,7 +53,7 @@ class PoseStage(Stage):
     """`pose/<asset>.safetensors` of every collected asset; see docs/data.md."""
 
     name = "pose"
-    suffix: ClassVar[str] = ".safetensors"
+    suffix: ClassVar[str] = SUFFIXES["pose"]
     options: PoseOptions
 
     def items(self) -> list[Item]:
@@ -85,18 +86,18 @@ class PoseStage(Stage):
         triangles = np.load(path.parent / next(replies)["triangles"])
         results = list(replies)
         rows: list[Row] = []
-        tensors = {"triangles": triangles}
+        tensors = {TRIANGLES: triangles}
         posed: list[str | None] = []
         for result, name in zip(results, clip_names(item.name, [result["clip"] for result in results]), strict=True):
             row: Row = {"asset": item.name, "clip": result["clip"], "clip_name": name, "problem": result["problem"]}
             vertices = None
             if result["problem"] is None:
                 vertices = np.load(path.parent / result["vertices"])
-                tensors[f"vertices_{len(posed)}"] = vertices
-                tensors[f"times_{len(posed)}"] = np.array(result["times"], np.float64)
+                tensors[vertices_name(len(posed))] = vertices
+                tensors[times_name(len(posed))] = np.array(result["times"], np.float64)
                 posed.append(result["clip"])
             rows.append(row | {"seconds": result["seconds"]} | _measurements(vertices, triangles))
-        save_file(tensors, path, {"clips": json.dumps(posed)})  # with more keys, their order would vary
+        save_file(tensors, path, {CLIPS: json.dumps(posed)})  # one key: the order of several would vary
         return rows
 
     def close(self) -> None:
@@ -108,7 +109,7 @@ class PoseStage(Stage):
 
 
 def _measurements(vertices: NDArray[np.float32] | None, triangles: NDArray[np.int32]) -> Row:
-    """Columns of a clip; empty where it could not be posed."""
+    """Columns of a clip, `vertices` [T, V, 3] and `triangles` [F, 3]; empty if it could not be posed."""
     if vertices is None:
         return dict.fromkeys(field.name for field in fields(Measurements)) | {"finite": False}
     return asdict(measure(vertices, triangles))
@@ -116,7 +117,7 @@ def _measurements(vertices: NDArray[np.float32] | None, triangles: NDArray[np.in
 
 @dataclass(frozen=True)
 class Measurements:
-    """What curation judges a clip by; lengths in the asset's units."""
+    """What curate judges a clip by; lengths are in the asset's units."""
 
     frames: int
     vertices: int
@@ -132,7 +133,7 @@ class Measurements:
 def measure(vertices: NDArray[np.float32], triangles: NDArray[np.int32]) -> Measurements:
     """Measure a clip: finite `vertices` [T, V, 3], `triangles` [F, 3].
 
-    A triangle is without area where twice its area is at most `NO_AREA` of the clip's longest side squared.
+    A triangle counts as degenerate if twice its area is at most `NO_AREA` of the clip's longest side squared.
     """
     low, high = vertices.min(axis=1).astype(np.float64), vertices.max(axis=1).astype(np.float64)
     clip_low, clip_high = low.min(axis=0), high.max(axis=0)

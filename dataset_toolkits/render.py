@@ -1,8 +1,7 @@
-"""Stage render: pictures and depth of every accepted clip, all around and as conditioning videos, by Blender."""
+"""Stage render: views with depth and conditioning videos of every accepted clip, by Blender."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
-from dataset_toolkits.stage import Item, Row, Stage, artifact_path, read_table, speed_option
+from dataset_toolkits.engine.stage import Item, Stage, speed_option
+from dataset_toolkits.posed_clip import PosedClip, read_posed_clip
+from ss4d.data.format import SUFFIXES, Row, read_table
 
 ENGINES = ("CYCLES", "BLENDER_WORKBENCH")
 DEVICES = ("CPU", "GPU")
@@ -22,27 +23,27 @@ CUBE_RADIUS = 3**0.5 / 2  # of the sphere around the cube
 
 @dataclass(frozen=True)
 class RenderOptions:
-    """Pictures of a clip.
+    """Options of the stage render.
 
     Attributes:
         engine: CYCLES, or BLENDER_WORKBENCH for quick sets.
         size: pixels of the views.
-        views: cameras all around, as many as TRELLIS has.
+        views: cameras all around the object; TRELLIS has 150.
         cond_views: conditioning videos for each of `cond_yaws`: the front view, then random ones.
         cond_size: pixels of the conditioning videos.
-        cond_fov: range of the field of view of the random ones, degrees.
-        cond_azimuth: degrees that they stand off the yaw at most, to either side.
+        cond_fov: range of the field of view of random conditioning videos, degrees.
+        cond_azimuth: largest angle between them and the yaw, to either side, degrees.
         cond_elevation: range of their elevation, degrees.
         cond_yaws: sides that count as the front, multiples of 90 degrees.
-        cond_around: further conditioning videos, from all around; each is the front in its own frame (voxelize.frame).
+        cond_around: further conditioning videos from all around; each is the front of its own cube (voxelize.frame).
         cond_around_static: the same for clips of one frame; null: as many.
-        samples: light paths a pixel (Cycles).
+        samples: light paths per pixel (Cycles).
         bounces: of light (Cycles).
-        supersampling: rendered pixels a pixel, along each axis (Workbench).
+        supersampling: rendered pixels per pixel of the picture, along each axis (Workbench).
         ambient: light from everywhere; a white surface under it alone has this linear value.
         key: light from the upper left in front, likewise.
         device: CPU or GPU (Cycles).
-        threads: cores of one Blender; each worker has one.
+        threads: cores of one Blender; each worker runs one.
     """
 
     engine: str = "CYCLES"
@@ -86,7 +87,7 @@ class RenderStage(Stage):
     """`render/<clip>.zip` of every accepted clip; see docs/data.md."""
 
     name = "render"
-    suffix: ClassVar[str] = ".zip"
+    suffix: ClassVar[str] = SUFFIXES["render"]
     time_limit: ClassVar[float] = 12 * 3600.0  # the defaults are thousands of pictures by Cycles
     options: RenderOptions
 
@@ -108,7 +109,7 @@ class RenderStage(Stage):
         from ss4d.data.views import ViewArchiveWriter
 
         assert path is not None
-        posed = read_pose(artifact_path(self.root, "pose", item.inputs["asset"], ".safetensors"), item.inputs["clip"])
+        posed = read_posed_clip(self.root, item.inputs["asset"], item.inputs["clip"])
         index = self._index(item, posed)
         with ViewArchiveWriter(path, index) as archive:
             for picture in self._pictures(item, posed.times, index, path.parent):
@@ -121,7 +122,7 @@ class RenderStage(Stage):
     def close(self) -> None:
         self._blender.close()
 
-    def _index(self, item: Item, posed: Posed) -> Any:
+    def _index(self, item: Item, posed: PosedClip) -> Any:
         """The cameras of a clip, drawn from its name; a `ViewIndex`."""
         from dataset_toolkits.rigs import RADIUS, around_rig, clip_generator, conditioning_rig, crop_to_clip, sphere_rig
         from ss4d.data.views import ViewIndex
@@ -152,7 +153,7 @@ class RenderStage(Stage):
             cond=[crop_to_clip(view, vertices) for view in cond],
         )
 
-    def _pictures(self, item: Item, times: Sequence[float], index: Any, folder: Path) -> Iterator[Picture]:
+    def _pictures(self, item: Item, times: Sequence[float], index: Any, folder: Path) -> Iterator[RenderedPicture]:
         options = self.options
         cameras = [_camera(view, options.size) for view in index.views]
         cameras += [_camera(view, options.cond_size) for view in index.cond]
@@ -171,7 +172,7 @@ class RenderStage(Stage):
         )
         for number, result in enumerate(results):
             frame, camera = divmod(number, len(cameras))
-            yield Picture(frame, camera, np.load(folder / result["rgba"]), np.load(folder / result["depth"]))
+            yield RenderedPicture(frame, camera, np.load(folder / result["rgba"]), np.load(folder / result["depth"]))
 
     @cached_property
     def _blender(self) -> BlenderProcess:
@@ -179,35 +180,13 @@ class RenderStage(Stage):
 
 
 @dataclass(frozen=True)
-class Picture:
+class RenderedPicture:
     """`rgba` uint8 [S, S, 4] and `depth` float32 [S, S] of one frame from one camera."""
 
     frame: int
     camera: int
     rgba: NDArray[np.uint8]
     depth: NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Posed:
-    """One clip of a pose artifact: `vertices` float32 [T, V, 3] at `times` [T], in seconds of the file."""
-
-    vertices: NDArray[np.float32]
-    times: Sequence[float]
-
-
-def read_pose(path: Path, clip: str | None) -> Posed:
-    """Raises:
-    ValueError: the artifact does not hold the clip.
-    """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        names = json.loads(file.metadata()["clips"])
-        if clip not in names:
-            raise ValueError(f"{path} holds no clip '{clip}' but {names}: run the stages pose and curate again")
-        position = names.index(clip)
-        return Posed(file.get_tensor(f"vertices_{position}"), file.get_tensor(f"times_{position}").tolist())
 
 
 def _camera(view: Any, size: int) -> Mapping[str, Any]:

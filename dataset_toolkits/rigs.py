@@ -1,4 +1,4 @@
-"""Where the cameras of a clip stand: all around for supervision, in front for the input videos."""
+"""The cameras of a clip: all around for supervision, in front and all around for conditioning videos."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dataset_toolkits.features.projection import project_points
 from ss4d.cameras import crop_intrinsics, hammersley_sphere, orbit_camera
 from ss4d.data.views import View
 from ss4d.video.foreground import clip_crop_box
@@ -34,7 +35,7 @@ def clip_generator(clip_name: str) -> np.random.Generator:
 
 
 def sphere_rig(count: int, generator: np.random.Generator) -> list[View]:
-    """`count` cameras evenly over the sphere, looking at the centre; drawn: the offset of the whole set."""
+    """`count` cameras evenly over the sphere, looking at the centre; the offset of the whole set is random."""
     offset = generator.random(2)
     return [_orbit(azimuth, elevation) for azimuth, elevation in hammersley_sphere(count, (offset[0], offset[1]))]
 
@@ -49,7 +50,7 @@ def conditioning_rig(
 ) -> list[View]:
     """For every yaw `count` cameras that count as its front.
 
-    The first stands exactly at (azimuth yaw, elevation 0, fov 40); the others are drawn: azimuth within
+    The first is exactly at (azimuth yaw, elevation 0, fov 40); the others are random: azimuth within
     `azimuth_jitter` degrees, elevation and field of view from the ranges (low, high), the radius such that the sphere
     around the object fills the same part of the picture.
     """
@@ -84,7 +85,7 @@ def crop_to_clip(view: View, vertices: NDArray[np.floating]) -> View:
     the pipeline's box is a pixel off square, the shorter side is made longer, so that pixels stay square.
     """
     extrinsics, intrinsics = np.array(view.extrinsics), np.array(view.intrinsics)
-    covered = covered_box(project(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
+    covered = covered_box(project_points(vertices, extrinsics, intrinsics), UNCROPPED_SIZE)
     corners = np.zeros((1, UNCROPPED_SIZE, UNCROPPED_SIZE), np.uint8)
     corners[0, [covered.top, covered.bottom], [covered.left, covered.right]] = 255
     left, top, right, bottom = clip_crop_box(corners)
@@ -92,15 +93,6 @@ def crop_to_clip(view: View, vertices: NDArray[np.floating]) -> View:
     box = [pixel / UNCROPPED_SIZE for pixel in (left, top, left + side, top + side)]
     cropped = crop_intrinsics(torch.from_numpy(intrinsics).float(), box).tolist()
     return View(view.extrinsics, cropped, view.azimuth, view.elevation, view.fov, view.radius, view.yaw)
-
-
-def project(
-    points: NDArray[np.floating], extrinsics: NDArray[np.floating], intrinsics: NDArray[np.floating]
-) -> NDArray[np.float64]:
-    """Image positions (u, v) in [0, 1] and depth of `points` [..., 3] in one camera: [..., 3]."""
-    camera = points @ extrinsics[:3, :3].T + extrinsics[:3, 3]
-    image = camera @ intrinsics.T
-    return np.concatenate([image[..., :2] / image[..., 2:], camera[..., 2:]], axis=-1)
 
 
 def covered_box(uv: NDArray[np.floating], size: int) -> PixelBox:

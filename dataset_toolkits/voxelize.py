@@ -5,7 +5,6 @@ A colour per voxel is not stored here: the first three channels of the small ext
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -15,9 +14,11 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_toolkits.engine.stage import Item, Stage
 from dataset_toolkits.normalize import placement
 from dataset_toolkits.overlap import surface_voxels
-from dataset_toolkits.stage import Item, Row, Stage, artifact_path, read_table
+from dataset_toolkits.posed_clip import read_posed_clip
+from ss4d.data.format import SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, at_resolution, read_table
 from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 
 TOLERANCE = 1e-5  # by which rounding may carry a vertex out of the cube
@@ -30,11 +31,11 @@ class VoxelizeOptions:
 
     Attributes:
         resolutions: voxels along each side of the cube.
-        frame: whose cube it is. "clip" (paper): one for the clip. "turned": one for each conditioning video, the clip
-            turned about the vertical so that the video's camera stands in front, and scaled again. "view": one for
-            each conditioning video, in which the video is what one fixed camera sees (`ss4d.view_frame`).
-        crop: of frame=view: side of the conditioning videos at the cube's centre, in sides of the cube.
-        distance: of frame=view: of the fixed camera from the cube's centre, in sides of the cube.
+        frame: which cube the voxels are in. "clip" (paper): one per clip. "turned": one per conditioning video, the
+            clip turned about the vertical so that the camera of the video is in front, and scaled again. "view": one
+            per conditioning video, in which this video is the picture of one fixed camera (`ss4d.view_frame`).
+        crop: for frame=view: width of the fixed camera's picture at the centre of the cube, in sides of the cube.
+        distance: for frame=view: of the fixed camera from the centre of the cube, in sides of the cube.
     """
 
     resolutions: list[int] = field(default_factory=lambda: [64])
@@ -51,12 +52,12 @@ class VoxelizeStage(Stage):
     """`voxelize/<clip>.safetensors` of every accepted clip; see docs/data.md."""
 
     name = "voxelize"
-    suffix: ClassVar[str] = ".safetensors"
+    suffix: ClassVar[str] = SUFFIXES["voxelize"]
     options: VoxelizeOptions
 
     def items(self) -> list[Item]:
         poses = {row["name"]: row["key"] for row in read_table(self.root, "pose")}
-        rendered: dict[str, Row] = {}  # whose cameras are needed
+        rendered: dict[str, Row] = {}  # clips whose cameras are read
         if self.options.frame != "clip":
             rendered = {
                 row["name"]: {"render": row["key"]}
@@ -78,36 +79,34 @@ class VoxelizeStage(Stage):
         from safetensors.numpy import save_file
 
         assert path is not None
-        clip = load_clip(artifact_path(self.root, "pose", item.inputs["asset"], ".safetensors"), item.inputs["clip"])
+        clip = read_posed_clip(self.root, item.inputs["asset"], item.inputs["clip"])
         vertices = place(clip.vertices, item.inputs["scale"], item.inputs["centre"], item.name)
         frames = self._frames(item.name, vertices)
         row: Row = {"clip_name": item.name, "cubes": len(frames) or None, "outside": None}
         tensors: dict[str, NDArray] = {}
+        placed = {Cube(): vertices}
         if frames:
-            tensors["similarities"] = np.stack([frame.matrix() for frame in frames])
-            row["outside"] = float(np.mean([_outside(frame(vertices)) for frame in frames]))
+            placed = {Cube(view): frame(vertices) for view, frame in enumerate(frames)}
+            tensors[SIMILARITIES] = np.stack([frame.matrix() for frame in frames])
+            row["outside"] = float(np.mean([_outside(points) for points in placed.values()]))
         for resolution in self.options.resolutions:
-            coords = (
-                {"": voxelize_clip(vertices, clip.triangles, resolution)}
-                if not frames
-                else {
-                    f"_{number}": voxelize_clip(frame(vertices), clip.triangles, resolution)
-                    for number, frame in enumerate(frames)
-                }
-            )
-            tensors |= {f"coords_{resolution}{name}": value for name, value in coords.items()}
-            row[f"voxels_{resolution}"] = sum(map(len, coords.values())) / len(vertices) / len(coords)
+            coords = {
+                cube.coords(resolution): voxelize_clip(points, clip.triangles, resolution)
+                for cube, points in placed.items()
+            }
+            tensors |= coords
+            row[at_resolution("voxels", resolution)] = sum(map(len, coords.values())) / len(vertices) / len(coords)
         save_file(tensors, path)
         return [row]
 
     def _frames(self, clip: str, vertices: NDArray[np.float64]) -> list[Similarity]:
-        """From the cube of the clip to that of each conditioning video; none where voxels are those of the clip."""
+        """From the cube of the clip, `vertices` [T, V, 3], to that of each conditioning video; none if frame=clip."""
         from ss4d.data.views import ViewArchive
 
         options = self.options
         if options.frame == "clip":
             return []
-        views = ViewArchive(artifact_path(self.root, "render", clip, ".zip")).index.cond
+        views = ViewArchive(artifact_path(self.root, "render", clip)).index.cond
         if options.frame == "turned":
             return [turned_frame(view.azimuth, vertices) for view in views]
         frame = ViewFrame(options.crop, options.distance)
@@ -116,29 +115,6 @@ class VoxelizeStage(Stage):
             view_similarity(frame, extrinsics, intrinsics, object_depth(frame, vertices, extrinsics, intrinsics))
             for extrinsics, intrinsics in cameras
         ]
-
-
-@dataclass(frozen=True)
-class PosedClip:
-    """`vertices` float32 [T, V, 3] in the asset's units and `triangles` int32 [F, 3]."""
-
-    vertices: NDArray[np.float32]
-    triangles: NDArray[np.int32]
-
-
-def load_clip(path: Path, clip: str | None) -> PosedClip:
-    """One clip of a pose artifact.
-
-    Raises:
-        ValueError: the artifact holds no such clip.
-    """
-    from safetensors import safe_open
-
-    with safe_open(path, framework="np") as file:
-        names = json.loads(file.metadata()["clips"])
-        if clip not in names:
-            raise ValueError(f"{path} holds no clip '{clip}' but {names}: run the stages pose and curate again")
-        return PosedClip(file.get_tensor(f"vertices_{names.index(clip)}"), file.get_tensor("triangles"))
 
 
 def place(vertices: NDArray[np.float32], scale: float, centre: Sequence[float], name: str) -> NDArray[np.float64]:
@@ -159,7 +135,7 @@ def place(vertices: NDArray[np.float32], scale: float, centre: Sequence[float], 
 
 
 def turned_frame(azimuth: float, vertices: NDArray[np.float64]) -> Similarity:
-    """The clip, `vertices` [T, V, 3], turned about the vertical so that a camera at `azimuth` degrees stands in front;
+    """The clip, `vertices` [T, V, 3], turned about the vertical so that a camera at `azimuth` degrees is in front;
     centred and scaled to the cube again."""
     angle = -math.radians(azimuth)
     rotation = np.array([[math.cos(angle), -math.sin(angle), 0], [math.sin(angle), math.cos(angle), 0], [0, 0, 1.0]])

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from dataset_toolkits.execute import Execution, Shard, run_stage
-from dataset_toolkits.stage import Item, Row, Stage, speed_option
+from dataset_toolkits.engine.execute import Execution, run_stage
+from dataset_toolkits.engine.stage import Item, Stage, speed_option
+from ss4d.data.format import Row
+from ss4d.shard import Shard
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from dataset_toolkits.stage import Record, Row, artifact_path, write_record, write_table
+from dataset_toolkits.engine.records import Record, write_record, write_table
+from ss4d.data.format import Row, artifact_path
 from ss4d.data.views import View, ViewArchiveWriter, ViewIndex
 
 SCRIPT = "pack/<script>alert(1)</script>"
@@ -71,7 +72,7 @@ def write_archive(root: Path, clip_name: str, frames: int) -> None:
     """Pictures of one colour, which tells camera and frame. View 1 is the one behind the object."""
     views, cond = [view(0, 10), view(170, 12), view(180, -80)], [view(0, 10)]
     index = ViewIndex(frames, 24, 32, 1.0, [0.0, 0.0, 0.0], [1.0, 3.0], views, cond)
-    path = artifact_path(root, "render", clip_name, ".zip")
+    path = artifact_path(root, "render", clip_name)
     path.parent.mkdir(exist_ok=True)
     with ViewArchiveWriter(path, index) as archive:
         for frame in range(frames):

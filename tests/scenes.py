@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from dataset_toolkits.projection import FrameViews, PixelRays, pixel_rays
-from dataset_toolkits.stage import Row, Stage, write_table
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import Stage
+from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
 from ss4d.cameras import Camera, hammersley_sphere, orbit_camera
+from ss4d.data.format import CLIPS, TRIANGLES, Row, artifact_path, times_name, vertices_name
 from ss4d.data.views import Cameras, View, ViewArchiveWriter, ViewIndex
 
 BOX_TRIANGLES = np.array(
@@ -90,10 +92,12 @@ def write_scene(
     triangles = np.arange(vertices.shape[1], dtype=np.int32).reshape(-1, 3)
     for folder in ("pose", "render"):
         (root / folder).mkdir(parents=True, exist_ok=True)
-    tensors = {"triangles": triangles, "vertices_0": 7 + vertices, "vertices_1": vertices}
-    save_file(tensors, root / "pose" / f"{name}.safetensors", {"clips": json.dumps(["other", "move"])})
+    tensors: dict[str, NDArray] = {TRIANGLES: triangles}
+    for place, moved in enumerate((7 + vertices, vertices)):
+        tensors |= {vertices_name(place): moved, times_name(place): np.arange(len(frames)) / 24}
+    save_file(tensors, artifact_path(root, "pose", name), {CLIPS: json.dumps(["other", "move"])})
     index = ViewIndex(len(frames), size, size, scale, centre, [1.0, 3.0], _views(cameras), _views(cond))
-    with ViewArchiveWriter(root / "render" / f"{clip}.zip", index) as archive:
+    with ViewArchiveWriter(artifact_path(root, "render", clip), index) as archive:
         for frame, scene in enumerate(frames):
             pictures = render(scene, cameras, size)
             for view in range(len(index.views)):

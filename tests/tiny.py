@@ -10,8 +10,10 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from dataset_toolkits.stage import write_table
+from dataset_toolkits.engine.records import write_table
 from ss4d.cameras import hammersley_sphere, orbit_camera
+from ss4d.data.format import CHANNELS as CHANNELS_KEY
+from ss4d.data.format import LATENT_KINDS, Cube, artifact_path, at_resolution, statistics_path
 from ss4d.data.turns import turn_coords
 from ss4d.data.views import View, ViewArchiveWriter, ViewIndex
 from ss4d.flow import SamplerSettings
@@ -92,9 +94,9 @@ def write_clips(root: Path, frames: int = 4, views: int = 2) -> Path:
     for index, side in enumerate((4, 6)):
         name, done = f"box{index}__slide", {"status": "done", "error": None, "clip_name": f"box{index}__slide"}
         coords = box_voxels(side, frames)
-        _write_pictures(root / f"render/{name}.zip", frames, views)
-        _write_features(root / f"features/{name}.safetensors", coords)
-        _write_latents(root / f"encode/{name}.safetensors", coords, frames)
+        _write_pictures(artifact_path(root, "render", name), frames, views)
+        _write_features(artifact_path(root, "features", name), coords)
+        _write_latents(artifact_path(root, "encode", name), coords, frames)
         tables["curate"].append(
             {
                 **{"clip_name": name, "asset_id": f"box{index}", "clip": "slide", "split": "train", "accepted": True},
@@ -102,13 +104,13 @@ def write_clips(root: Path, frames: int = 4, views: int = 2) -> Path:
             }
         )
         tables["render"].append({**done, "name": name, "frames": frames})
-        tables["features"].append({**done, "name": name, f"seen_{RESOLUTION}": len(coords) / frames})
+        tables["features"].append({**done, "name": name, at_resolution("seen", RESOLUTION): len(coords) / frames})
         tables["encode"].append({**done, "name": name})
     for stage, rows in tables.items():
         write_table(root, stage, rows)
     statistics = {"mean": [0.5] * LATENT_CHANNELS, "std": [2.0] * LATENT_CHANNELS}
     content = json.dumps({"structure": statistics, "sparse": statistics})
-    (root / "tables/latent_statistics.json").write_text(content)
+    statistics_path(root).write_text(content)
     return root
 
 
@@ -150,11 +152,11 @@ def _view(azimuth: float, elevation: float, yaw: int = 0) -> View:
 
 def _write_features(path: Path, coords: torch.Tensor) -> None:
     tensors = {
-        f"coords_{RESOLUTION}": coords,
-        f"feats_{RESOLUTION}": torch.rand(len(coords), FEATURES).half(),
-        f"views_{RESOLUTION}": torch.ones(len(coords), dtype=torch.uint8),
+        Cube().coords(RESOLUTION): coords,
+        Cube().feats(RESOLUTION): torch.rand(len(coords), FEATURES).half(),
+        Cube().view_counts(RESOLUTION): torch.ones(len(coords), dtype=torch.uint8),
     }
-    save_file(tensors, path, {"channels": json.dumps(CHANNELS)})
+    save_file(tensors, path, {CHANNELS_KEY: json.dumps(CHANNELS)})
 
 
 def latent(turns: int, frame: int) -> float:
@@ -168,9 +170,9 @@ def _write_latents(path: Path, coords: torch.Tensor, frames: int) -> None:
         centre = torch.tensor([latent(turns, frame) for frame in range(frames)])
         dense = 0.01 * torch.randn(frames, LATENT_CHANNELS, *[LATENT_SIDE] * 3) + centre[:, None, None, None, None]
         sparse = 0.01 * torch.randn(len(coords), LATENT_CHANNELS) + centre[coords[:, 0].long(), None]
-        turned = turn_coords(coords, turns, RESOLUTION)
-        tensors[f"coords_{turns}"] = turned
-        for name, mean in {"structure": dense, "sparse": sparse}.items():
-            tensors[f"{name}_mean_{turns}"] = mean.half()
-            tensors[f"{name}_logvar_{turns}"] = torch.zeros_like(mean).half()
+        cube = Cube(turns=turns)
+        tensors[cube.latent_coords] = turn_coords(coords, turns, RESOLUTION)
+        for kind, mean in zip(LATENT_KINDS, (dense, sparse), strict=True):
+            tensors[cube.latents(kind)] = mean.half()
+            tensors[cube.latents(kind, "logvar")] = torch.zeros_like(mean).half()
     save_file({name: value.contiguous() for name, value in tensors.items()}, path)

@@ -83,7 +83,7 @@ def _set_alpha(colours: list[BaseColour]) -> None:
 
 
 def _add_factors(mesh: Any, colours: dict[Any, BaseColour]) -> None:
-    """Vertex colours that hold factor x the file's own vertex colours, a value a corner."""
+    """Vertex colours that hold factor x the file's own vertex colours, one value per corner."""
     if not len(mesh.loops):
         return
     slots = [colours[material] if material else BaseColour() for material in mesh.materials] or [BaseColour()]

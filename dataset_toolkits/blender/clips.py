@@ -1,4 +1,4 @@
-"""The animation clips of an imported file."""
+"""The animations of an imported file."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Clip:
-    """A clip of the file; all that it does not animate is at rest. `start` and `end` are frames of the scene."""
+class Animation:
+    """An animation of the file; all else is at rest. `start` and `end` are frames of the scene."""
 
     name: str
     start: float
@@ -31,7 +31,7 @@ class Clip:
     tracks: list[Track] = field(default_factory=list)
 
 
-def gltf_clips(track_names: dict[str, str]) -> list[Clip]:
+def gltf_clips(track_names: dict[str, str]) -> list[Animation]:
     """Clips by name; the importer leaves one NLA track a clip and data block, whose names are the values."""
     tracks: dict[str, list[Track]] = {name: [] for name in track_names.values()}
     for owner in _owners():
@@ -40,8 +40,8 @@ def gltf_clips(track_names: dict[str, str]) -> list[Clip]:
     return [_clip(name, tracks[track]) for name, track in track_names.items()]
 
 
-def take_clips() -> list[Clip]:
-    """A clip for every action: the FBX importer makes one a take, with a slot for every data block."""
+def take_clips() -> list[Animation]:
+    """One clip per action: the FBX importer makes an action of every take, with a slot for every data block."""
     blocks = {f"OB{item.name}": item for item in bpy.data.objects} | {
         f"KE{key.name}": key for key in bpy.data.shape_keys
     }
@@ -54,7 +54,7 @@ def take_clips() -> list[Clip]:
     ]
 
 
-def whole_scene_clip(name: str) -> list[Clip]:
+def whole_scene_clip(name: str) -> list[Animation]:
     """The scene's frame range with the actions that are set, as one clip; none where nothing is animated."""
     tracks = [
         Track(owner, owner.animation_data.action, owner.animation_data.action_slot)
@@ -63,13 +63,13 @@ def whole_scene_clip(name: str) -> list[Clip]:
     ]
     cached = any(part.type in CACHES for item in bpy.data.objects for part in (*item.modifiers, *item.constraints))
     scene = bpy.context.scene
-    return [Clip(name, scene.frame_start, scene.frame_end, tracks)] if tracks or cached else []
+    return [Animation(name, scene.frame_start, scene.frame_end, tracks)] if tracks or cached else []
 
 
 class Player:
     """Poses the scene: one clip at a time, everything else at rest."""
 
-    def __init__(self, clips: Iterable[Clip]):
+    def __init__(self, clips: Iterable[Animation]):
         self._rest = {
             (track.owner, curve.data_path): _read(track.owner, curve.data_path)
             for clip in clips
@@ -77,7 +77,7 @@ class Player:
             for curve in _curves(track)
         }
 
-    def start(self, clip: Clip | None) -> None:
+    def start(self, clip: Animation | None) -> None:
         """Give every data block the action it has in `clip`, or none."""
         for owner in list(_owners()):
             owner.animation_data_clear()
@@ -101,10 +101,10 @@ def scene_fps() -> float:
     return render.fps / render.fps_base
 
 
-def _clip(name: str, tracks: list[Track]) -> Clip:
+def _clip(name: str, tracks: list[Track]) -> Animation:
     ranges = [track.action.frame_range for track in tracks]
     start, end = min((low for low, _ in ranges), default=0.0), max((high for _, high in ranges), default=0.0)
-    return Clip(name, start, end, tracks)
+    return Animation(name, start, end, tracks)
 
 
 def _owners() -> Iterator[Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender import geometry
-from dataset_toolkits.blender.clips import Clip, Player, scene_fps
+from dataset_toolkits.blender.clips import Animation, Player, scene_fps
 from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.sampling import Sampling
 from dataset_toolkits.blender.scene import check_triangles, open_asset
@@ -36,10 +36,8 @@ def pose(
     """
     asset = open_asset(Path(path), hide_nodes, max_triangles)
     player = Player(asset.clips)
-    by_name: dict[str | None, Clip] = {clip.name: clip for clip in asset.clips}
-    wanted: list[str | None] = list(clips or by_name)[:clips_per_asset]
-    if not wanted:
-        wanted = [None]
+    by_name: dict[str | None, Animation] = {clip.name: clip for clip in asset.clips}
+    chosen: list[str | None] = list(clips or by_name)[:clips_per_asset] or [None]
     player.start(None)
     bpy.context.view_layer.update()
     check_triangles(Path(path), geometry.count_triangles(), max_triangles)
@@ -51,7 +49,7 @@ def pose(
     yield {"triangles": "triangles.npy"}
 
     expected = geometry.topology()
-    for index, name in enumerate(wanted):
+    for index, name in enumerate(chosen):
         result: dict[str, Any] = {"clip": name, "seconds": None, "times": None, "vertices": None, "problem": None}
         if name is not None and name not in by_name:
             yield result | {"problem": "not in the file"}

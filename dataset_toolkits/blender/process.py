@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
 PYTHON_VARIABLE = "SS4D_BLENDER_PYTHON"
 SERVER = Path(__file__).with_name("server.py")
@@ -90,7 +90,7 @@ class BlenderProcess:
                 reply = self._receive(running)
             finished = True
         finally:
-            if not finished:  # a dead Blender, or one in the middle of a job that nobody wants
+            if not finished:  # a dead Blender, or one in the middle of a job whose results are no longer read
                 self.close()
         if "error" in reply:
             raise BlenderError(reply["error"]) from _BlenderOutput(reply["traceback"])

@@ -9,7 +9,7 @@ from typing import Any
 
 import bpy
 
-from dataset_toolkits.blender.clips import Clip, gltf_clips, take_clips, whole_scene_clip
+from dataset_toolkits.blender.clips import Animation, gltf_clips, take_clips, whole_scene_clip
 from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.gltf import count_triangles, import_gltf
 
@@ -17,14 +17,14 @@ FPS = 24  # of the scene while glTF is read; other formats bring their own
 
 
 @dataclass(frozen=True)
-class Asset:
+class ImportedAsset:
     """An imported file; everything in it is at rest."""
 
-    clips: list[Clip]
+    clips: list[Animation]
     finite: bool  # False where the file holds positions that are not
 
 
-def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | None = None) -> Asset:
+def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | None = None) -> ImportedAsset:
     """Import a file into an empty scene and hide nodes with all that hangs from them.
 
     Raises:
@@ -59,21 +59,21 @@ def check_triangles(path: Path, count: int, limit: int | None) -> None:
         raise JobError(f"{path} has {count:,} triangles, more than pose.max_triangles={limit:,}; simplify it")
 
 
-def _open_gltf(path: Path) -> Asset:
+def _open_gltf(path: Path) -> ImportedAsset:
     hooks = import_gltf(path)
     for name in hooks.hidden:
         _hide_object(bpy.data.objects[name])
-    return Asset(gltf_clips(hooks.tracks), hooks.finite)
+    return ImportedAsset(gltf_clips(hooks.tracks), hooks.finite)
 
 
-def _open_fbx(path: Path) -> Asset:
+def _open_fbx(path: Path) -> ImportedAsset:
     _require_finished(bpy.ops.wm.fbx_import(filepath=str(path)))
-    return Asset(take_clips(), finite=True)
+    return ImportedAsset(take_clips(), finite=True)
 
 
-def _open_usd(path: Path) -> Asset:
+def _open_usd(path: Path) -> ImportedAsset:
     _require_finished(bpy.ops.wm.usd_import(filepath=str(path), import_cameras=False, import_lights=False))
-    return Asset(whole_scene_clip("default"), finite=True)
+    return ImportedAsset(whole_scene_clip("default"), finite=True)
 
 
 def _require_finished(result: set[str]) -> None:
@@ -81,7 +81,7 @@ def _require_finished(result: set[str]) -> None:
         raise RuntimeError("the importer gave up")
 
 
-IMPORTERS: dict[str, Callable[[Path], Asset]] = {
+IMPORTERS: dict[str, Callable[[Path], ImportedAsset]] = {
     **dict.fromkeys((".glb", ".gltf"), _open_gltf),
     ".fbx": _open_fbx,
     **dict.fromkeys((".usd", ".usda", ".usdc", ".usdz"), _open_usd),

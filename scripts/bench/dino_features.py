@@ -8,8 +8,8 @@ import time
 import numpy as np
 import torch
 
-from dataset_toolkits.extractors import DinoExtractor
-from dataset_toolkits.projection import FrameViews, pixel_rays
+from dataset_toolkits.features.extractors import DinoExtractor
+from dataset_toolkits.features.projection import FrameViews, pixel_rays
 from ss4d.cameras import hammersley_sphere, orbit_camera
 from ss4d.data.views import Cameras
 from ss4d.memory import peak_memory

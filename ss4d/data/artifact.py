@@ -1,4 +1,4 @@
-"""Reading the safetensors files of a prepared set, frame by frame."""
+"""Reading the safetensors files of a prepared set frame by frame."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ss4d.data.format import artifact_path
 from ss4d.sparse import SparseTensor
 
 
@@ -25,10 +26,10 @@ class VoxelRows:
 
 @dataclass(frozen=True)
 class Artifact:
-    """One file, `ROOT/<stage>/<clip>.safetensors`. It is opened for each reading (that maps it into memory, no more),
-    so it may be used from any process.
+    """One file, `ROOT/<stage>/<clip>.safetensors`. Each call opens it anew (this only maps it into memory), so it can
+    be pickled and used in any process.
 
-    All methods raise ValueError where the file is missing or damaged, or lacks the tensor.
+    All methods raise ValueError if the file is missing or damaged, or has no such tensor.
     """
 
     root: Path
@@ -37,7 +38,7 @@ class Artifact:
 
     @property
     def path(self) -> Path:
-        return self.root / self.stage / f"{self.clip}.safetensors"
+        return artifact_path(self.root, self.stage, self.clip)
 
     def metadata(self) -> dict[str, str]:
         with self._opened() as file:
@@ -54,13 +55,13 @@ class Artifact:
             return torch.cat([stored[frame : frame + 1] for frame in frames]).float()
 
     def coords(self, name: str, frames: Sequence[int]) -> Tensor:
-        """Rows of coords [N, 4] that belong to `frames`, int32, frames renumbered from 0 in the order given."""
+        """Rows of coords [N, 4] that belong to `frames`, int32; frames are renumbered from 0 in the given order."""
         with self._opened(name) as file:
             coords = file.get_tensor(name).int()
         return _renumber(coords, self._rows(coords, frames))
 
     def voxels(self, coords_name: str, values_name: str, frames: Sequence[int]) -> VoxelRows:
-        """`coords`, and the same rows of the values [N, C]."""
+        """`coords` and the same rows of the values [N, C]."""
         with self._opened(coords_name, values_name) as file:
             coords = file.get_tensor(coords_name).int()
             rows = self._rows(coords, frames)
@@ -69,12 +70,12 @@ class Artifact:
         return VoxelRows(_renumber(coords, rows), values, len(frames))
 
     def _rows(self, coords: Tensor, frames: Sequence[int]) -> list[slice]:
-        """Where each of the frames stands."""
+        """The rows of each frame in coords [N, 4], which must be sorted by frame."""
         frame = coords[:, 0].contiguous()
         if bool((frame[1:] < frame[:-1]).any()):
             raise ValueError(f"{self.path} is not sorted by frame: {self._remedy}")
-        wanted = torch.tensor(frames, dtype=frame.dtype)
-        first, end = torch.searchsorted(frame, wanted), torch.searchsorted(frame, wanted, right=True)
+        chosen = torch.tensor(frames, dtype=frame.dtype)
+        first, end = torch.searchsorted(frame, chosen), torch.searchsorted(frame, chosen, right=True)
         return [slice(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
 
     @property
@@ -83,7 +84,7 @@ class Artifact:
 
     @contextmanager
     def _opened(self, *names: str) -> Iterator[Any]:
-        """The open file, after a look whether it holds tensors of these names."""
+        """The open file, which holds tensors of these names."""
         from safetensors import SafetensorError, safe_open
 
         try:
@@ -103,13 +104,14 @@ class Artifact:
 
 
 def collate_voxels(parts: Sequence[VoxelRows]) -> SparseTensor:
-    """Windows as the videos of one sparse tensor."""
+    """One sparse tensor with each window as a video: coords [N, 5] = (video, frame, x, y, z)."""
     coords = [torch.nn.functional.pad(part.coords, (1, 0), value=video) for video, part in enumerate(parts)]
     lengths = [part.num_frames for part in parts]
     return SparseTensor(torch.cat([part.values for part in parts]), torch.cat(coords), num_frames=lengths)
 
 
 def _renumber(coords: Tensor, rows: Sequence[slice]) -> Tensor:
+    """The rows of each frame of coords [N, 4], one frame after the other, numbered from 0: [M, 4]."""
     parts = [coords[part].clone() for part in rows]
     for position, part in enumerate(parts):
         part[:, 0] = position

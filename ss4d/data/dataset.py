@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ss4d.data.format import Cube
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
@@ -19,7 +20,7 @@ from ss4d.sparse import SparseTensor
 
 @dataclass(frozen=True)
 class BatchSize:
-    """How much a batch holds. Every batch has one as its `size`."""
+    """How much a batch holds; every batch has this as `size`."""
 
     clips: int
     frames: int  # of all clips
@@ -37,34 +38,16 @@ def to_device(batch: Any, device: torch.device) -> Any:
     raise TypeError(f"a batch cannot hold a {type(batch).__name__}")
 
 
-@dataclass(frozen=True)
-class Cube:
-    """The cube that voxels are in: that of conditioning video `view`; None: the clip's own after quarter `turns`."""
-
-    view: int | None
-    turns: int
-
-    @property
-    def suffix(self) -> str:
-        """Ending of names in the artifacts of voxelize and features."""
-        return "" if self.view is None else f"_{self.view}"
-
-    @property
-    def number(self) -> int:
-        """Of its latents in the artifacts of encode."""
-        return self.turns if self.view is None else self.view
-
-
 class WindowDataset(Dataset[Any]):
-    """Samples cut from prepared clips. It is indexed by `Window`; `TokenBatchSampler` draws those.
+    """Samples cut from prepared clips. It is indexed by a `Window`; `TokenBatchSampler` draws these.
 
     Args:
-        clips: opened with this class' `stages`.
-        quarter_turns: yaw augmentation: the turns a sample's own is drawn from (`ss4d.data.turns`); of clips that have
-            a cube for each conditioning video, one of these is drawn instead.
+        clips: opened with the `stages` of this class.
+        quarter_turns: yaw augmentation, the turns that each sample draws from (`ss4d.data.turns`). A clip with one cube
+            per conditioning video draws one of these cubes instead.
     """
 
-    stages: ClassVar[tuple[str, ...]]  # of the toolkit, whose files are read
+    stages: ClassVar[tuple[str, ...]]  # toolkit stages whose files are read
 
     def __init__(self, clips: PreparedSet, quarter_turns: Sequence[int] = (0,)):
         self.clips, self.quarter_turns = clips, tuple(quarter_turns)
@@ -74,21 +57,21 @@ class WindowDataset(Dataset[Any]):
         return len(self.clips)
 
     def frame_tokens(self) -> list[float]:
-        """Tokens of a mean frame of each clip: voxels, or cells where the model works on a dense grid."""
+        """Mean tokens per frame of each clip: voxels, or cells where the model works on a dense grid."""
         return [clip.voxels for clip in self.clips.clips]
 
     def draw_cube(self, clip: int, generator: np.random.Generator) -> Cube:
-        """Which cube of a clip a sample is of, and how it is turned."""
+        """The cube of a clip that a sample shows, and its quarter turns."""
         cubes = self.clips.clips[clip].cubes
         if cubes is not None:
-            return Cube(int(generator.integers(cubes)), 0)
-        return Cube(None, self.quarter_turns[int(generator.integers(len(self.quarter_turns)))])
+            return Cube(view=int(generator.integers(cubes)))
+        return Cube(turns=self.quarter_turns[int(generator.integers(len(self.quarter_turns)))])
 
     @abstractmethod
     def __getitem__(self, window: Window) -> Any:
-        """One sample; all that is random about it follows from `window.seed`."""
+        """One sample; all random choices follow from `window.seed`."""
 
     @staticmethod
     @abstractmethod
     def collate(samples: Sequence[Any]) -> Any:
-        """Samples of equally many frames as one batch."""
+        """One batch from samples with equal numbers of frames."""

@@ -1,4 +1,4 @@
-"""Voxel features and the pictures to be reconstructed from them, for the sparse VAE."""
+"""Voxel features and the pictures to reconstruct from them, for the sparse VAE (paper §3)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.dataset import BatchSize, WindowDataset
+from ss4d.data.format import CHANNELS, SIMILARITIES
 from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
 from ss4d.data.views import ViewArchive
 from ss4d.data.windows import Window
@@ -30,7 +31,7 @@ class TargetView:
 
 @dataclass
 class FeatureSample:
-    """A window's voxels with features [N, F], and one picture a frame."""
+    """The voxels of a window with features [N, F], and one picture per frame."""
 
     voxels: VoxelRows
     targets: list[TargetView]
@@ -57,18 +58,17 @@ class FeatureDataset(WindowDataset):
         resolution, generator = self.clips.resolution, window.generator()
         cube = self.draw_cube(window.clip, generator)
         file, pictures = self.clips.artifact(window.clip, "features"), self.clips.pictures(window.clip)
-        names = (f"coords_{resolution}{cube.suffix}", f"feats_{resolution}{cube.suffix}")
-        voxels = file.voxels(*names, window.frames)
+        voxels = file.voxels(cube.coords(resolution), cube.feats(resolution), window.frames)
         voxels = replace(
             voxels,
             coords=turn_coords(voxels.coords, cube.turns, resolution),
-            values=turn_features(voxels.values, json.loads(file.metadata()["channels"]), cube.turns),
+            values=turn_features(voxels.values, json.loads(file.metadata()[CHANNELS]), cube.turns),
         )
         targets = [draw_target(pictures, frame, generator) for frame in window.frames]
         for target in targets:
             target.extrinsics = turn_extrinsics(target.extrinsics, cube.turns)
             if cube.view is not None:
-                similarity = Similarity.from_matrix(file.frames("similarities", [cube.view])[0].numpy())
+                similarity = Similarity.from_matrix(file.frames(SIMILARITIES, [cube.view])[0].numpy())
                 target.extrinsics = torch.from_numpy(similarity.move_extrinsics(target.extrinsics.numpy())).float()
         return FeatureSample(voxels, targets)
 

@@ -1,4 +1,4 @@
-"""Latents of the encode stage with the video they are to be generated from, for the two flows."""
+"""Latents of the encode stage with their conditioning videos, for the two flows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
-from ss4d.data.dataset import BatchSize, Cube, WindowDataset
+from ss4d.data.dataset import BatchSize, WindowDataset
+from ss4d.data.format import Cube
 from ss4d.data.masking import MaskingSettings, mask_video
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.recolor import recolor_video
@@ -74,8 +75,9 @@ class LatentDataset(WindowDataset):
         self.masking, self.recolor = masking, recolor
 
     def conditioning(self, window: Window, cube: Cube, generator: np.random.Generator) -> Tensor:
-        """The conditioning video of a cube, masked last of all: its own, or a random one of the side that its quarter
-        turns bring to the front.
+        """The conditioning video of a cube, float32 [T, 4, S, S], recoloured and masked as the settings ask.
+
+        It is the cube's own, or a random one of the side that its quarter turns bring to the front.
 
         Raises:
             ValueError: none was rendered.
@@ -109,13 +111,13 @@ class StructureLatentDataset(LatentDataset):
 
     def frame_tokens(self) -> list[float]:
         cube = self.draw_cube(0, np.random.default_rng(0))
-        side = self.clips.artifact(0, "encode").shape(f"structure_mean_{cube.number}")[-1]
+        side = self.clips.artifact(0, "encode").shape(cube.latents("structure"))[-1]
         return [float(side**3)] * len(self.clips)
 
     def __getitem__(self, window: Window) -> StructureLatents:
         generator = window.generator()
         cube = self.draw_cube(window.clip, generator)
-        latents = self.clips.artifact(window.clip, "encode").frames(f"structure_mean_{cube.number}", window.frames)
+        latents = self.clips.artifact(window.clip, "encode").frames(cube.latents("structure"), window.frames)
         return StructureLatents(latents, self.conditioning(window, cube, generator))
 
     @staticmethod
@@ -132,7 +134,7 @@ class SparseLatentDataset(LatentDataset):
         generator = window.generator()
         cube = self.draw_cube(window.clip, generator)
         file = self.clips.artifact(window.clip, "encode")
-        latents = file.voxels(f"coords_{cube.number}", f"sparse_mean_{cube.number}", window.frames)
+        latents = file.voxels(cube.latent_coords, cube.latents("sparse"), window.frames)
         return SparseLatents(latents, self.conditioning(window, cube, generator))
 
     @staticmethod

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from ss4d.data.dataset import WindowDataset
 from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
-from ss4d.data.prepared import Clip, PreparedSet
+from ss4d.data.prepared import PreparedClip, PreparedSet
 from ss4d.data.sampler import BatchSettings, ClipWeights, TokenBatchSampler
 
 
@@ -67,7 +67,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     return kind(clips, settings.quarter_turns)
 
 
-def _note_what_is_left_out(clips: Sequence[Clip], settings: DataSettings) -> None:
+def _note_what_is_left_out(clips: Sequence[PreparedClip], settings: DataSettings) -> None:
     """Warn of weights that do nothing, and of clips that are too short for every window."""
     if absent := settings.clip_weights().absent(clips):
         warnings.warn(f"data.category_weight: no clip is of category {', '.join(absent)}", stacklevel=3)

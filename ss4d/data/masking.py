@@ -138,7 +138,7 @@ class Occluder:
 
 
 def _draw_occluder(box: NDArray[np.float64], settings: MaskingSettings, generator: np.random.Generator) -> Occluder:
-    """An occluder somewhere on the object; a bar crosses all of it, a rectangle stands upright."""
+    """An occluder somewhere on the object with this box [2, 2]; a bar crosses all of it, a rectangle is upright."""
     shape, sides = str(generator.choice(SHAPES)), box[1] - box[0]
     centre, size = generator.uniform(box[0], box[1]), generator.uniform(settings.size[0], settings.size[1])
     width = size * math.sqrt(sides.prod())
@@ -152,7 +152,8 @@ def _draw_occluder(box: NDArray[np.float64], settings: MaskingSettings, generato
 def _moving(
     occluder: Occluder, box: NDArray[np.float64], images: Tensor, generator: np.random.Generator
 ) -> list[Occluder]:
-    """The occluder in each frame, on its way from one half of the object's box to the other, slowly turning."""
+    """The occluder in each frame of images [T, C, S, S]: it moves from one half of the object's box [2, 2] to the other
+    and turns slowly."""
     axis, middle = int(generator.integers(2)), box.mean(0)
     low, high = box.copy(), box.copy()
     low[1, axis] = high[0, axis] = middle[axis]
@@ -175,7 +176,8 @@ def _object_box(foreground: Tensor) -> NDArray[np.float64] | None:
 
 
 def _blur_frames(images: Tensor, settings: MaskingSettings, generator: np.random.Generator) -> Tensor:
-    """Some frames blurred: along the object's movement, or in half of all clips in one random direction."""
+    """Images [T, C, S, S] with some frames blurred: along the object's movement, or for half of all clips in one random
+    direction."""
     shortest, longest = settings.blur_length
     length = images.shape[-1] * generator.uniform(shortest, longest)
     random_angle, own = generator.uniform(0, math.pi), generator.random() < 0.5

@@ -11,6 +11,7 @@ from torch import Tensor
 from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.turns import turn_coords
 from ss4d.data.windows import Window
+from ss4d.metrics.shape import voxel_grid
 
 
 @dataclass
@@ -38,7 +39,7 @@ class OccupancyDataset(WindowDataset):
         resolution = self.clips.resolution
         cube = self.draw_cube(window.clip, window.generator())
         file = self.clips.artifact(window.clip, "features")
-        coords = file.coords(f"coords_{resolution}{cube.suffix}", window.frames)
+        coords = file.coords(cube.coords(resolution), window.frames)
         coords = turn_coords(coords, cube.turns, resolution)
         return Occupancy(occupancy_grid(coords, len(window.frames), resolution))
 
@@ -49,7 +50,4 @@ class OccupancyDataset(WindowDataset):
 
 def occupancy_grid(coords: Tensor, num_frames: int, resolution: int) -> Tensor:
     """Voxels [N, 4] = (frame, x, y, z) as a grid, float32 [T, 1, R, R, R]."""
-    grid = torch.zeros(num_frames, 1, *[resolution] * 3)
-    frame, x, y, z = coords.long().unbind(1)
-    grid[frame, 0, x, y, z] = 1
-    return grid
+    return voxel_grid(coords, num_frames, resolution)[:, None].float()

@@ -8,34 +8,43 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ss4d.data.artifact import Artifact
+from ss4d.data.format import (
+    LatentKind,
+    Row,
+    artifact_path,
+    at_resolution,
+    how_to_run,
+    read_table,
+    resolutions,
+    statistics_path,
+)
 from ss4d.data.views import ViewArchive
 
 OPEN_ARCHIVES = 64  # a process keeps as many open: reading the directory of a large archive takes a while
 
 
 @dataclass(frozen=True)
-class Clip:
+class PreparedClip:
     """What the tables say about a clip."""
 
     name: str  # of its files
     asset_id: str
-    clip: str | None  # the animation's own name
+    clip: str | None  # the name of the animation in its file; None for a static object
     category: str | None
     frames: int
-    voxels: float  # mean number a frame, of those that a camera sees
-    group: str | None = None  # near-duplicates share one
-    cubes: int | None = None  # one for each conditioning video, where voxels are in frames of these; None: the clip's
+    voxels: float  # mean number per frame that a camera sees
+    group: str | None = None  # shared by near-duplicates
+    cubes: int | None = None  # one per conditioning video (voxelize.frame=turned or view); None: the clip's own cube
 
 
 @dataclass(frozen=True)
 class LatentStatistics:
-    """Figures of latents over the training clips, a figure a channel: [C] each."""
+    """Mean and standard deviation [C] per channel over the training clips."""
 
     mean: Tensor
     std: Tensor
@@ -43,13 +52,13 @@ class LatentStatistics:
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """The clips of a data set that are ready for a purpose. Nothing but the tables is read before it is asked for;
-    can be pickled and used in several processes."""
+    """The clips of a data set that have the files of some stages. Opening it reads tables alone; it can be pickled and
+    used in several processes."""
 
     root: Path
     resolution: int  # voxels along one side
-    clips: tuple[Clip, ...]
-    skipped: Mapping[str, int] = field(default_factory=dict)  # wanted clips that a stage did not make, by stage
+    clips: tuple[PreparedClip, ...]
+    skipped: Mapping[str, int] = field(default_factory=dict)  # clips that a stage did not make, by stage
 
     @classmethod
     def open(
@@ -63,18 +72,18 @@ class PreparedSet:
         """Read the tables.
 
         Args:
-            stages: those of "render", "features", "encode" whose files are needed.
+            stages: stages whose files are needed: "render", "features", "encode".
             split: "train" or "val"; None takes all.
             objects: asset ids to keep; None keeps all.
 
         Raises:
-            ValueError: a stage was not run, at this resolution, or no clip is left.
+            ValueError: a stage was not run, or not at this resolution, or no clip is left.
         """
-        wanted = _wanted(root, split, objects)
+        accepted = _accepted(root, split, objects)
         done = {stage: _done(root, stage) for stage in dict.fromkeys(["render", "features", *stages])}
-        skipped = {stage: sum(row["clip_name"] not in rows for row in wanted) for stage, rows in done.items()}
+        skipped = {stage: sum(row["clip_name"] not in rows for row in accepted) for stage, rows in done.items()}
         clips = [
-            Clip(
+            PreparedClip(
                 name=name,
                 asset_id=row["asset_id"],
                 clip=row["clip"],
@@ -84,38 +93,42 @@ class PreparedSet:
                 group=row["group"],
                 cubes=done["features"][name].get("cubes"),
             )
-            for row in wanted
+            for row in accepted
             if all((name := row["clip_name"]) in rows for rows in done.values())
         ]
         if not clips:
             emptiest = max(skipped, key=lambda stage: skipped[stage])
             remedy = f"run `python -m dataset_toolkits {emptiest} --root {root}`, whose table lists the failures"
-            raise ValueError(f"none of the {len(wanted)} clips in {root} is complete, {emptiest} is missing: {remedy}")
+            raise ValueError(
+                f"none of the {len(accepted)} clips in {root} is complete, {emptiest} is missing: {remedy}"
+            )
         return cls(root, resolution, tuple(clips), {stage: count for stage, count in skipped.items() if count})
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def artifact(self, index: int, stage: str) -> Artifact:
-        """The tensors a stage made of a clip."""
+        """The tensors that a stage made of a clip."""
         return Artifact(self.root, stage, self.clips[index].name)
 
     def pictures(self, index: int) -> ViewArchive:
         """The rendered pictures of a clip."""
-        return _archive(self.root / "render" / f"{self.clips[index].name}.zip", os.getpid())
+        return _archive(artifact_path(self.root, "render", self.clips[index].name), os.getpid())
 
-    def latent_statistics(self, kind: str) -> LatentStatistics:
+    def latent_statistics(self, kind: LatentKind) -> LatentStatistics:
         """Mean and standard deviation of "structure" or "sparse" latents.
 
         Raises:
             ValueError: the encode stage has not written them.
         """
-        path = self.root / "tables" / "latent_statistics.json"
+        path = statistics_path(self.root)
         if not path.exists():
-            raise ValueError(f"{path} is missing: {_run('encode', self.root)}")
+            raise ValueError(f"{path} is missing: {how_to_run('encode', self.root)}")
         statistics = json.loads(path.read_text())
         if kind not in statistics:
-            raise ValueError(f"{path} has no {kind} latents: {_run('encode', self.root)}, with encode.{kind}_encoder")
+            raise ValueError(
+                f"{path} has no {kind} latents: {how_to_run('encode', self.root)}, with encode.{kind}_encoder"
+            )
         return LatentStatistics(**{key: torch.tensor(values) for key, values in statistics[kind].items()})
 
 
@@ -125,42 +138,30 @@ def _archive(path: Path, process: int) -> ViewArchive:
     return ViewArchive(path)
 
 
-def _wanted(root: Path, split: str | None, objects: Sequence[str] | None) -> list[dict[str, Any]]:
+def _accepted(root: Path, split: str | None, objects: Sequence[str] | None) -> list[Row]:
     """Accepted clips of a split, as rows of curate."""
-    rows = [row for row in _table(root, "curate") if row["accepted"]]
+    rows = [row for row in read_table(root, "curate") if row["accepted"]]
     if objects is not None and (unknown := set(objects) - {row["asset_id"] for row in rows}):
         raise ValueError(f"{root} has no accepted clip of {', '.join(sorted(unknown))}: see data.objects")
-    wanted = [
+    accepted = [
         row
         for row in rows
         if (split is None or row["split"] == split) and (objects is None or row["asset_id"] in objects)
     ]
-    if not wanted:
+    if not accepted:
         raise ValueError(f"{root} has no clip of split {split} among its {len(rows)} accepted clips: see data.split")
-    return wanted
+    return accepted
 
 
-def _done(root: Path, stage: str) -> dict[str, dict[str, Any]]:
+def _done(root: Path, stage: str) -> dict[str, Row]:
     """Rows of the clips that a stage made, by clip."""
-    return {row["clip_name"]: row for row in _table(root, stage) if row["status"] == "done"}
+    return {row["clip_name"]: row for row in read_table(root, stage) if row["status"] == "done"}
 
 
-def _voxels(root: Path, row: Mapping[str, Any], resolution: int) -> float:
-    if row.get(f"seen_{resolution}") is None:
-        there = [name.removeprefix("seen_") for name in row if name.startswith("seen_")]
+def _voxels(root: Path, row: Row, resolution: int) -> float:
+    seen = row.get(at_resolution("seen", resolution))
+    if seen is None:
+        there = ", ".join(map(str, resolutions(row, "seen")))
         remedy = "set data.resolution, or run the voxelize and features stages at it"
-        raise ValueError(f"{root} has features at resolution {', '.join(there)}, not at {resolution}: {remedy}")
-    return float(row[f"seen_{resolution}"])
-
-
-def _table(root: Path, stage: str) -> list[dict[str, Any]]:
-    import pyarrow.parquet
-
-    path = root / "tables" / f"{stage}.parquet"
-    if not path.exists():
-        raise ValueError(f"{path} is missing: {_run(stage, root)}")
-    return pyarrow.parquet.read_table(path).to_pylist()
-
-
-def _run(stage: str, root: Path) -> str:
-    return f"run `python -m dataset_toolkits {stage} --root {root}` to its end first"
+        raise ValueError(f"{root} has features at resolution {there}, not at {resolution}: {remedy}")
+    return float(seen)

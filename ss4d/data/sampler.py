@@ -1,4 +1,4 @@
-"""Batches by token budget, as a function of their place in the run alone."""
+"""Batches by token budget; a batch depends only on the seed and its place in the run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch.utils.data import Sampler
 
-from ss4d.data.prepared import Clip
+from ss4d.data.prepared import PreparedClip
 from ss4d.data.windows import Window, sample_frames
 
 # Batches are drawn in blocks of this size, each from a seed of its own: any batch is found by making one block. The
@@ -33,20 +33,20 @@ class TokenBatchSampler(Sampler[list[Window]]):
     """Endless batches of windows of equally many frames.
 
     Every pass takes each clip once in random order, or with its weight as probability. Windows are put into a batch
-    in that order until the next one would exceed the budget; that one opens the next batch, so none is passed over but
-    clips shorter than the window. A window too large for any batch goes alone, with a warning. Ranks deal the batches
+    in that order until the next one would exceed the budget; that one opens the next batch, so only clips shorter than
+    the window are skipped. A window too large for any batch goes alone, with a warning. Ranks deal the batches
     out among themselves, so any number of processes sees the same ones.
 
     Args:
         clips: what windows are cut from.
-        frame_tokens: tokens of a mean frame of each clip (a window's are estimated from it).
+        frame_tokens: mean tokens per frame of each clip, from which those of a window are estimated.
         weights: for each clip, in (0, 1].
-        start: place of the first batch, counted over all ranks; a run that stopped before it goes on as if it had not.
+        start: place of the first batch, counted over all ranks; a run that stopped there resumes exactly.
     """
 
     def __init__(
         self,
-        clips: Sequence[Clip],
+        clips: Sequence[PreparedClip],
         frame_tokens: Sequence[float],
         weights: Sequence[float],
         settings: BatchSettings,
@@ -125,7 +125,7 @@ class ClipWeights:
     Attributes:
         category: weight of the clips of a category, 1 where not given.
         static: weight of clips of one frame.
-        group_cap: clips that a group of near-duplicates counts for at most; None: no cap.
+        group_cap: number of clips that a group of near-duplicates counts as, at most; None: no cap.
 
     Raises:
         ValueError: a weight outside (0, 1], or a cap below 1.
@@ -143,15 +143,15 @@ class ClipWeights:
         if self.group_cap is not None and not self.group_cap >= 1:
             raise ValueError(f"data.group_cap = {self.group_cap} must be at least 1, or null")
 
-    def absent(self, clips: Sequence[Clip]) -> list[str]:
+    def absent(self, clips: Sequence[PreparedClip]) -> list[str]:
         """Categories that have a weight and no clip."""
         return sorted(set(self.category) - {clip.category for clip in clips})
 
-    def of(self, clips: Sequence[Clip]) -> list[float]:
+    def of(self, clips: Sequence[PreparedClip]) -> list[float]:
         """The weight of each clip, in (0, 1]."""
         counts = Counter(clip.group for clip in clips if clip.group is not None)
         return [self._of(clip, counts[clip.group] if clip.group is not None else 1) for clip in clips]
 
-    def _of(self, clip: Clip, group_size: int) -> float:
+    def _of(self, clip: PreparedClip, group_size: int) -> float:
         weight = self.category.get(clip.category or "", 1.0) * (self.static if clip.frames == 1 else 1.0)
         return weight if self.group_cap is None else weight * min(1.0, self.group_cap / group_size)

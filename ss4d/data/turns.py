@@ -14,7 +14,7 @@ _QUARTER = torch.tensor([[0.0, -1.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0], [0.0, 0.0,
 
 
 def turn_coords(coords: Tensor, turns: int, resolution: int) -> Tensor:
-    """Turn voxels [N, 4] = (frame, x, y, z) of a grid with `resolution` voxels a side; rows stay where they are."""
+    """Turn voxels [N, 4] = (frame, x, y, z) of a grid with `resolution` voxels per side; rows keep their order."""
     frame, x, y, z = coords.unbind(1)
     for _ in range(turns % 4):
         x, y = resolution - 1 - y, x

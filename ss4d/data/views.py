@@ -154,11 +154,13 @@ def _cameras(views: Sequence[View]) -> Cameras:
 
 
 def _encode(rgba: NDArray[np.uint8]) -> bytes:
+    """Lossless WebP of [S, S, 4]; colours are kept where alpha is 0."""
     buffer = io.BytesIO()
     Image.fromarray(rgba).save(buffer, "WEBP", lossless=True, quality=50, method=1, exact=True)
     return buffer.getvalue()
 
 
 def _decode(content: bytes) -> NDArray[np.uint8]:
+    """RGBA [S, S, 4]."""
     with Image.open(io.BytesIO(content)) as picture:
         return np.asarray(picture.convert("RGBA"))

@@ -25,7 +25,7 @@ from ss4d.data import (
     batch_loader,
     open_dataset,
 )
-from ss4d.data.dataset import Cube
+from ss4d.data.format import Cube
 from ss4d.data.turns import turn_extrinsics
 from ss4d.sparse import SparseTensor
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 from tiny import RESOLUTION, box_voxels
 
-from dataset_toolkits.stage import read_table, write_table
+from dataset_toolkits.engine.records import write_table
 from ss4d.data import PreparedSet
+from ss4d.data.format import read_table
 
 ALL = ("render", "features", "encode")
 

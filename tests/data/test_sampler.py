@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 
-from ss4d.data.prepared import Clip
+from ss4d.data.prepared import PreparedClip
 from ss4d.data.sampler import BLOCK, BatchSettings, ClipWeights, TokenBatchSampler
 from ss4d.data.windows import Window
 
-SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens a frame
-CLIPS = [Clip(f"clip{i}", f"asset{i}", None, "fish" if i < 3 else "robot", 16, size) for i, size in enumerate(SIZES)]
+SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens per frame
+CLIPS = [
+    PreparedClip(f"clip{i}", f"asset{i}", None, "fish" if i < 3 else "robot", 16, size) for i, size in enumerate(SIZES)
+]
 SETTINGS = BatchSettings(frames=[2, 4], max_stride=3, tokens_per_batch=500, max_clips=3)
 
 
@@ -87,7 +89,7 @@ def test_weights_are_shares_of_the_passes():
 
 
 def test_clips_of_one_frame_and_of_large_groups_count_less():
-    clips = [Clip(f"c{i}", "a", None, "fish", frames, 1.0, group) for i, (frames, group) in enumerate(GROUPS)]
+    clips = [PreparedClip(f"c{i}", "a", None, "fish", frames, 1.0, group) for i, (frames, group) in enumerate(GROUPS)]
     assert ClipWeights({"fish": 0.5}, static=0.25, group_cap=2).of(clips) == [0.25, 0.25, 0.25, 0.0625, 0.5]
 
 

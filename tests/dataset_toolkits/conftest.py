@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
 
 @pytest.fixture(scope="session")

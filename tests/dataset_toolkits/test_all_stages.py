@@ -12,7 +12,7 @@ import pytest
 from gltf_builder import CUBE_TRIANGLES, CUBE_VERTICES, GltfBuilder
 
 from dataset_toolkits.blender.process import BlenderProcess
-from dataset_toolkits.stage import read_table
+from ss4d.data.format import read_table
 from ss4d.data.views import ViewArchive
 
 REPOSITORY = Path(__file__).resolve().parents[2]

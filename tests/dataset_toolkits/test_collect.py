@@ -9,8 +9,9 @@ import objaverse_stub
 import pytest
 
 from dataset_toolkits.assets import choose_split
-from dataset_toolkits.collect import EVALUATION_OBJECTS, CollectOptions, collect, read_evaluation
-from dataset_toolkits.stage import Row, StageError, read_table
+from dataset_toolkits.collect import EVALUATION_OBJECTS, CollectOptions, collect, read_evaluation_objects
+from dataset_toolkits.engine.stage import StageError
+from ss4d.data.format import Row, read_table
 
 UID = "34d16c3882f94a31bde584948883a06a"  # of ObjaverseDy
 
@@ -165,14 +166,14 @@ def test_evaluation_objects_are_refused(tmp_path: Path) -> None:
 
 
 def test_listed_evaluation_objects(tmp_path: Path) -> None:
-    shipped = read_evaluation([])
+    shipped = read_evaluation_objects([])
     assert len(shipped.uids) == 20
     assert set(shipped.uids.values()) == {"ObjaverseDy"}
     assert all(len(uid) == 32 and int(uid, 16) for uid in shipped.uids)
     assert "Consistent4D" in EVALUATION_OBJECTS.read_text()
 
     listed = write(tmp_path / "list.txt", f"# comment\nuid1 SetA  # why\nuid2 SetB {'f' * 64}\n\n")
-    evaluation = read_evaluation([], listed)
+    evaluation = read_evaluation_objects([], listed)
     assert evaluation.uids == {"uid1": "SetA", "uid2": "SetB"}
     assert evaluation.hashes == {"f" * 64: "SetB"}
 

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from dataset_toolkits.config import ToolkitConfig, load_config, save_config
+from dataset_toolkits.features.stage import FeaturesOptions
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
@@ -94,9 +96,16 @@ def test_empty_file_means_defaults(tmp_path: Path) -> None:
     assert load_config(tmp_path, None, []) == ToolkitConfig()
 
 
-@pytest.mark.parametrize("name", ["paper", "tiny"])
-def test_shipped_files_load(tmp_path: Path, name: str) -> None:
-    config = load_config(tmp_path, CONFIGS / f"{name}.yaml", [])
-    assert config.pose.frames == {"paper": 36, "tiny": 16}[name]
-    assert config.features.extractor == {"paper": "dinov2", "tiny": "small"}[name]
-    assert config.features.aggregation == "visible"
+def test_the_papers_file_is_the_defaults_with_dinov2(tmp_path: Path) -> None:
+    config = load_config(tmp_path, CONFIGS / "paper.yaml", [])
+    assert config == replace(ToolkitConfig(), features=FeaturesOptions(extractor="dinov2"))
+    assert (config.pose.frames, config.pose.sampling, config.voxelize.resolutions) == (36, "consecutive", [64])
+
+
+def test_the_file_of_ss4d_tiny(tmp_path: Path) -> None:
+    config = load_config(tmp_path, CONFIGS / "tiny.yaml", [])
+    assert (config.pose.frames, config.pose.clips_per_asset) == (16, 3)
+    assert (config.curate.static, config.curate.clips_per_asset) == (True, 1)
+    assert (config.voxelize.frame, config.voxelize.resolutions, config.features.resolutions) == ("view", [32], [32])
+    assert (config.features.extractor, config.features.aggregation) == ("small", "visible")
+    assert (config.render.cond_views, config.render.cond_around, config.render.cond_around_static) == (1, 3, 9)

@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from dataset_toolkits.curate import CurateOptions, curate
-from dataset_toolkits.stage import Row, StageError, read_table, write_table
+from dataset_toolkits.engine.records import write_table
+from ss4d.data.format import Row, read_table
 
 # A box of 2 x 4 x 1 around (1, 2, 0.5); the object in it is 4 high in every frame.
 CLIP: Row = {
@@ -142,7 +143,7 @@ def test_assets_without_a_clip_keep_a_row_with_the_reason(tmp_path: Path) -> Non
 
 def test_needs_the_tables_before_it(tmp_path: Path) -> None:
     write_table(tmp_path, "collect", [ASSET])
-    with pytest.raises(StageError, match="run `python -m dataset_toolkits pose"):
+    with pytest.raises(ValueError, match="run `python -m dataset_toolkits pose"):
         curate(tmp_path, CurateOptions())
 
 

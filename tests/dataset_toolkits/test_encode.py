@@ -11,7 +11,8 @@ from safetensors.torch import load_file, save_file
 from scenes import run
 
 from dataset_toolkits.encode import EncodeOptions, EncodeStage
-from dataset_toolkits.stage import StageError, write_table
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import StageError
 from ss4d.models import create_model
 from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import load_model, save_model
@@ -160,7 +161,7 @@ def test_other_weights_make_other_items(root, options):
         ({"structure_encoder": "", "sparse_encoder": ""}, r"encode\.structure_encoder nor encode\.sparse_enc"),
         ({"sparse_encoder": "", "resolution": 16}, r"no features for encode\.resolution = 16"),
         ({"sparse_encoder": "nowhere/slat"}, r"encode\.sparse_encoder = nowhere/slat.*no nowhere/slat\.json"),
-        ({"resolution": 16}, r"8 voxels a side.*encode\.resolution is 16"),
+        ({"resolution": 16}, r"8 voxels per side.*encode\.resolution is 16"),
         ({"quarter_turns": [0, 4]}, r"quarter_turns is \[0, 4\]"),
     ],
 )
@@ -172,5 +173,5 @@ def test_options_that_cannot_be_met_are_named(root, options, change, message):
 def test_an_encoder_for_other_features_is_refused(root, options):
     model = create_model("SLatEncoder", **{**SPARSE, "in_channels": 12})
     save_model(model, root / "other", "SLatEncoder", {**SPARSE, "in_channels": 12}, torch.float32)
-    with pytest.raises(StageError, match=r"takes 12 channels a voxel, but features have 4"):
+    with pytest.raises(StageError, match=r"takes 12 channels per voxel, but features have 4"):
         EncodeStage(root, replace(options, sparse_encoder=str(root / "other"))).items()

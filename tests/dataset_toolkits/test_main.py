@@ -13,7 +13,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from dataset_toolkits.__main__ import main
-from dataset_toolkits.stage import Row, read_table, write_table
+from dataset_toolkits.engine.records import write_table
+from ss4d.data.format import Row, read_table
 
 REPOSITORY = Path(__file__).parents[2]
 MOTION = {"still": 0.0, "slow": 0.05, "fast": 0.2}
@@ -51,7 +52,7 @@ def posed(root: Path) -> None:
     for asset, (clip, motion) in zip(read_table(root, "collect"), MOTION.items(), strict=True):
         vertices = np.array([[[0, 0, 0], [1, 0, 0], [0, 1, 1]]] * 2, np.float32)
         name = asset["name"]
-        tensors = {"triangles": np.array([[0, 1, 2]], np.int32), "vertices_0": vertices}
+        tensors = {"triangles": np.array([[0, 1, 2]], np.int32), "vertices_0": vertices, "times_0": np.arange(2.0)}
         path = root / "pose" / f"{name}.safetensors"
         path.parent.mkdir(exist_ok=True)
         save_file(tensors, path, {"clips": json.dumps([clip])})
@@ -81,7 +82,7 @@ def test_changing_a_threshold_makes_only_what_depends_on_it(tmp_path: Path) -> N
     result = toolkit("voxelize", root, "--workers", "1")  # the resolution is remembered
     assert "voxelize: 1 made, 1 were there" in result.stdout
     assert [row["clip_name"] for row in read_table(root, "voxelize")] == ["object_1__slow", "object_2__fast"]
-    assert list(read_table(root, "voxelize")[0])[-2:] == ["clip_name", "voxels_8"]
+    assert list(read_table(root, "voxelize")[0])[-4:] == ["clip_name", "cubes", "outside", "voxels_8"]
 
     assert main(["curate", "--root", str(root), "curate.min_frames=3"]) == 0
     assert main(["voxelize", "--root", str(root)]) == 0
@@ -119,7 +120,7 @@ def test_interrupt(tmp_path: Path) -> None:
     driver.send_signal(signal.SIGINT)
     _, errors = driver.communicate(timeout=30)
     assert driver.returncode == 130
-    assert errors.splitlines()[-1] == "pose: interrupted; run the same command again to go on from here"
+    assert errors.splitlines()[-1] == "pose: interrupted; run the same command again to continue"
     assert "Traceback" not in errors
     assert not list((root / "tmp").iterdir())
     assert not (root / "records").exists()
@@ -129,7 +130,7 @@ def test_interrupt(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["curate"], r"collect.parquet is missing: run `python -m dataset_toolkits collect"),
-        (["collect"], "collect: collect needs collect.folder=DIR"),
+        (["collect"], "collect: collect needs a source: collect.folder=DIR"),
         (
             ["collect", "collect.foldr=x"],
             "unknown option collect.foldr (collect.foldr=x): did you mean collect.folder?",
@@ -152,7 +153,7 @@ def test_mistakes_are_told_in_one_sentence(
     ("arguments", "message"),
     [
         (["voxelise"], "invalid choice: 'voxelise'"),
-        (["pose", "--workers", "0"], "0 is not a number from 1 on"),
+        (["pose", "--workers", "0"], "0 is not a whole number of at least 1"),
         (["pose", "--time-limit", "0"], "0 is not a number of seconds above 0"),
         (["pose", "--time-limit", "1h"], "1h is not a number of seconds above 0"),
     ],
@@ -173,9 +174,10 @@ def test_options_may_stand_on_both_sides_of_switches(tmp_path: Path) -> None:
     assert [(row["asset_id"], row["split"]) for row in read_table(root, "collect")] == [("object 1", "val")]
 
 
-def test_help_lists_the_stages() -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "dataset_toolkits", "--help"], cwd=REPOSITORY, capture_output=True, text=True, check=True
-    )
-    for stage in ("collect", "pose", "curate", "render", "voxelize", "features", "encode", "report", "all"):
+def test_help_lists_the_stages_and_imports_no_torch() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "dataset_toolkits", "--help"]
+    result = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    for stage in ("collect", "pose", "curate", "render", "voxelize", "features", "encode", "report", "all", "sources"):
         assert f"\n  {stage} " in result.stdout
+    imported = {line.rpartition("|")[2].strip() for line in result.stderr.splitlines()}
+    assert "argparse" in imported and not imported & {"torch", "numpy", "numba"}

@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from dataset_toolkits.blender.process import BlenderProcess
 from dataset_toolkits.collect import CollectOptions, collect
 from dataset_toolkits.pose import PoseOptions, PoseStage, measure
-from dataset_toolkits.render import read_pose
-from dataset_toolkits.stage import Row, artifact_path
+from dataset_toolkits.posed_clip import read_posed_clip
+from ss4d.data.format import Row
 
 HALF_BOX = np.array([[-0.5] * 3, [0.5] * 3])
 
@@ -50,7 +50,7 @@ def test_a_clip_is_posed_as_the_file_says(assets: Path, tmp_path: Path) -> None:
     rows = {row["clip"]: row for row in pose(assets, tmp_path, frames=3, sampling="spread")}
     assert set(rows) == {"Slide", "Rise"}
     assert load_file(tmp_path / "pose" / "cube.safetensors")["triangles"].shape == (12, 3)
-    slide = read_pose(artifact_path(tmp_path, "pose", "cube", ".safetensors"), "Slide")
+    slide = read_posed_clip(tmp_path, "cube", "Slide")
     boxes = np.stack([slide.vertices.min(1), slide.vertices.max(1)], axis=1)
     np.testing.assert_allclose(boxes, [HALF_BOX - np.array([0, y, 0]) for y in (0, 1, 2)], atol=1e-5)
     np.testing.assert_allclose(slide.times, [0, 0.5, 1])
@@ -60,7 +60,7 @@ def test_a_clip_is_posed_as_the_file_says(assets: Path, tmp_path: Path) -> None:
     assert row["seconds"] == pytest.approx(1)
     assert row["frame_side"] == pytest.approx(1, abs=1e-5)
     assert row["motion"] == pytest.approx((1 + 0 + 1) / 3 / 3, abs=1e-5)  # mean distance over the longest side, 3
-    rise = read_pose(artifact_path(tmp_path, "pose", "cube", ".safetensors"), "Rise")
+    rise = read_posed_clip(tmp_path, "cube", "Rise")
     np.testing.assert_allclose(rise.vertices[:, :, 2].max(1), [0.5, 1.0, 1.5], atol=1e-5)
 
 

@@ -12,10 +12,10 @@ from gltf_builder import GltfBuilder, wall
 from dataset_toolkits.blender.process import BlenderProcess
 from dataset_toolkits.collect import CollectOptions, collect
 from dataset_toolkits.curate import CurateOptions, curate
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.features.projection import pixel_rays
 from dataset_toolkits.pose import PoseOptions, PoseStage
-from dataset_toolkits.projection import pixel_rays
 from dataset_toolkits.render import RenderOptions, RenderStage
-from dataset_toolkits.stage import write_table
 from ss4d.data.views import ViewArchive
 
 RED = (0.5, 0.1, 0.02)  # linear

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dataset_toolkits.features.projection import project_points
 from dataset_toolkits.rigs import (
     UNCROPPED_SIZE,
     around_rig,
@@ -13,7 +14,6 @@ from dataset_toolkits.rigs import (
     conditioning_rig,
     covered_box,
     crop_to_clip,
-    project,
     sphere_rig,
 )
 from ss4d.data.views import View
@@ -45,7 +45,7 @@ def box() -> np.ndarray:
 def test_sphere_rig_looks_at_the_centre_from_all_sides():
     views = sphere_rig(16, clip_generator("clip"))
     for view in views:
-        centre = project(np.zeros(3), np.array(view.extrinsics), np.array(view.intrinsics))
+        centre = project_points(np.zeros((1, 3)), np.array(view.extrinsics), np.array(view.intrinsics))[0]
         np.testing.assert_allclose(centre, [0.5, 0.5, 2.0], atol=1e-6)
     assert np.linalg.norm(np.mean([eye(view) for view in views], axis=0)) < 0.25  # evenly spread
 
@@ -90,7 +90,7 @@ def test_crop_puts_the_object_into_a_square_a_fifth_larger():
         cropped = crop_to_clip(view, vertices)
         intrinsics = np.array(cropped.intrinsics)
         assert intrinsics[0, 0] == pytest.approx(intrinsics[1, 1])
-        uv = project(vertices, np.array(view.extrinsics), intrinsics)[..., :2].reshape(-1, 2)
+        uv = project_points(vertices, np.array(view.extrinsics), intrinsics)[..., :2].reshape(-1, 2)
         pixel = intrinsics[0, 0] / np.array(view.intrinsics)[0, 0] / UNCROPPED_SIZE
         assert max(np.ptp(uv, axis=0)) == pytest.approx(1 / 1.2, abs=2 * pixel)
         np.testing.assert_allclose((uv.min(axis=0) + uv.max(axis=0)) / 2, 0.5, atol=2 * pixel)

@@ -10,7 +10,7 @@ import torch
 from safetensors.numpy import load_file
 from scenes import box, run, sphere_cameras, stack_cameras, write_scene
 
-from dataset_toolkits.features import FeaturesOptions, FeaturesStage
+from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage, turned_frame
 from ss4d.cameras import Camera, crop_intrinsics, orbit_camera
 from ss4d.data import FeatureDataset, OccupancyDataset, PreparedSet, Window

@@ -5,9 +5,10 @@ import pytest
 from safetensors.numpy import load_file
 from scenes import box, run, sphere_cameras, write_scene
 
+from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.overlap import surface_voxels
-from dataset_toolkits.stage import StageError, read_table, write_table
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage, place
+from ss4d.data.format import read_table
 
 
 def test_every_frame_is_placed_and_voxelised(tmp_path):
@@ -51,5 +52,5 @@ def test_a_clip_that_leaves_the_cube_is_named():
 
 
 def test_an_unfinished_earlier_stage_is_named(tmp_path):
-    with pytest.raises(StageError, match="dataset_toolkits pose"):
+    with pytest.raises(ValueError, match="dataset_toolkits pose"):
         VoxelizeStage(tmp_path, VoxelizeOptions()).items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,15 +11,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
-from dataset_toolkits.projection import FrameViews
-from dataset_toolkits.stage import Row
-from dataset_toolkits.visibility import count_on_foreground, find_visible
+from dataset_toolkits.features.projection import FrameViews
+from dataset_toolkits.features.visibility import count_on_foreground, find_visible
+from ss4d.data.format import Cube, Row, at_resolution
 from ss4d.view_frame import Similarity
 
 
 @dataclass
 class FeatureTable:
-    """Voxels of one resolution with their features, frame after frame."""
+    """Voxels of one cube and resolution with their features, frame by frame."""
 
     resolution: int
     coords: list[NDArray[np.int16]] = field(default_factory=list)  # [M, 4]
@@ -30,7 +30,7 @@ class FeatureTable:
     num_on_foreground: int = 0
 
     def add(self, coords: NDArray[np.int16], views: FrameViews, maps: Sequence[Tensor], aggregation: str) -> None:
-        """Take in a frame: voxels [N, 4], its views and the feature maps of these."""
+        """Add a frame: voxels [N, 4] = (frame, x, y, z), its views and their feature maps."""
         visibility = find_visible(coords[:, 1:], self.resolution, views)
         counts = visibility.seen.sum(axis=0)
         used, keep = visibility.seen, counts > 0
@@ -43,29 +43,36 @@ class FeatureTable:
         self.num_pairs += int(counts.sum())
         self.num_on_foreground += count_on_foreground(visibility, views)
 
-    def tensors(self) -> Iterator[tuple[str, NDArray]]:
-        for name, parts in (("coords", self.coords), ("feats", self.feats), ("views", self.counts)):
-            yield name, np.concatenate(parts)
-
-    def turn(self, channels: Sequence[str], similarity: Similarity) -> None:
-        """Turn the vectors among the features, named `<vector>_x`, `_y` and `_z`, along with the world."""
-        rotation = similarity.rotation.astype(np.float32)
-        for column, name in enumerate(channels):
-            names = [f"{name[:-2]}_{axis}" for axis in "xyz"]
-            if name.endswith("_x") and set(names) <= set(channels):
-                columns = [column, *(channels.index(other) for other in names[1:])]
-                for feats in self.feats:
-                    feats[:, columns] = (feats[:, columns].astype(np.float32) @ rotation.T).astype(np.float16)
+    def tensors(self, cube: Cube, channels: Sequence[str], similarity: Similarity | None) -> dict[str, NDArray]:
+        """Coords [M, 4], features [M, F] and numbers of views [M], named for a cube; `similarity` leads there from the
+        world of the cameras."""
+        feats = np.concatenate(self.feats)
+        if similarity is not None:
+            rotate_vectors(feats, channels, similarity.rotation)
+        return {
+            cube.coords(self.resolution): np.concatenate(self.coords),
+            cube.feats(self.resolution): feats,
+            cube.view_counts(self.resolution): np.concatenate(self.counts),
+        }
 
     def row(self, frames: int) -> Row:
         """Columns of the stage's table."""
         kept = sum(len(coords) for coords in self.coords)
         return {
-            f"voxels_{self.resolution}": self.num_voxels / frames,
-            f"seen_{self.resolution}": kept / frames,
-            f"dropped_{self.resolution}": 1 - kept / max(self.num_voxels, 1),
-            f"foreground_{self.resolution}": self.num_on_foreground / max(self.num_pairs, 1),
+            at_resolution("voxels", self.resolution): self.num_voxels / frames,
+            at_resolution("seen", self.resolution): kept / frames,
+            at_resolution("dropped", self.resolution): 1 - kept / max(self.num_voxels, 1),
+            at_resolution("foreground", self.resolution): self.num_on_foreground / max(self.num_pairs, 1),
         }
+
+
+def rotate_vectors(feats: NDArray[np.float16], channels: Sequence[str], rotation: NDArray[np.floating]) -> None:
+    """Rotate the vectors among features [N, F] in place: channels named `<vector>_x`, `<vector>_y`, `<vector>_z`."""
+    for column, name in enumerate(channels):
+        names = [f"{name[:-2]}_{axis}" for axis in "xyz"]
+        if name.endswith("_x") and set(names) <= set(channels):
+            columns = [column, *(channels.index(other) for other in names[1:])]
+            feats[:, columns] = (feats[:, columns].astype(np.float32) @ rotation.T.astype(np.float32)).astype("f2")
 
 
 def aggregate(maps: Sequence[Tensor], uv: NDArray[np.float32], used: NDArray[np.bool_]) -> NDArray[np.float16]:

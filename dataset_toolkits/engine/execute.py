@@ -1,4 +1,4 @@
-"""Running a stage: every item that is not done, in worker processes here or on a Ray cluster, then its table."""
+"""Running a stage: its items in worker processes, on this machine or a Ray cluster, then its table."""
 
 from __future__ import annotations
 
@@ -11,38 +11,30 @@ from contextlib import closing
 from dataclasses import dataclass
 from queue import SimpleQueue
 
-from dataset_toolkits.stage import (
-    Item,
-    Record,
-    Row,
-    Stage,
-    StageError,
-    read_table,
-    sweep_temporary,
-    table_path,
-    write_table,
-)
-from dataset_toolkits.workers import Outcome, Worker
+from dataset_toolkits.engine.records import Record, sweep_temporary, write_table
+from dataset_toolkits.engine.stage import Item, Stage, StageError
+from dataset_toolkits.engine.workers import Outcome, Worker
+from ss4d.data.format import RECORD_COLUMNS, Row, read_table, table_path
 from ss4d.shard import Shard
 
 
 @dataclass(frozen=True)
 class Execution:
-    """Where and how items are made. None of it changes what is made."""
+    """Where and how items are made; it does not change what is made."""
 
-    workers: int | None = None  # processes; None: one a core
+    workers: int | None = None  # processes; None: one per core
     executor: str = "local"  # or "ray"
     address: str = "auto"  # of the Ray cluster
     shard: Shard = Shard()
-    time_limit: float | None = None  # seconds an item; None: the stage's own
+    time_limit: float | None = None  # seconds per item; None: that of the stage
     retry: bool = False  # make failed items again
 
 
 def run_stage(stage: Stage, execution: Execution) -> int:
-    """Make this shard's items that are not done, and the table once all items of the stage have a record.
+    """Make the items of this shard that are not done, and the table once all items of the stage have a record.
 
     Returns:
-        the number of failed items of the shard, those that failed in an earlier run included.
+        The number of failed items of the shard, including those that failed in an earlier run.
 
     Raises:
         StageError: an earlier stage is not complete, two items share a name, or workers cannot start.
@@ -98,7 +90,7 @@ def _outcomes(stage: Stage, items: Sequence[Item], execution: Execution) -> Gene
     if not items:
         return
     if execution.executor == "ray":
-        from dataset_toolkits.ray_executor import make_on_ray
+        from dataset_toolkits.engine.ray_executor import make_on_ray
 
         yield from make_on_ray(stage, items, time_limit, execution.address, execution.workers)
     else:
@@ -108,7 +100,7 @@ def _outcomes(stage: Stage, items: Sequence[Item], execution: Execution) -> Gene
 def make_locally(
     stage: Stage, items: Sequence[Item], time_limit: float, workers: int | None
 ) -> Generator[Outcome, None, None]:
-    """Make items in a pool of worker processes; outcomes come as they are ready."""
+    """Make items in a pool of worker processes; yields outcomes as they are ready."""
     cores = len(os.sched_getaffinity(0))
     count = min(workers or cores, len(items))
     crew = [Worker(stage, time_limit, threads=max(1, cores // count)) for _ in range(count)]
@@ -123,8 +115,8 @@ def make_locally(
         finally:
             idle.put(worker)
 
-    # A thread only waits for its worker. Workers die with the thread that started them, and threads last as long as
-    # the pool does.
+    # A thread only waits for its worker. A worker dies with the thread that started it, so threads must last as long as
+    # the pool.
     with ThreadPoolExecutor(count) as threads:
         futures = [threads.submit(make, item) for item in items]
         try:
@@ -141,7 +133,7 @@ def make_locally(
 
 
 def _is_table_of(stage: Stage, items: Sequence[Item]) -> bool:
-    """Whether the table is there and about these items, made from today's options and inputs."""
+    """Whether there is a table of these items, made from the current options and inputs."""
     if not table_path(stage.root, stage.name).exists():
         return False
     rows = read_table(stage.root, stage.name)
@@ -150,11 +142,11 @@ def _is_table_of(stage: Stage, items: Sequence[Item]) -> bool:
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
-    """The lines of a table: at least one an item, empty but for its error where the item failed."""
+    """The rows of a table: at least one per item; that of a failed item holds its error alone."""
     rows: list[Row] = []
     for record in records:
         status = "done" if record.error is None else "failed"
-        head = {"name": record.name, "key": record.key, "status": status, "error": record.error}
+        head = dict(zip(RECORD_COLUMNS, (record.name, record.key, status, record.error), strict=True))
         rows += [{**head, **row} for row in record.rows or [{}]]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column) for column in columns} for row in rows]

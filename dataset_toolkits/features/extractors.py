@@ -1,4 +1,4 @@
-"""What a picture says about the surface: feature maps of the views of one frame.
+"""Feature maps of the views of one frame.
 
 Maps are aligned with the image, whatever their size: pixel centres at (i + 0.5) / size.
 """
@@ -18,21 +18,20 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
-    from dataset_toolkits.projection import FrameViews
+    from dataset_toolkits.features.projection import FrameViews
     from ss4d.models.image_encoder import DinoImageEncoder
 
 COLOUR_SPREAD = 0.25  # typical standard deviation of colours in [0, 1]
 
 
 class Extractor(Protocol):
-    """Describes the surface that pictures show."""
+    """Makes feature maps of pictures."""
 
-    channels: tuple[
-        str, ...
-    ]  # names; vectors of the world end in _x, _y, _z, so that who turns the world can turn them
+    # Names. The parts of a vector in world axes end in _x, _y and _z, so that it can be turned with the world.
+    channels: tuple[str, ...]
 
     def __call__(self, views: FrameViews) -> Sequence[Tensor]:
-        """Feature maps, each float32 [V, C_i, H_i, W_i]; their channels one after the other are `channels`."""
+        """Feature maps, each float32 [V, C_i, H_i, W_i]; `channels` names their channels in this order."""
 
 
 class SmallExtractor:
@@ -44,7 +43,7 @@ class SmallExtractor:
             1.5 units wide, so these are about 1.5 and 6 voxels of 64^3.
         normal_x, normal_y, normal_z: unit normal towards the camera from finite differences of depth, times sqrt(3).
 
-    The background takes no part: beside the object every map goes on with the nearest colours and normals.
+    The background takes no part: around the object every map continues with the nearest colours and normals.
     """
 
     channels: tuple[str, ...] = (
@@ -74,10 +73,10 @@ class SmallExtractor:
 
 class DinoExtractor:
     """DINOv2 patch tokens from before the last norm, of pictures over black at the encoder's size; class and register
-    tokens dropped. These are the features that TRELLIS' sparse VAE takes; image conditioning normalises them besides.
+    tokens dropped. These are the features that TRELLIS' sparse VAE takes; image conditioning also normalises them.
 
     Args:
-        batch: pictures that go through the encoder at once; a full-size encoder needs about 0.2 GB for each.
+        batch: pictures per call of the encoder; a full-size encoder needs about 0.2 GB for each.
     """
 
     def __init__(self, encoder: DinoImageEncoder, batch: int):
@@ -95,7 +94,7 @@ class DinoExtractor:
 
 
 def picture_on_black(rgba: NDArray[np.uint8], size: int) -> Tensor:
-    """RGBA [S, S, 4] resized (Lanczos) and laid over black: float32 [3, size, size] in [0, 1]."""
+    """RGBA [S, S, 4] resized (Lanczos) and composited over black: float32 [3, size, size] in [0, 1]."""
     resized = Image.fromarray(rgba).resize((size, size), Image.Resampling.LANCZOS)
     image = torch.from_numpy(np.asarray(resized).astype(np.float32) / 255)
     return (image[..., :3] * image[..., 3:]).permute(2, 0, 1)
@@ -155,7 +154,7 @@ def _normals(depth: NDArray[np.float32], directions: NDArray[np.float32]) -> NDA
 def _step(
     depth: NDArray[np.float32], directions: NDArray[np.float32], row: int, column: int, to_row: int, to_column: int
 ) -> tuple[float, float, float]:
-    """From the point of one pixel to that of another, in the world."""
+    """The step between the points of two pixels in the world, (x, y, z), for depth [S, S] and directions [S, S, 3]."""
     here, there = depth[row, column], depth[to_row, to_column]
     ray, to_ray = directions[row, column], directions[to_row, to_column]
     return there * to_ray[0] - here * ray[0], there * to_ray[1] - here * ray[1], there * to_ray[2] - here * ray[2]

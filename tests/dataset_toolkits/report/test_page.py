@@ -13,9 +13,11 @@ from html_page import Page
 from PIL import Image
 from report_set import CLIPS, EVIL, REFUSED, SCRIPT, colour, write_data_set
 
-from dataset_toolkits.report import Credit, ReportOptions, credit, licence_url, write_report
-from dataset_toolkits.report_facts import STAGES, reason_kind
-from dataset_toolkits.stage import Record, StageError, artifact_path, write_record
+from dataset_toolkits.engine.records import Record, write_record
+from dataset_toolkits.engine.stage import StageError
+from dataset_toolkits.report.facts import STAGES, reason_kind
+from dataset_toolkits.report.page import Credit, ReportOptions, credit, licence_url, write_report
+from ss4d.data.format import artifact_path
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ def page(root: Path) -> Page:
 
 
 def test_key_figures(page):
-    figures = {name: page.of(f"num-{name}").text for name in ("assets", "clips", "frames", "failures")}
-    assert figures == {"assets": "5", "clips": "2", "frames": "12", "failures": "2"}
+    numbers = {name: page.of(f"num-{name}").text for name in ("assets", "clips", "frames", "failures")}
+    assert numbers == {"assets": "5", "clips": "2", "frames": "12", "failures": "2"}
     licences = next(e for e in page.all("ul") if e.attributes.get("class") == "licences")
     assert [e.text for e in licences.children] == ["CC0-1.0 4 assets, 1 clip", "CC-BY-4.0 1 asset, 1 clip"]
 
@@ -97,7 +99,7 @@ def test_histograms_show_every_clip(page):
         "Voxels at 64³",
         "Dropped at 64³",
     ]
-    assert "4 values · min 0.001 · median 0.051 · mean 0.0757 · max 0.2" in titles[0]
+    assert "4 values · min 0.001 · median 0.051 · mean 0.0758 · max 0.2" in titles[0]
     assert "2 values · min 100 · median 250 · mean 250 · max 400" in titles[3]
     bars = [e.text for e in page.all("title", "distributions") if e.parent and e.parent.tag == "g"]
     assert "1: 0 accepted, 1 rejected" in bars
@@ -161,7 +163,7 @@ def test_contact_sheet_takes_as_many_clips_as_asked(root):
 
 
 def test_damaged_archive_is_named_on_the_page(root):
-    artifact_path(root, "render", "pack__script__Walk", ".zip").write_bytes(b"not a zip")
+    artifact_path(root, "render", "pack__script__Walk").write_bytes(b"not a zip")
     page = Page(write_report(root, ReportOptions()))
     assert len(page.all("img")) == 2
     assert "pack__script__Walk.zip is damaged" in page.all("article")[1].text

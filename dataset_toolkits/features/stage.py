@@ -1,7 +1,7 @@
-"""Stage features: what the rendered views say about every voxel.
+"""Stage features: features of every voxel from the rendered views.
 
-Each view's feature maps are sampled where the voxel's centre is projected to, and averaged over the views: over all
-of them, as TRELLIS does, or over those that see the voxel (paper §4.3); voxels that no view sees are then dropped.
+The feature maps of each view are sampled at the projection of the voxel's centre and averaged over the views: over all
+of them, as in TRELLIS, or over those that see the voxel (paper §4.3); then voxels that no view sees are dropped.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.aggregation import FeatureTable
-from dataset_toolkits.projection import FrameViews, PixelRays, pixel_rays
-from dataset_toolkits.stage import Item, Row, Stage, StageError, artifact_path, read_table, speed_option
+from dataset_toolkits.engine.stage import Item, Stage, StageError, speed_option
+from dataset_toolkits.features.aggregation import FeatureTable
+from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
+from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table, resolutions
 from ss4d.view_frame import Similarity
 
 if TYPE_CHECKING:
-    from dataset_toolkits.extractors import Extractor
+    from dataset_toolkits.features.extractors import Extractor
     from ss4d.data.views import ViewArchive, ViewIndex
 
 EXTRACTORS = ("small", "dinov2")
@@ -36,23 +37,19 @@ class FeaturesOptions:
 
     extractor: str = "small"  # "small" or "dinov2"
     aggregation: str = "visible"  # "visible" (paper) or "mean" (TRELLIS)
-    views_per_frame: int | None = None  # as many of the views, drawn anew for every frame; null: all
-    resolutions: list[int] | None = None  # some of those that voxelize made; null: all
+    views_per_frame: int | None = None  # so many of the views, drawn anew for every frame; null: all
+    resolutions: list[int] | None = None  # a part of voxelize.resolutions; null: all
     dinov2: str = "dinov2_vitl14_reg"  # released name, Hub id or local folder
-    batch: int = speed_option(12)  # pictures that go through DINOv2 at once
+    batch: int = speed_option(12)  # pictures per call of DINOv2
     device: str = speed_option("cpu")  # of DINOv2
 
 
 class FeaturesStage(Stage):
-    """`features/<clip>.safetensors` of every clip that is voxelised and rendered; see docs/data.md.
-
-    Its rows say besides what share of the pairs (view, voxel) deemed visible has the voxel's centre on rendered
-    foreground: `foreground_<R>`.
-    """
+    """`features/<clip>.safetensors` of every clip that is voxelised and rendered; see docs/data.md."""
 
     name = "features"
-    suffix: ClassVar[str] = ".safetensors"
-    time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes a frame on a CPU
+    suffix: ClassVar[str] = SUFFIXES["features"]
+    time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes per frame on a CPU
     options: FeaturesOptions
 
     def items(self) -> list[Item]:
@@ -74,39 +71,33 @@ class FeaturesStage(Stage):
         from ss4d.data.views import ViewArchive
 
         assert path is not None
-        voxels = load_file(artifact_path(self.root, "voxelize", item.name, ".safetensors"))
+        voxels = load_file(artifact_path(self.root, "voxelize", item.name))
         cubes = read_cubes(voxels)
-        resolutions = self._resolutions({int(name.split("_")[1]) for name in voxels if name.startswith("coords_")})
-        tables = {f"{size}{cube}": FeatureTable(size) for size in resolutions for cube in cubes}
-        archive = ViewArchive(artifact_path(self.root, "render", item.name, ".zip"))
+        sizes = self._resolutions(resolutions(voxels, "coords"))
+        tables = {(cube, size): FeatureTable(size) for cube in cubes for size in sizes}
+        archive = ViewArchive(artifact_path(self.root, "render", item.name))
         chosen = draw_views(item.name, archive.index, self.options.views_per_frame)
         for frame, views in enumerate(frames_of(archive, chosen)):
             maps = self.extractor(views)
             for cube, similarity in cubes.items():
                 moved = views if similarity is None else views.moved(similarity)
-                for size in resolutions:
-                    coords = voxels[f"coords_{size}{cube}"]
+                for size in sizes:
+                    coords = voxels[cube.coords(size)]
                     coords = coords[coords[:, 0] == frame]
-                    tables[f"{size}{cube}"].add(coords, moved, maps, self.options.aggregation)
-        row: Row = {"clip_name": item.name, "cubes": None if "" in cubes else len(cubes)}
-        for size in resolutions:
-            row |= mean_row([tables[f"{size}{cube}"].row(archive.index.frames) for cube in cubes])
-        tensors: dict[str, NDArray] = {}
-        for cube, similarity in cubes.items():
-            for size in resolutions:
-                table = tables[f"{size}{cube}"]
-                if similarity is not None:
-                    table.turn(self.extractor.channels, similarity)
-                tensors |= {f"{name}_{size}{cube}": value for name, value in table.tensors()}
-        if "similarities" in voxels:
-            tensors["similarities"] = voxels["similarities"]
-        save_file(tensors, path, {"channels": json.dumps(self.extractor.channels)})
+                    tables[cube, size].add(coords, moved, maps, self.options.aggregation)
+        row: Row = {"clip_name": item.name, "cubes": len(cubes) if SIMILARITIES in voxels else None}
+        for size in sizes:
+            row |= mean_row([tables[cube, size].row(archive.index.frames) for cube in cubes])
+        tensors = {SIMILARITIES: voxels[SIMILARITIES]} if SIMILARITIES in voxels else {}
+        for (cube, _), table in tables.items():
+            tensors |= table.tensors(cube, self.extractor.channels, cubes[cube])
+        save_file(tensors, path, {CHANNELS: json.dumps(self.extractor.channels)})
         return [row]
 
     @cached_property
     def extractor(self) -> Extractor:
         """Kept between the clips of a worker."""
-        from dataset_toolkits.extractors import DinoExtractor, SmallExtractor
+        from dataset_toolkits.features.extractors import DinoExtractor, SmallExtractor
 
         if self.options.extractor == "small":
             return SmallExtractor()
@@ -121,20 +112,20 @@ class FeaturesStage(Stage):
         return chosen
 
 
-def read_cubes(voxels: Mapping[str, NDArray]) -> dict[str, Similarity | None]:
-    """The cubes of a voxelised clip: by the ending of their tensors' names, the way there from the cube of the clip."""
-    if "similarities" not in voxels:
-        return {"": None}
-    return {f"_{number}": Similarity.from_matrix(matrix) for number, matrix in enumerate(voxels["similarities"])}
+def read_cubes(voxels: Mapping[str, NDArray]) -> dict[Cube, Similarity | None]:
+    """The cubes of a voxelised clip, each with the similarity that leads there from the clip's own cube."""
+    if SIMILARITIES not in voxels:
+        return {Cube(): None}
+    return {Cube(view): Similarity.from_matrix(matrix) for view, matrix in enumerate(voxels[SIMILARITIES])}
 
 
 def mean_row(rows: Sequence[Row]) -> Row:
-    """The mean of every column."""
+    """Mean of every column over the cubes of a clip."""
     return {column: sum(row[column] for row in rows) / len(rows) for column in rows[0]}
 
 
 def draw_views(clip: str, index: ViewIndex, count: int | None) -> list[NDArray[np.intp]]:
-    """The views of each frame that are used: all, or `count` of them, the same ones whenever the clip is made again.
+    """The views to use of each frame: all, or `count` of them, drawn with a seed from the clip's name.
 
     Raises:
         ValueError: there are not that many.
@@ -149,7 +140,7 @@ def draw_views(clip: str, index: ViewIndex, count: int | None) -> list[NDArray[n
 
 
 def frames_of(archive: ViewArchive, chosen: Sequence[NDArray[np.intp]]) -> Iterator[FrameViews]:
-    """The `chosen` views of each frame."""
+    """The `chosen` views of each frame, as arrays."""
     from ss4d.data.views import Cameras
 
     rays = pixel_rays(archive.cameras, archive.index.size)

@@ -13,9 +13,11 @@ from gltf_builder import CUBE_TRIANGLES, CUBE_VERTICES, GltfBuilder, cube
 from safetensors import safe_open
 
 from dataset_toolkits.blender.process import BlenderError, blender_python
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import Item
 from dataset_toolkits.names import safe_name
 from dataset_toolkits.pose import PoseOptions, PoseStage, clip_names
-from dataset_toolkits.stage import Item, Row, write_table
+from ss4d.data.format import Row
 
 HALF = np.sqrt(0.5)
 CUBE = CUBE_VERTICES @ np.array([[1, 0, 0], [0, 0, 1], [0, -1, 0]])  # z up

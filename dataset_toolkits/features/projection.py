@@ -1,4 +1,4 @@
-"""From the world to the images of the views, and back."""
+"""Projection from the world to the images of the views, and back."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Projection:
-    """Points as V cameras see them."""
+    """N points in the images of V cameras."""
 
-    uv: NDArray[np.float32]  # [V, N, 2] right and down in units of the image size; the image is [0, 1]^2
+    uv: NDArray[np.float32]  # [V, N, 2] right and down, in units of the image size; the image is [0, 1]^2
     depth: NDArray[np.float32]  # [V, N] distance along the optical axis
 
 
@@ -33,7 +33,7 @@ class PixelRays:
 
 @dataclass(frozen=True)
 class FrameViews:
-    """What V cameras show of one frame, in pictures of S x S pixels."""
+    """One frame seen by V cameras, in pictures of S x S pixels."""
 
     rgba: NDArray[np.uint8]  # [V, S, S, 4] straight alpha
     depth: NDArray[np.float32]  # [V, S, S] along the optical axis, infinite where nothing is
@@ -45,7 +45,7 @@ class FrameViews:
         return self.depth.shape[1]
 
     def moved(self, similarity: Similarity) -> FrameViews:
-        """The same pictures of the world moved into another frame."""
+        """The same pictures, with cameras and depth of the moved world."""
         from ss4d.data.views import Cameras
 
         extrinsics = similarity.move_extrinsics(self.cameras.extrinsics).astype(np.float32)
@@ -56,12 +56,26 @@ class FrameViews:
 
 
 def project(points: NDArray[np.floating], cameras: Cameras) -> Projection:
-    """Points [N, 3] of the world, before all cameras."""
-    camera = points.astype(np.float32) @ cameras.extrinsics[:, :3, :3].transpose(0, 2, 1)
-    camera += cameras.extrinsics[:, None, :3, 3]
-    image = camera @ cameras.intrinsics.transpose(0, 2, 1)
-    uv = image[..., :2] / image[..., 2:]
-    return Projection(uv.astype(np.float32), camera[..., 2].astype(np.float32))
+    """Points [N, 3] of the world, as all V cameras see them."""
+    seen = project_points(points.astype(np.float32), cameras.extrinsics, cameras.intrinsics)
+    return Projection(seen[..., :2], seen[..., 2])
+
+
+def project_points(
+    points: NDArray[np.floating], extrinsics: NDArray[np.floating], intrinsics: NDArray[np.floating]
+) -> NDArray[np.floating]:
+    """Image positions (u, v) in [0, 1] and depths of `points` [..., N, 3], for one camera or for each of V cameras.
+
+    Args:
+        extrinsics: [4, 4] or [V, 4, 4].
+        intrinsics: [3, 3] or [V, 3, 3], in units of the image size.
+
+    Returns:
+        [..., N, 3] for one camera; for V cameras and points [N, 3]: [V, N, 3].
+    """
+    camera = points @ extrinsics[..., :3, :3].swapaxes(-1, -2) + extrinsics[..., None, :3, 3]
+    image = camera @ intrinsics.swapaxes(-1, -2)
+    return np.concatenate([image[..., :2] / image[..., 2:], camera[..., 2:]], axis=-1)
 
 
 def pixel_rays(cameras: Cameras, size: int) -> PixelRays:

@@ -1,7 +1,7 @@
-"""A child process that makes the items of a stage, one after the other, and whose death or delay costs one item.
+"""A child process that makes the items of a stage one by one; if it dies or hangs, only one item is lost.
 
-The child is long-lived, so that imports and a running Blender are paid for once. It leads its own process group:
-when an item takes too long, the group is killed and with it all that the child started. It dies with its parent.
+The child is long-lived, so that imports and the start of Blender are paid once. It leads its own process group: when an
+item takes too long, the group is killed with everything that the child started. The child dies with its parent.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from multiprocessing.connection import Connection
 from threading import Lock
 from typing import IO
 
-from dataset_toolkits.stage import Item, Stage, StageError
+from dataset_toolkits.engine.stage import Item, Stage, StageError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
 SECONDS_TO_CLOSE = 10.0
 LOG_TAIL = 4000  # characters of a dead child's output that are kept
 
-_SERVE = "import sys; sys.path[:] = sys.argv[3:]; from dataset_toolkits.workers import serve; serve()"
+_SERVE = "import sys; sys.path[:] = sys.argv[3:]; from dataset_toolkits.engine.workers import serve; serve()"
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,8 @@ class Worker:
     """Makes items in a child process.
 
     Args:
-        stage: is sent to the child, so it must pickle.
-        time_limit: seconds an item may take.
+        stage: sent to the child, so it must pickle.
+        time_limit: seconds per item.
         threads: of numerical libraries in the child, unless the environment sets them.
     """
 
@@ -78,7 +78,7 @@ class Worker:
         self._lock = Lock()
 
     def make(self, item: Item) -> Outcome:
-        """Make an item; its failure, delay or the child's death is recorded as the item's.
+        """Make an item; if it fails, takes too long or kills the child, that is recorded as its failure.
 
         Raises:
             StageError: the child cannot start.

@@ -11,8 +11,8 @@ from safetensors.torch import load_file
 from scenes import box, render, sphere_cameras, stack_cameras
 from torch.nn.functional import grid_sample
 
-from dataset_toolkits.extractors import DinoExtractor, SmallExtractor, filled_pyramid, picture_on_black
-from dataset_toolkits.projection import project
+from dataset_toolkits.features.extractors import DinoExtractor, SmallExtractor, filled_pyramid, picture_on_black
+from dataset_toolkits.features.projection import project
 from ss4d.cameras import orbit_camera
 
 FACES = [[250, 20, 10], [20, 240, 30], [10, 30, 230], [240, 230, 20], [30, 200, 220], [120, 60, 180]]

@@ -8,31 +8,24 @@ from pathlib import Path
 import pytest
 from fake_stage import FakeOptions, FakeStage
 
-from dataset_toolkits.stage import (
-    Item,
-    Row,
-    StageError,
-    read_record,
-    read_table,
-    sweep_temporary,
-    temporary_folder,
-    write_table,
-)
+from dataset_toolkits.engine.records import read_record, sweep_temporary, temporary_folder, write_table
+from dataset_toolkits.engine.stage import Item
+from ss4d.data.format import Row, read_table
 
 ITEM = Item("item", {"length": 4})
 
 
 def test_an_item_is_done_while_options_inputs_and_artifact_stay(tmp_path: Path) -> None:
     stage = FakeStage(tmp_path, FakeOptions(scale=2), [])
-    assert not stage.is_done(ITEM)
+    assert stage.current_record(ITEM) is None
     stage.run(ITEM)
-    assert stage.is_done(ITEM)
+    assert stage.current_record(ITEM) is not None
     assert stage.artifact("item").read_text() == "item 8\n"
-    assert not stage.is_done(Item("item", {"length": 5}))
-    assert not FakeStage(tmp_path, FakeOptions(scale=3), []).is_done(ITEM)
-    assert not NewerStage(tmp_path, FakeOptions(scale=2), []).is_done(ITEM)
+    assert stage.current_record(Item("item", {"length": 5})) is None
+    assert FakeStage(tmp_path, FakeOptions(scale=3), []).current_record(ITEM) is None
+    assert NewerStage(tmp_path, FakeOptions(scale=2), []).current_record(ITEM) is None
     stage.artifact("item").unlink()
-    assert not stage.is_done(ITEM)
+    assert stage.current_record(ITEM) is None
 
 
 class NewerStage(FakeStage):
@@ -51,7 +44,7 @@ def test_a_record_that_is_damaged_is_none(tmp_path: Path) -> None:
     for content in ("", '{"name": "item"', '{"name": "item"}'):
         record.write_text(content)
         assert read_record(tmp_path, "fake", "item") is None
-        assert not stage.is_done(ITEM)
+        assert stage.current_record(ITEM) is None
 
 
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
@@ -70,7 +63,7 @@ def test_a_failure_is_recorded_without_what_changes_from_run_to_run(tmp_path: Pa
     assert record is not None
     assert record.error == "cannot write artifact.txt"
     assert record.traceback == "at 0x... in line 3"
-    assert stage.is_done(ITEM)  # it is not tried again
+    assert stage.current_record(ITEM) is not None  # it is not tried again
     assert not stage.artifact("item").exists()
 
 
@@ -83,7 +76,7 @@ def test_tables(tmp_path: Path) -> None:
     assert (tmp_path / "tables" / "fake.parquet").read_bytes() == content
     write_table(tmp_path, "fake", [])
     assert read_table(tmp_path, "fake") == []
-    with pytest.raises(StageError, match=r"run `python -m dataset_toolkits other --root .*` to its end first"):
+    with pytest.raises(ValueError, match=r"run `python -m dataset_toolkits other --root .*` to its end first"):
         read_table(tmp_path, "other")
 
 

@@ -10,9 +10,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from dataset_toolkits.stage import Row, read_record, read_table, table_path
+from dataset_toolkits.engine.records import read_record
+from ss4d.data.format import STAGES, Row, at_resolution, config_path, read_table, resolutions, table_path
 
-STAGES = ("collect", "pose", "curate", "render", "voxelize", "features", "encode")
 WHOLE_STAGES = ("collect", "curate")  # not made item by item: every row counts
 
 
@@ -23,12 +23,12 @@ class Failure:
     stage: str
     name: str
     error: str
-    traceback: str | None  # None where the stage keeps no records, or the record was replaced since
+    traceback: str | None  # None if the stage keeps no records, or the record was replaced since
 
 
 @dataclass(frozen=True)
 class StageRows:
-    """What a stage has made: the rows of its table or, while it is unfinished, of its records."""
+    """What a stage has made: the rows of its table or, until it is complete, of its records."""
 
     name: str
     state: str  # "complete", "unfinished" or "not run"
@@ -46,7 +46,7 @@ class StageRows:
 
     @property
     def note(self) -> str:
-        """What the counts alone do not say, as words."""
+        """What the counts alone do not say."""
         if self.name == "curate":
             accepted = sum(row["accepted"] for row in self.rows)
             return f"{accepted:,} accepted, {len(self.rows) - accepted:,} rejected"
@@ -74,20 +74,20 @@ class ReasonCount:
 
 
 @dataclass(frozen=True)
-class Visibility:
-    """How many voxels the cameras see at one resolution (Table 6 of the paper), over all frames of all clips."""
+class DroppedVoxels:
+    """How many voxels no view sees at one resolution (paper, Table 6), over all frames of all clips."""
 
     resolution: int
     clips: int
     frames: int
-    before: float  # mean number of voxels a frame
+    before: float  # mean number of voxels per frame
     after: float
     dropped: float  # share of the voxels, 0 to 1
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Everything the report says in words and figures."""
+    """All that the report says in words and numbers."""
 
     root: Path
     stages: dict[str, StageRows]
@@ -101,8 +101,8 @@ class DataSet:
 
     @cached_property
     def clips(self) -> list[Row]:
-        """All clips that curate judged; its rows of assets without a clip, or that could not be posed, are left out."""
-        return [row for row in self.stages["curate"].rows if row["clip"] is not None]
+        """All clips that curate judged: animations, and static objects where it accepts these."""
+        return [row for row in self.stages["curate"].rows if row["clip"] is not None or row["accepted"]]
 
     @cached_property
     def accepted(self) -> list[Row]:
@@ -130,21 +130,20 @@ class DataSet:
     def resolutions(self, stage: str) -> list[int]:
         """Voxels along a side that a stage was run with, the finest first."""
         rows = self.stages[stage].done_rows
-        found = (re.fullmatch(r"voxels_(\d+)", column) for column in (rows[0] if rows else ()))
-        return sorted((int(match[1]) for match in found if match), reverse=True)
+        return resolutions(rows[0] if rows else (), "voxels")
 
-    def visibility(self) -> list[Visibility]:
+    def visibility(self) -> list[DroppedVoxels]:
         frames = {row["clip_name"]: row["frames"] for row in self.accepted}
         rows = [row for row in self.stages["features"].done_rows if row["clip_name"] in frames]
         total = sum(frames[row["clip_name"]] for row in rows)
         found = []
         for size in self.resolutions("features") if total else ():
             before, after = (
-                sum(row[f"{name}_{size}"] * frames[row["clip_name"]] for row in rows) / total
+                sum(row[at_resolution(name, size)] * frames[row["clip_name"]] for row in rows) / total
                 for name in ("voxels", "seen")
             )
             dropped = 1 - after / before if before else 0.0
-            found.append(Visibility(size, len(rows), total, before, after, dropped))
+            found.append(DroppedVoxels(size, len(rows), total, before, after, dropped))
         return found
 
     @cached_property
@@ -180,7 +179,7 @@ def read_data_set(root: Path) -> DataSet:
         for row in stage.rows
         if _status(row) == "failed"
     ]
-    return DataSet(root, stages, failures, _read_config(root / "config.yaml"))
+    return DataSet(root, stages, failures, _read_config(config_path(root)))
 
 
 # Numbers and lists of numbers, but not the digits of "Armature2".

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 from fake_stage import FakeOptions, FakeStage, NodeStage, names, snapshot
 
-from dataset_toolkits.execute import Execution, run_stage
-from dataset_toolkits.stage import StageError, read_table
+from dataset_toolkits.engine.execute import Execution, run_stage
+from dataset_toolkits.engine.stage import StageError
+from ss4d.data.format import read_table
 
 
 @pytest.fixture

@@ -9,11 +9,12 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 from scenes import Scene, box, render, run, sphere_cameras, stack_cameras, write_scene
 
-from dataset_toolkits.aggregation import aggregate
-from dataset_toolkits.features import FeaturesOptions, FeaturesStage
+from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.engine.stage import StageError
+from dataset_toolkits.features.aggregation import aggregate
+from dataset_toolkits.features.projection import project, voxel_centres
+from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
 from dataset_toolkits.overlap import surface_voxels
-from dataset_toolkits.projection import project, voxel_centres
-from dataset_toolkits.stage import StageError, write_table
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage
 from ss4d.cameras import orbit_camera
 

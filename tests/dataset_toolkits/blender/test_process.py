@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from dataset_toolkits.blender.process import BlenderError, BlenderProcess
-from dataset_toolkits.stage import StageError
+from dataset_toolkits.engine.stage import StageError
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 def pose_arguments(path: Path, folder: Path) -> dict:

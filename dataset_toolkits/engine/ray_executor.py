@@ -1,7 +1,7 @@
 """Making items on a Ray cluster whose machines share the file system of the data set.
 
-Every core of the cluster gets an actor, which holds a `Worker`: time limits and deaths are handled as on one machine.
-An actor lost with its machine gives its item back; machines that join later are used too.
+Every core of the cluster gets an actor with a `Worker`, so time limits and crashes are handled as on one machine. The
+item of an actor that is lost with its machine is queued again; machines that join later are used too.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
-from dataset_toolkits.stage import Item, Stage, StageError
-from dataset_toolkits.workers import Outcome
+from dataset_toolkits.engine.stage import Item, Stage, StageError
+from dataset_toolkits.engine.workers import Outcome
 
-MAX_LOSSES = 3  # of its actor, before an item counts as failed
+MAX_LOSSES = 3  # of actors, before their item counts as failed
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class _Task:
 def make_on_ray(
     stage: Stage, items: Sequence[Item], time_limit: float, address: str, workers: int | None
 ) -> Generator[Outcome, None, None]:
-    """Make items on the cluster at `address`; outcomes come as they are ready.
+    """Make items on the cluster at `address`; yields outcomes as they are ready.
 
     Raises:
         StageError: there is no cluster at the address, or its actors cannot start.
@@ -89,7 +89,7 @@ def _go_on(actor: Any, queue: deque[Item], tasks: dict[Any, _Task]) -> None:
 
 
 def _lost(stage: Stage, task: _Task, losses: Counter[str], queue: deque[Item], error: Exception) -> Outcome | None:
-    """Queue the item of a lost actor again; None unless that was once too often."""
+    """Queue the item of a lost actor again; its failure as the outcome if that happened too often."""
     item = task.item
     if item is None:
         raise StageError(f"an actor of Ray cannot start: {error}") from error
@@ -104,15 +104,15 @@ def _lost(stage: Stage, task: _Task, losses: Counter[str], queue: deque[Item], e
 
 @functools.cache
 def _actor_class() -> Any:
-    """Made here, as Ray is imported only where it is used. The class travels by value: it imports this package once it
-    knows where the driver found it."""
+    """The class of actors, in a function as Ray is imported only where it is used. Ray sends the class by value; an
+    actor imports this package after it was told the driver's path."""
     import ray
 
     @ray.remote(num_cpus=1)
     class Maker:
         def __init__(self, path: list[str], stage: bytes, time_limit: float):
             sys.path += [folder for folder in path if folder not in sys.path]
-            from dataset_toolkits.workers import Worker
+            from dataset_toolkits.engine.workers import Worker
 
             self.worker = Worker(pickle.loads(stage), time_limit, threads=1)
 

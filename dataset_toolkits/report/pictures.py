@@ -1,4 +1,4 @@
-"""The contact sheet: frames of random clips, straight from the archives of their views."""
+"""The contact sheet: frames of random clips, read from their archives of views."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from dataset_toolkits.report_facts import DataSet
-from dataset_toolkits.stage import Row, artifact_path
+from dataset_toolkits.report.facts import DataSet
+from ss4d.data.format import Row, artifact_path
 from ss4d.data.views import View, ViewArchive
 
 TILE = 160  # pixels of a frame at most
@@ -34,7 +34,7 @@ class Strip:
 @dataclass(frozen=True)
 class VoxelCount:
     resolution: int
-    voxels: float  # mean a frame
+    voxels: float  # mean per frame
     seen: float | None  # by a camera; None before the features stage
 
 
@@ -58,7 +58,7 @@ def contact_sheet(data: DataSet, clips: int, frames: int, seed: int) -> list[She
 
 
 def _sheet_row(data: DataSet, clip: Row, frames: int) -> SheetRow:
-    archive = ViewArchive(artifact_path(data.root, "render", clip["clip_name"], ".zip"))
+    archive = ViewArchive(artifact_path(data.root, "render", clip["clip_name"]))
     strips: list[Strip] = []
     problem = None
     try:
@@ -104,6 +104,7 @@ def _direction(view: View) -> str:
 
 
 def _strip(caption: str, times: list[int], picture: Callable[[int], NDArray[np.uint8]]) -> Strip:
+    """The frames `times` side by side; `picture` gives RGBA [S, S, 4] of a frame."""
     tiles = [Image.fromarray(picture(time)) for time in times]
     for tile in tiles:
         tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)

@@ -13,9 +13,12 @@ import fake_stage
 import pytest
 from fake_stage import FakeOptions, FakeStage, names, snapshot
 
-from dataset_toolkits.execute import Execution, Shard, run_stage
-from dataset_toolkits.stage import Item, Row, StageError, read_record, read_table, table_path
-from dataset_toolkits.workers import Worker
+from dataset_toolkits.engine.execute import Execution, run_stage
+from dataset_toolkits.engine.records import read_record
+from dataset_toolkits.engine.stage import Item, StageError
+from dataset_toolkits.engine.workers import Worker
+from ss4d.data.format import Row, read_table, table_path
+from ss4d.shard import Shard
 
 COUNT = 30
 LOCAL = Execution(workers=2)
@@ -34,7 +37,7 @@ class BrokenStage(FakeStage):
 
 
 def start_driver(root: Path, count: int = COUNT, shard: str = "0/1") -> subprocess.Popen[str]:
-    repository = Path(__file__).parents[2]
+    repository = Path(__file__).parents[3]
     return subprocess.Popen(
         [sys.executable, fake_stage.__file__, str(root), str(count), shard],
         env=os.environ | {"PYTHONPATH": str(repository)},

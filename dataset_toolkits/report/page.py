@@ -1,6 +1,6 @@
-"""The report: one HTML page about a data set, openable from disk, with pictures inside.
+"""The report: one HTML page about a data set, with all pictures inside.
 
-It reads what the stages left (docs/data.md) and shows stages that have not run as such. Equal data sets give equal
+It reads tables, records and archives (docs/data.md) and says which stages have not run. Equal data sets give equal
 bytes.
 """
 
@@ -14,18 +14,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dataset_toolkits.report_facts import DataSet, read_data_set
-from dataset_toolkits.report_plots import Histogram, histogram, short
-from dataset_toolkits.stage import StageError, replace
+from dataset_toolkits.engine.records import write_file
+from dataset_toolkits.engine.stage import StageError
+from dataset_toolkits.report.facts import DataSet, read_data_set
+from dataset_toolkits.report.plots import Histogram, histogram, short
 
 
 @dataclass(frozen=True)
 class ReportOptions:
-    """What the contact sheet shows.
+    """Options of the contact sheet.
 
     Attributes:
         clips: drawn at random from the accepted clips that are rendered.
-        frames: of each clip, evenly over time.
+        frames: frames of each clip, evenly over time.
         seed: of the draw.
     """
 
@@ -46,7 +47,7 @@ def write_report(root: Path, options: ReportOptions) -> Path:
     Raises:
         StageError: `root` is no folder.
     """
-    from dataset_toolkits.report_pictures import contact_sheet
+    from dataset_toolkits.report.pictures import contact_sheet
 
     if not root.is_dir():
         raise StageError(f"{root} is not a folder: give --root the folder of a data set")
@@ -57,12 +58,12 @@ def write_report(root: Path, options: ReportOptions) -> Path:
         sheet=contact_sheet(data, options.clips, options.frames, options.seed),
     )
     path = root / "report" / "index.html"
-    replace(root, path, page.encode())
+    write_file(root, path, page.encode())
     return path
 
 
 def _charts(data: DataSet) -> list[Histogram]:
-    """Histograms of what was measured; of clips, accepted and rejected ones apart once they are told apart."""
+    """Histograms of the measurements of clips, with accepted and rejected ones apart once curate has run."""
     if data.clips:
         rejected = [row for row in data.clips if not row["accepted"]]
         groups = {"accepted": data.accepted, "rejected": rejected}
@@ -75,7 +76,7 @@ def _charts(data: DataSet) -> list[Histogram]:
     ]
     for size in data.resolutions("voxelize"):
         values = [row[f"voxels_{size}"] for row in data.stages["voxelize"].done_rows]
-        charts.append(histogram(f"Voxels at {size}³", "voxels a frame, mean of each clip", {"clips": values}))
+        charts.append(histogram(f"Voxels at {size}³", "voxels per frame, mean of each clip", {"clips": values}))
     for size in data.resolutions("features"):
         shares = [100 * row[f"dropped_{size}"] for row in data.stages["features"].done_rows]
         charts.append(histogram(f"Dropped at {size}³", "% of a clip's voxels that no camera sees", {"clips": shares}))
@@ -104,25 +105,25 @@ def _render(**context: Any) -> str:
         "credit": credit,
         "licence_url": licence_url,
     }
-    return environment.get_template("report_template.html").render(**context)
+    return environment.get_template("template.html").render(**context)
 
 
 @dataclass(frozen=True)
 class Credit:
-    """An author or a source as shown: its words, and the page they lead to (None where there is none)."""
+    """An author or a source: its words, and the page that they link to, if any."""
 
     words: str
     url: str | None
 
 
 def credit(text: str) -> Credit:
-    """Take "words (https://...)" or a bare address apart; other text, and other kinds of address, stay words."""
+    """Split "words (https://...)" or a bare address; other text, and other kinds of address, stay words."""
     match = re.fullmatch(r"(?:(?P<words>.+) )?(?P<open>\()?(?P<url>https?://[^\s()]+)(?(open)\))", text)
     return Credit(match["words"] or match["url"], match["url"]) if match else Credit(text, None)
 
 
 def licence_url(name: str | None) -> str | None:
-    """The deed of a Creative Commons licence, which credits should lead to; None for other licences."""
+    """The deed of a Creative Commons licence, which credits must link to; None for other licences."""
     match = re.fullmatch(r"CC-(?P<terms>BY(?:-NC)?(?:-ND|-SA)?)-(?P<version>\d\.\d)", name or "")
     if match:
         return f"https://creativecommons.org/licenses/{match['terms'].lower()}/{match['version']}/"

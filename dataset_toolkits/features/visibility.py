@@ -1,4 +1,4 @@
-"""Which cameras see a voxel (paper §4.3: the views that count when features are aggregated)."""
+"""Which views see a voxel; features are averaged over these (paper §4.3)."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.projection import FrameViews, Projection, project, voxel_centres
+from dataset_toolkits.features.projection import FrameViews, Projection, project, voxel_centres
 
 
 @dataclass(frozen=True)
 class Visibility:
-    """Voxels before the cameras."""
+    """Which of V views see which of N voxels."""
 
     projection: Projection  # of their centres
-    seen: NDArray[np.bool_]  # [V, N] whether the view is one to take features of the voxel from
+    seen: NDArray[np.bool_]  # [V, N] whether features of the voxel are taken from the view
 
 
 def find_visible(coords: NDArray[np.integer], resolution: int, views: FrameViews) -> Visibility:
@@ -40,7 +40,7 @@ def find_visible(coords: NDArray[np.integer], resolution: int, views: FrameViews
 
 
 def count_on_foreground(visibility: Visibility, views: FrameViews) -> int:
-    """In how many of the pairs (view, voxel) deemed visible the voxel's centre lies on a pixel with alpha > 0."""
+    """Of the pairs of a voxel and a view that sees it, the number in which its centre is on a pixel with alpha > 0."""
     view, voxel = np.nonzero(visibility.seen)
     row, column = _pixels(visibility.projection, views.size)
     return int(np.count_nonzero(views.rgba[view, row[view, voxel], column[view, voxel], 3]))
@@ -77,6 +77,11 @@ def _add_points(
     rows: NDArray[np.int32],
     points: NDArray[np.int32],
 ) -> None:
+    """Add to `points` [V, N] how many rendered points each voxel holds in each view.
+
+    `depth` [V, S, S], `origins` [V, 3] and `directions` [V, S, S, 3] give the points, `pixel` [V] the width of a pixel
+    at depth 1, and `rows` [R, R, R] the place of each voxel among the N, or -1.
+    """
     resolution = rows.shape[0]
     low, high = np.empty(3, np.int64), np.empty(3, np.int64)
     for view in range(depth.shape[0]):

@@ -1,0 +1,1 @@
+"""What runs a stage: items, records and tables (`stage`), worker processes (`workers`), one machine or several."""

@@ -1,0 +1,1 @@
+"""The features stage: what the rendered views say about every voxel."""
