@@ -20,10 +20,10 @@ from ss4d.evaluation.methods.inputs import write_inputs
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.networks import Networks, load_networks
 from ss4d.evaluation.options import JudgingOptions, RunOptions
-from ss4d.evaluation.prediction import Prediction
+from ss4d.evaluation.prediction import Rendered, render
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import Result, protocol_folder, read_result, result_folder, write_result
-from ss4d.evaluation.scoring import score
+from ss4d.evaluation.scoring import score, score_aligned
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import SubjectSet
 from ss4d.evaluation.weights import WeightSource
@@ -54,19 +54,22 @@ class Evaluation:
         """
         subject = self.subjects.load(name)
         prediction = self.method.predict(subject, seed)
-        scores = score(subject, prediction, self.protocol, self.networks)
+        rendered = render(prediction, subject, self.protocol)
+        scores = score(subject, rendered, self.protocol, self.networks)
+        aligned = score_aligned(subject, prediction, self.protocol, self.networks)
         result = Result(
             protocol=self.protocol.hash(),
             method=self.label,
             identity=self.method.identity,
             object=name,
             seed=seed,
-            metrics=scores.metrics,
+            frames=subject.frames,
+            metrics=scores.metrics | aligned.metrics,
             weights=self.networks.hashes,
             missing=self.networks.missing,
-            report=prediction.report,
+            report={**prediction.report, **aligned.report},
         )
-        views = figure_views(prediction, self.protocol)
+        views = figure_views(rendered, self.protocol)
         video = None if views is None else np.concatenate(list(views), axis=2)
         write_result(self.folder(name, seed), result, scores.features, pictures(views, self.protocol), video)
 
@@ -121,7 +124,7 @@ def weight_source(options: JudgingOptions) -> WeightSource:
     return WeightSource(Path(options.weights) if options.weights else None, options.download, options.weights_hub)
 
 
-def figure_views(prediction: Prediction, protocol: Protocol) -> NDArray[np.uint8] | None:
+def figure_views(prediction: Rendered, protocol: Protocol) -> NDArray[np.uint8] | None:
     """The protocol's figure views of a prediction, [V, T, S, S, 3]; None where it has none of them."""
     if prediction.views is None:
         return None

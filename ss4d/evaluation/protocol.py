@@ -42,6 +42,8 @@ class Protocol:
     dataset: str  # one of DATASETS
     metrics: list[str]
     objects: list[str] = field(default_factory=list)  # names in the data set; empty: all
+    objects_file: str | None = None  # or a YAML file with lists of names by kind; its content is read into `kinds`
+    kinds: dict[str, list[str]] = field(default_factory=dict)  # names by kind; tables have rows for each kind
     split: str | None = None  # of a prepared set: "train", "val"; null: both
     clips_per_object: int = 1  # of a prepared set, the first in its table
     frames: int = 32  # at most, from the first on
@@ -54,6 +56,7 @@ class Protocol:
     crop: bool = True  # every view to the object's true box over all frames
     crop_margin: float = 0.0  # added on each side, of the box's side
     crop_size: int = 256  # pixels that a crop is resized to
+    aligned: bool = False  # score every result a second time, aligned to the input (`ss4d.evaluation.alignment`)
     voxel_resolution: int | None = None  # grid of the shape metrics
     clip_model: str = "openai/clip-vit-base-patch32"
     fvd_variant: str = "clips"
@@ -65,6 +68,28 @@ class Protocol:
         content = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
 
+    @property
+    def results(self) -> list[str]:
+        """Names of all metrics that a result has."""
+        again = [aligned(name) for name in self.metrics if name != "fvd"] if self.aligned else []
+        return [*self.metrics, *again]
+
+    def kind_of(self, name: str) -> str | None:
+        """The kind of an object, where the protocol tells kinds apart."""
+        return next((kind for kind, names in self.kinds.items() if name in names), None)
+
+
+def aligned(metric: str) -> str:
+    """The name of a metric of the result that was aligned to the input."""
+    return f"aligned_{metric}"
+
+
+def fewest_frames(metric: str) -> int:
+    """The frames that a clip must have for a metric to mean anything; with fewer it is n/a for that clip alone."""
+    from ss4d.metrics.fvd import FEWEST_FRAMES  # here: torch takes a while to import, and `--help` reads protocols
+
+    return {"fvd": FEWEST_FRAMES, "flickering": 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
+
 
 def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
     """A protocol from the content of a YAML file.
@@ -73,8 +98,31 @@ def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
         ValueError: an unknown key, with the nearest known one, a missing one, or a value that no evaluation can have.
     """
     protocol = from_mapping(Protocol, content, origin)
+    if protocol.objects_file is not None:
+        _read_objects(protocol, origin)
     _check(protocol, origin)
     return protocol
+
+
+def _read_objects(protocol: Protocol, origin: str) -> None:
+    """Replace the name of the file by its content, so that the hash covers that."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    path = Path(str(protocol.objects_file))
+    if protocol.objects or protocol.kinds:
+        raise ValueError(f"{origin}: give objects_file or objects, not both.")
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
+        raise ValueError(f"{origin}: objects_file={path} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise ValueError(f"{origin}: {path} must map kinds to lists of objects.")
+    protocol.kinds = {str(kind): [str(name) for name in names] for kind, names in content.items()}
+    protocol.objects = [name for names in protocol.kinds.values() for name in names]
+    protocol.objects_file = None
+    if len(set(protocol.objects)) < len(protocol.objects):
+        raise ValueError(f"{origin}: {path} lists an object twice.")
 
 
 def load_protocol(name: str, changes: Sequence[str] = ()) -> Protocol:

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.protocol import Protocol, fewest_frames
 from ss4d.evaluation.subjects.subject import file_name
 from ss4d.video import write_video
 
@@ -42,6 +42,11 @@ class Result:
     weights: Mapping[str, str]  # SHA-256 of the networks' weights, by metric
     missing: Mapping[str, str]  # why a metric is None, where its weights were missing
     report: Mapping[str, Any] = field(default_factory=dict)
+    frames: int | None = None  # of the clip; versions before 0.3 do not say
+
+    def is_long_enough(self, metric: str) -> bool:
+        """Whether the clip has the frames that the metric takes."""
+        return self.frames is None or self.frames >= fewest_frames(metric)
 
 
 def protocol_folder(out: Path, protocol: Protocol) -> Path:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ss4d.evaluation.alignment import align
 from ss4d.evaluation.crop import crop, object_box, over_background
 from ss4d.evaluation.networks import Networks
-from ss4d.evaluation.prediction import Prediction, check_prediction
-from ss4d.evaluation.protocol import IMAGE_METRICS, SHAPE_METRICS, Protocol
+from ss4d.evaluation.prediction import Prediction, Rendered, render
+from ss4d.evaluation.protocol import IMAGE_METRICS, SHAPE_METRICS, Protocol, aligned, fewest_frames
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.flickering import flickering
 from ss4d.metrics.fvd import video_features
@@ -33,14 +35,29 @@ class Scores:
     )  # "prediction" and "target", [V, t, D], for FVD over the set
 
 
-@torch.inference_mode()
-def score(subject: Subject, prediction: Prediction, protocol: Protocol, networks: Networks) -> Scores:
-    """Compare a prediction with the target as the protocol says.
+@dataclass
+class AlignedScores:
+    """Metrics of a prediction aligned to the input, under their `aligned_` names, and how it was moved."""
 
-    Raises:
-        ValueError: views of another shape, or with values that are not finite.
-    """
-    check_prediction(prediction, subject, protocol.size)
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def score_aligned(subject: Subject, prediction: Prediction, protocol: Protocol, networks: Networks) -> AlignedScores:
+    """All metrics but FVD of a prediction aligned to the input; none where the protocol does not ask for them."""
+    if not protocol.aligned:
+        return AlignedScores()
+    moved = align(prediction, subject)
+    if moved is None:
+        return AlignedScores(dict.fromkeys(aligned(name) for name in protocol.metrics if name != "fvd"))
+    found = score(subject, render(moved, subject, protocol), protocol, replace(networks, video=None))
+    report = {"alignment": moved.report["alignment"]} if "alignment" in moved.report else {}
+    return AlignedScores({aligned(name): value for name, value in found.metrics.items()}, report)
+
+
+@torch.inference_mode()
+def score(subject: Subject, prediction: Rendered, protocol: Protocol, networks: Networks) -> Scores:
+    """Compare a prediction with the target as the protocol says."""
     metrics: dict[str, float | None] = dict.fromkeys(name for name in protocol.metrics if name != "fvd")
     features: dict[str, Tensor] = {}
     if prediction.views is not None:
@@ -73,14 +90,14 @@ def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, 
             box = object_box(subject.views[view, ..., 3], protocol.crop_margin)
             prediction, target = (crop(images, box, protocol.crop_size, background) for images in (prediction, target))
     scores = _ViewScores({})
-    if "flickering" in protocol.metrics and subject.frames > 1:
+    if "flickering" in protocol.metrics and subject.frames >= fewest_frames("flickering"):
         scores.metrics["flickering"] = flickering(prediction)
     if target is None:
         return scores
     scores.metrics |= _image_scores(prediction, target, protocol, networks)
-    if "warping" in protocol.metrics and subject.frames > 1:
+    if "warping" in protocol.metrics and subject.frames >= fewest_frames("warping"):
         scores.metrics["warping"] = warping_error(prediction, target)
-    if networks.video is not None:
+    if networks.video is not None and subject.frames >= fewest_frames("fvd"):
         pairs = (("prediction", prediction), ("target", target))
         scores.features = {name: video_features(networks.video, video[None]) for name, video in pairs}
     return scores
@@ -98,7 +115,7 @@ def _image_scores(prediction: Tensor, target: Tensor, protocol: Protocol, networ
     return found
 
 
-def _shape_scores(target: Tensor, prediction: Prediction, protocol: Protocol) -> dict[str, float | None]:
+def _shape_scores(target: Tensor, prediction: Rendered, protocol: Protocol) -> dict[str, float | None]:
     names = [name for name in SHAPE_METRICS if name in protocol.metrics]
     if prediction.voxels is not None:
         scores = asdict(shape_scores(prediction.voxels, target))

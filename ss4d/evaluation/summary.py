@@ -29,14 +29,15 @@ def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> S
     """Means with intervals of every metric, and what the reports of results add ("length", "encode_speed",
     "seconds_<stage>").
 
-    A metric that one result lacks is n/a for all: a mean over the others would be of another set.
+    A metric that one result lacks is n/a for all: a mean over the others would be of another set. Metrics of videos are
+    over the clips with enough frames for them.
 
     Raises:
         ValueError: no results.
     """
     if not results:
         raise ValueError("There are no results to summarise.")
-    metrics = {name: _interval(_by_object(results, name)) for name in protocol.metrics if name != "fvd"}
+    metrics = {name: _interval(_by_object(results, name)) for name in protocol.results if name != "fvd"}
     metrics["length"] = _interval(_reported(results, "length"))
     metrics["encode_speed"] = _speed(results)
     metrics |= {f"seconds_{stage}": _interval(_seconds(results, stage)) for stage in _stages(results)}
@@ -49,7 +50,8 @@ def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> S
 def _by_object(results: Sequence[Result], metric: str) -> dict[str, list[float | None]]:
     values: dict[str, list[float | None]] = {}
     for result in results:
-        values.setdefault(result.object, []).append(result.metrics.get(metric))
+        if result.is_long_enough(metric):
+            values.setdefault(result.object, []).append(result.metrics.get(metric))
     return values
 
 
@@ -83,14 +85,15 @@ def _interval(values: dict[str, list[float | None]]) -> Interval | None:
     }
     if any(len(present[name]) < len(seeds) for name, seeds in values.items()):
         return None
-    return bootstrap(present)
+    return bootstrap(present) if present else None
 
 
 def _fvd(methods: Path, results: Sequence[Result], protocol: Protocol) -> Interval | None:
     """FVD of each seed's whole set; the mean over seeds, and the range from the lowest to the highest. For single
     videos, one distance per object."""
-    features = {(result.object, result.seed): read_features(methods, result) for result in results}
-    if not all(features.values()):
+    long_enough = [result for result in results if result.is_long_enough("fvd")]
+    features = {(result.object, result.seed): read_features(methods, result) for result in long_enough}
+    if not features or not all(features.values()):
         return None
     if protocol.fvd_variant == "single_video":
         distances: dict[str, list[float | None]] = {}

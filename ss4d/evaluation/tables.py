@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,32 @@ def build_tables(results: Path, study: Path | None = None, changes: Sequence[str
     Raises:
         ValueError: a result that is damaged or of another protocol, named.
     """
-    return [build_table(spec, results, study, changes) for spec in read_specs()]
+    specs, tables = read_specs(), []
+    protocols = changed_protocols({spec.protocol for spec in specs if spec.protocol is not None}, changes)
+    for spec in specs:
+        protocol = protocols.get(spec.protocol or "")
+        tables.append(build_table(spec, results, study, protocol))
+        if protocol is not None and spec.rows is None:
+            tables += tables_of_kinds(spec, results, protocol)
+    return tables
+
+
+def changed_protocols(names: Collection[str], changes: Sequence[str]) -> dict[str, Protocol]:
+    """The protocols with changes that were made for one of them: those that the changes fit.
+
+    Raises:
+        ValueError: they fit none.
+    """
+    found: dict[str, Protocol] = {}
+    errors = []
+    for name in sorted(names):
+        try:
+            found[name] = load_protocol(name, changes)
+        except ValueError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return found
 
 
 def read_specs() -> list[TableSpec]:
@@ -56,7 +81,7 @@ def read_specs() -> list[TableSpec]:
     return [from_mapping(TableSpec, spec, f"{path}, table {spec.get('id')}") for spec in content["tables"]]
 
 
-def build_table(spec: TableSpec, results: Path, study: Path | None, changes: Sequence[str]) -> Table:
+def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Protocol | None) -> Table:
     """One table: the published rows, then ours."""
     columns = [Column(*column) for column in spec.columns]
     table = Table(spec.id, spec.title, columns)
@@ -66,8 +91,7 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, changes: Seq
         table.rows += [Row(name, False, [ratings.get(c.metric) for c in columns]) for name, ratings in ours.items()]
     elif spec.timing:
         table.rows += [Row(name, False, [seconds]) for name, seconds in read_timings(results).items()]
-    elif spec.protocol is not None:
-        protocol = load_protocol(spec.protocol, changes)
+    elif protocol is not None:
         if protocol.split:
             table.title += f" ({protocol.split} split)"
         summaries = method_summaries(results, protocol)
@@ -77,12 +101,26 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, changes: Seq
     return table
 
 
-def method_summaries(results: Path, protocol: Protocol) -> dict[str, Summary]:
-    """Summaries of all methods with results under a protocol."""
+def tables_of_kinds(spec: TableSpec, results: Path, protocol: Protocol) -> list[Table]:
+    """The same table of each kind of object, where the protocol tells kinds apart."""
+    columns = [Column(*column) for column in spec.columns]
+    found = []
+    for kind, objects in protocol.kinds.items():
+        rows = named_rows(None, method_summaries(results, protocol, objects), columns)
+        if rows:
+            found.append(Table(f"{spec.id}_{kind}", f"{spec.title}: {kind}", columns, rows))
+    return found
+
+
+def method_summaries(results: Path, protocol: Protocol, objects: Collection[str] | None = None) -> dict[str, Summary]:
+    """Summaries of all methods with results under a protocol, of all objects or of some."""
     methods = protocol_folder(results, protocol)
     names = sorted(path.name for path in methods.iterdir() if path.is_dir()) if methods.is_dir() else []
-    found = {method: read_method(methods, method, protocol) for method in names}
-    return {method: summarise(methods, list(results), protocol) for method, results in found.items() if results}
+    found = {
+        method: [r for r in read_method(methods, method, protocol) if objects is None or r.object in objects]
+        for method in names
+    }
+    return {method: summarise(methods, results, protocol) for method, results in found.items() if results}
 
 
 def named_rows(methods: dict[str, str] | None, summaries: dict[str, Summary], columns: list[Column]) -> list[Row]:

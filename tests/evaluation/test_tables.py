@@ -44,7 +44,7 @@ def test_all_tables_are_complete_without_any_result(tmp_path: Path):
     assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | paper |" in text
     assert "| visible | 31.07 | 5261 | 76.3 | paper |" in text
     latex = (tmp_path / "tables.tex").read_text()
-    assert latex.count(r"\begin{table}") == 7 and r"SS4D & 0.150 & 0.932 & 18.09 & 0.842 & 465 & paper \\" in latex
+    assert latex.count(r"\begin{table}") == 8 and r"SS4D & 0.150 & 0.932 & 18.09 & 0.842 & 465 & paper \\" in latex
     assert rows(tmp_path / "table_1.csv")["DG4D", "paper", "psnr"] == ["13.72", "", ""]
 
 

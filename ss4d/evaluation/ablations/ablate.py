@@ -82,8 +82,8 @@ def tables(plan: Plan) -> list[Table]:
         if len(ablation.settings) > 1:
             spec = replace(spec, id=f"{spec.id}_{number + 1}")
         judged = next(iter(plan.evaluations.values()))[number]
-        found.append(build_table(spec, plan.folder, None, judged.changes))
         protocol = judged.load_protocol()
+        found.append(build_table(spec, plan.folder, None, protocol))
         methods = protocol_folder(plan.folder, protocol)
         results[setting] = {label: read_method(methods, label, protocol) for label in ablation.variants}
     title = f"{ablation.title}: differences, object by object"

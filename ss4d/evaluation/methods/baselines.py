@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ss4d.cameras import Camera
 from ss4d.evaluation.crop import over_background
 from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
-from ss4d.evaluation.prediction import Prediction
+from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects, input_video
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
@@ -34,7 +34,8 @@ class Truth:
     def predict(self, subject: Subject, seed: int) -> Prediction:
         if subject.views is None:
             raise ValueError("this data set has no views of the object from other sides, which method=truth shows")
-        return Prediction(over_background(subject.views, self.background), subject.voxels)
+        voxels = None if subject.voxels is None else Voxels.of_grid(subject.voxels)
+        return Prediction(views=over_background(subject.views, self.background), voxels=voxels)
 
 
 class TrueVoxels:
@@ -48,7 +49,7 @@ class TrueVoxels:
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         index = self.subjects.index[subject.name]
-        return voxel_prediction(coloured_voxels(self.subjects.clips, index, subject.frames), subject, self.protocol)
+        return voxel_prediction(coloured_voxels(self.subjects.clips, index, range(subject.frames)), subject.frames)
 
 
 class NearestClip:
@@ -69,8 +70,9 @@ class NearestClip:
             if clip.asset_id == own:
                 distances[index] = torch.inf
         nearest = int(distances.argmin())
-        voxels = coloured_voxels(self.training, nearest, subject.frames)
-        prediction = voxel_prediction(voxels, subject, self.protocol)
+        frames = even_frames(self._frames(nearest), subject.frames)  # a clip of another length is stretched
+        voxels = coloured_voxels(self.training, nearest, frames)
+        prediction = voxel_prediction(voxels, subject.frames)
         prediction.report = {"clip": self.training.clips[nearest].name}
         return prediction
 
@@ -83,8 +85,12 @@ class NearestClip:
     def _descriptor(self, index: int) -> Tensor:
         archive = self.training.pictures(index)
         view = input_video(archive, self.protocol.input_azimuth)
-        frames = even_frames(min(self.training.clips[index].frames, self.protocol.frames), SIMILARITY_FRAMES)
+        frames = even_frames(self._frames(index), SIMILARITY_FRAMES)
         return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
+
+    def _frames(self, index: int) -> int:
+        """How many frames of a training clip count: the first ones, as of a subject."""
+        return min(self.training.clips[index].frames, self.protocol.frames)
 
 
 class AverageOccupancy:
@@ -103,7 +109,7 @@ class AverageOccupancy:
         frames = [torch.nn.functional.pad(self._voxels, (1, 0), value=frame) for frame in range(subject.frames)]
         coords = torch.cat(frames)
         voxels = ColouredVoxels(coords, colour.expand(len(coords), 3), self.training.resolution)
-        return voxel_prediction(voxels, subject, self.protocol)
+        return voxel_prediction(voxels, subject.frames)
 
     @cached_property
     def _voxels(self) -> Tensor:

@@ -5,11 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ss4d.evaluation.methods.azimuth import align_azimuth
 from ss4d.evaluation.methods.external_files import read_gaussians, read_views
-from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
+from ss4d.evaluation.prediction import Prediction, gaussian_voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 
@@ -24,7 +22,7 @@ class ViewFolder:
         self.identity: dict[str, Any] = {"views": folder.name}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        return Prediction(read_views(self.folder, subject, self.protocol))
+        return Prediction(views=read_views(self.folder, subject, self.protocol))
 
 
 class GaussianFolder:
@@ -45,10 +43,5 @@ class GaussianFolder:
         if self.align:
             aligned = align_azimuth(gaussians, subject)
             gaussians, report = aligned.gaussians, {"turned_degrees": aligned.degrees, "input_psnr": aligned.psnr}
-        background = torch.tensor(self.protocol.background)
         resolution = self.protocol.voxel_resolution
-        return Prediction(
-            views=render_subject(gaussians, subject, self.protocol.size, background),
-            voxels=gaussian_voxels(gaussians, resolution) if resolution else None,
-            report=report,
-        )
+        return Prediction(gaussians, gaussian_voxels(gaussians, resolution) if resolution else None, report=report)

@@ -11,12 +11,12 @@ import torch
 
 from ss4d.data.artifact import collate_voxels
 from ss4d.evaluation.options import RunOptions
-from ss4d.evaluation.prediction import Prediction, render_subject
+from ss4d.evaluation.placement import out_of_view
+from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.files import content_hash
-from ss4d.metrics.shape import voxel_grid
 from ss4d.models.checkpoint import load_model
 from ss4d.models.folder import fetch
 from ss4d.pipeline import SS4DPipeline, override
@@ -43,12 +43,11 @@ class PipelineMethod:
         coords = torch.cat(
             [torch.nn.functional.pad(part, (1, 0), value=frame) for frame, part in enumerate(result.voxels)]
         )
-        resolution = self.protocol.voxel_resolution
+        frame = getattr(result, "frame", None)
         return Prediction(
-            views=render_subject(
-                result.gaussians.to("cpu"), subject, self.protocol.size, torch.tensor(self.protocol.background)
-            ),
-            voxels=voxel_grid(coords, subject.frames, result.resolution, resolution) if resolution else None,
+            gaussians=result.gaussians.to("cpu"),
+            voxels=Voxels(coords, result.resolution),
+            placement=None if frame is None else out_of_view(frame, subject),
             report={"seconds": {stage.name: stage.seconds for stage in result.stages}},
         )
 
@@ -83,9 +82,8 @@ class Reconstruction:
         latents = self.encoder(voxels).mean
         seconds = time.perf_counter() - started
         gaussians = self.decoder(latents)[0]
-        background = torch.tensor(self.protocol.background)
         return Prediction(
-            views=render_subject(gaussians, subject, self.protocol.size, background),
+            gaussians=gaussians,
             report={"seconds": {"encode": seconds}, "length": len(voxels) / subject.frames},
         )
 
