@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,15 @@ class Summary:
     metrics: dict[str, Interval | None]  # None: n/a
 
 
-def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> Summary:
+def summarise(methods: Path, results: Sequence[Result], protocol: Protocol, mixed: Collection[str] = ()) -> Summary:
     """Means with intervals of every metric, and what the reports of results add ("length", "encode_speed",
     "seconds_<stage>").
 
     A metric that one result lacks is n/a for all: a mean over the others would be of another set. Metrics of videos are
     over the clips with enough frames for them.
+
+    Args:
+        mixed: metrics that are n/a because not all results have them from the same weights.
 
     Raises:
         ValueError: no results.
@@ -38,10 +41,11 @@ def summarise(methods: Path, results: Sequence[Result], protocol: Protocol) -> S
     if not results:
         raise ValueError("There are no results to summarise.")
     metrics = {name: _interval(_by_object(results, name)) for name in protocol.results if name != "fvd"}
+    metrics |= {name: None for name in protocol.results if name.removeprefix("aligned_") in mixed}
     metrics["length"] = _interval(_reported(results, "length"))
     metrics["encode_speed"] = _speed(results)
     metrics |= {f"seconds_{stage}": _interval(_seconds(results, stage)) for stage in _stages(results)}
-    if "fvd" in protocol.metrics:
+    if "fvd" in protocol.metrics and "fvd" not in mixed:
         metrics["fvd"] = _fvd(methods, results, protocol)
     seeds = len({result.seed for result in results})
     return Summary(results[0].method, len({result.object for result in results}), seeds, metrics)

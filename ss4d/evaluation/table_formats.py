@@ -39,6 +39,7 @@ class Table:
     title: str
     columns: list[Column]
     rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences below it
 
 
 def write_tables(tables: Sequence[Table], out: Path) -> None:
@@ -68,7 +69,7 @@ def markdown(table: Table) -> str:
     for row in table.rows:
         cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
         lines.append(line([row.name, *cells, row.origin]))
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), *([""] if table.notes else [])])
 
 
 def line(cells: Sequence[str]) -> str:
@@ -94,7 +95,8 @@ def latex(table: Table) -> str:
     for row in table.rows:
         cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
         lines.append(" & ".join(map(escaped, [row.name, *cells, row.origin])) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    notes = [escaped(note) + r"\par" for note in table.notes]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
 
 
 def caption(table: Table) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from ss4d.evaluation.options import TablesOptions
 from ss4d.evaluation.protocol import PROTOCOLS, Protocol, load_protocol
 from ss4d.evaluation.results import protocol_folder, read_method
+from ss4d.evaluation.selection import comparable
 from ss4d.evaluation.summary import Summary, summarise
 from ss4d.evaluation.table_formats import Column, Row, Table, write_tables
 from ss4d.evaluation.timing import read_timings
@@ -94,8 +95,7 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
     elif protocol is not None:
         if protocol.split:
             table.title += f" ({protocol.split} split)"
-        summaries = method_summaries(results, protocol)
-        table.rows += named_rows(spec.rows, summaries, columns)
+        add_rows(table, spec.rows, results, protocol)
     if all(row.published for row in table.rows):
         table.rows.append(Row("ours", False, [None] * len(columns)))
     return table
@@ -103,36 +103,41 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
 
 def tables_of_kinds(spec: TableSpec, results: Path, protocol: Protocol) -> list[Table]:
     """The same table of each kind of object, where the protocol tells kinds apart."""
-    columns = [Column(*column) for column in spec.columns]
     found = []
     for kind, objects in protocol.kinds.items():
-        rows = named_rows(None, method_summaries(results, protocol, objects), columns)
-        if rows:
-            found.append(Table(f"{spec.id}_{kind}", f"{spec.title}: {kind}", columns, rows))
-    return found
+        columns = [Column(*column) for column in spec.columns]
+        table = Table(f"{spec.id}_{kind}", f"{spec.title}: {kind}", columns)
+        add_rows(table, None, results, protocol, objects)
+        found.append(table)
+    return [table for table in found if table.rows]
 
 
-def method_summaries(results: Path, protocol: Protocol, objects: Collection[str] | None = None) -> dict[str, Summary]:
-    """Summaries of all methods with results under a protocol, of all objects or of some."""
-    methods = protocol_folder(results, protocol)
-    names = sorted(path.name for path in methods.iterdir() if path.is_dir()) if methods.is_dir() else []
-    found = {
-        method: [r for r in read_method(methods, method, protocol) if objects is None or r.object in objects]
-        for method in names
-    }
-    return {method: summarise(methods, results, protocol) for method, results in found.items() if results}
-
-
-def named_rows(methods: dict[str, str] | None, summaries: dict[str, Summary], columns: list[Column]) -> list[Row]:
-    """Rows of the methods a table names, or of all but those that only other tables name (reconstructions)."""
+def add_rows(
+    table: Table,
+    methods: Mapping[str, str] | None,
+    results: Path,
+    protocol: Protocol,
+    objects: Collection[str] | None = None,
+) -> None:
+    """Rows of the methods that a table names by title, or of all but those that only other tables name
+    (reconstructions): of all objects or of some."""
+    folder = protocol_folder(results, protocol)
     if methods is None:
-        methods = {name: name for name in summaries if not name.startswith("reconstruction")}
-    rows = []
+        there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+        methods = {name: name for name in there if not name.startswith("reconstruction")}
+    found = {
+        method: [r for r in read_method(folder, method, protocol) if objects is None or r.object in objects]
+        for method in methods.values()
+    }
+    selection = comparable(found)
+    table.notes += selection.notes
     for title, method in methods.items():
-        summary = summaries.get(method)
-        values = [summary.metrics.get(column.metric) if summary else None for column in columns]
-        rows.append(Row(title, False, list(values), origin(summary)))
-    return rows
+        chosen = selection.results.get(method)
+        summary = summarise(folder, chosen, protocol, selection.mixed) if chosen else None
+        if summary is None and not found[method] and objects is not None:
+            continue
+        values = [summary.metrics.get(column.metric) if summary else None for column in table.columns]
+        table.rows.append(Row(title, False, list(values), origin(summary)))
 
 
 def origin(summary: Summary | None) -> str:

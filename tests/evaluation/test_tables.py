@@ -61,6 +61,43 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
 
 
+def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_out(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    write_scored(tmp_path, protocol, "first", {"guppie": [10.0, 12.0], "skull": [15.0, 17.0], "trump": [50.0]})
+    write_scored(tmp_path, protocol, "second", {"guppie": [20.0], "trump": [60.0]})
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    found = rows(tmp_path / "table_2.csv")
+    assert found["first", "ours", "psnr"][0] == "11.0" and found["second", "ours", "psnr"][0] == "20.0"
+    text = (tmp_path / "tables.md").read_text()
+    assert "- first lacks seed 1 of 1 object (trump): left out for all methods." in text
+    assert "- second has no result for 1 object (skull): left out for all methods." in text
+    assert text.count("this code, 1 object, ") == 2
+
+
+def test_metrics_from_different_weights_are_not_compared(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    for method, weights in (("first", "a" * 64), ("second", "b" * 64)):
+        folder = write_scored(tmp_path, protocol, method, {"guppie": [10.0], "skull": [15.0]})
+        for path in (folder / method).rglob("result.json"):
+            content = json.loads(path.read_text())
+            content |= {"weights": {"clip": weights}, "metrics": {"psnr": 10.0, "clip": 0.9}}
+            path.write_text(json.dumps(content))
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    found = rows(tmp_path / "table_2.csv")
+    assert found["first", "ours", "clip"][0] == "n/a" and found["first", "ours", "psnr"][0] == "10.0"
+    text = (tmp_path / "tables.md").read_text()
+    assert "- clip was computed with different weights, aaaaaaaa (first) and bbbbbbbb (second): n/a." in text
+
+
+def test_results_of_two_checkpoints_under_one_name_are_refused(tmp_path: Path, capsys):
+    protocol = load_protocol("consistent4d", CHANGES)
+    folder = write_scored(tmp_path, protocol, "mixed", {"guppie": [10.0], "skull": [15.0]})
+    path = folder / "mixed" / "skull" / "seed0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"identity": {"sha256": "other"}}))
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 1
+    assert "mixed has results of different checkpoints or settings" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("names", [("prediction", "target"), ("made", "true")])  # the latter before 0.2
 def test_fvd_is_of_the_whole_set_of_each_seed(names: tuple[str, str], tmp_path: Path):
     protocol = load_protocol("consistent4d", CHANGES)

@@ -11,8 +11,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
+from ss4d.data.prepared import PreparedSet
 from ss4d.evaluation.crop import over_background
+from ss4d.evaluation.identity import files_hash
 from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
+from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects, input_video
@@ -22,14 +25,12 @@ from ss4d.video import crop_clip_rgba
 SIMILARITY_FRAMES, SIMILARITY_SIZE = 8, 32  # of the input videos, when they are compared
 
 
-class Truth:
+class Truth(Method):
     """The target views and voxels themselves: perfect scores, and the flickering that motion alone causes."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol):
+        super().__init__()
         self.background = torch.tensor(protocol.background)
-        self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         if subject.views is None:
@@ -38,30 +39,27 @@ class Truth:
         return Prediction(views=over_background(subject.views, self.background), voxels=voxels)
 
 
-class TrueVoxels:
+class TrueVoxels(Method):
     """The upper bound of what voxels of this size can show: the true ones, each in its mean colour."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         self.protocol, self.subjects = protocol, require_prepared(subjects, "true_voxels")
-        self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         index = self.subjects.index[subject.name]
         return voxel_prediction(coloured_voxels(self.subjects.clips, index, range(subject.frames)), subject.frames)
 
 
-class NearestClip:
+class NearestClip(Method):
     """The training clip whose input video is most similar, as it is: retrieval instead of generation. Clips of the
     subject's own object do not count."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         self.protocol, self.subjects = protocol, require_prepared(subjects, "nearest_clip")
         self.training = self.subjects.training_set()
-        self.identity: dict[str, Any] = {"clips": len(self.training)}
+        self.identity = training_identity(self.training)
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         own = self.subjects.clips.clips[self.subjects.index[subject.name]].asset_id
@@ -93,16 +91,15 @@ class NearestClip:
         return min(self.training.clips[index].frames, self.protocol.frames)
 
 
-class AverageOccupancy:
+class AverageOccupancy(Method):
     """The voxels that are most often occupied in training, as many as a training frame has on average, in the input's
     mean colour: what is known of an object without looking at its shape."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         self.protocol, self.subjects = protocol, require_prepared(subjects, "average_occupancy")
         self.training = self.subjects.training_set()
-        self.identity: dict[str, Any] = {"clips": len(self.training)}
+        self.identity = training_identity(self.training)
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         colour = mean_colour(subject.video)
@@ -125,16 +122,14 @@ class AverageOccupancy:
         return torch.stack(torch.unravel_index(chosen, (resolution,) * 3), dim=1).int()
 
 
-class AlphaCopy:
+class AlphaCopy(Method):
     """The input's alpha on the voxel grid: a front silhouette, nothing else. A model below it ignores its input."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol):
+        super().__init__()
         if protocol.voxel_resolution is None:
             raise ValueError(f"method=alpha_copy gives a silhouette, but {protocol.name} has no voxel_resolution.")
         self.resolution = protocol.voxel_resolution
-        self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         return Prediction(front=alpha_on_grid(subject.video[..., 3], subject.input_camera, self.resolution))
@@ -147,6 +142,12 @@ def require_prepared(subjects: SubjectSet, method: str) -> PreparedSubjects:
             f"method={method} needs the voxels of a prepared set, but the data set of this protocol is another kind."
         )
     return subjects
+
+
+def training_identity(training: PreparedSet) -> dict[str, Any]:
+    """Tells training sets apart: the tables have a key of each clip, which covers all that it was made of."""
+    tables = [training.root / "tables" / f"{stage}.parquet" for stage in ("curate", "render", "features")]
+    return {"clips": len(training), "training_set": files_hash(tables)}
 
 
 def descriptor(video: Tensor) -> Tensor:

@@ -10,29 +10,30 @@ from typing import Any
 import torch
 
 from ss4d.data.artifact import collate_voxels
+from ss4d.evaluation.identity import checkpoint_hash, files_hash
+from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.options import RunOptions
 from ss4d.evaluation.placement import out_of_view
 from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
-from ss4d.files import content_hash
 from ss4d.models.checkpoint import load_model
-from ss4d.models.folder import fetch
 from ss4d.pipeline import SS4DPipeline, override
 
 
-class PipelineMethod:
+class PipelineMethod(Method):
     """Video in, Gaussians out, with any checkpoint."""
 
     samples = True
 
     def __init__(self, options: RunOptions, protocol: Protocol):
+        super().__init__()
         self.protocol = protocol
         self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
         self.structure = override(self.pipeline.structure, options.steps, options.guidance)
         self.latents = override(self.pipeline.latents, options.steps, options.guidance)
-        self.identity: dict[str, Any] = {
+        self.identity = {
             "sha256": checkpoint_hash(options.model),
             "structure": plain(dataclasses.asdict(self.structure)),
             "latents": plain(dataclasses.asdict(self.latents)),
@@ -52,16 +53,15 @@ class PipelineMethod:
         )
 
 
-class Reconstruction:
+class Reconstruction(Method):
     """The sparse VAE alone: a set's own voxels and features, encoded and decoded (Tables 5 and 6).
 
     `options.model` is a checkpoint folder with `ckpts/slat_encoder` and `ckpts/slat_decoder_gs`, or a run folder of
     train.py with `ckpts/encoder` and `ckpts/decoder`.
     """
 
-    samples = False
-
     def __init__(self, options: RunOptions, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         if not isinstance(subjects, PreparedSubjects):
             raise ValueError(
                 f"method=reconstruction needs a prepared set, but the data set of {protocol.name} is another kind."
@@ -70,7 +70,8 @@ class Reconstruction:
         names = ("encoder", "decoder") if (folder / "encoder.json").exists() else ("slat_encoder", "slat_decoder_gs")
         self.encoder, self.decoder = (load_model(folder / name).float().eval() for name in names)
         self.protocol, self.subjects = protocol, subjects
-        self.identity: dict[str, Any] = {"sha256": content_hash([folder / f"{name}.safetensors" for name in names])}
+        files = [folder / f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors")]
+        self.identity = {"sha256": files_hash(files)}
 
     @torch.inference_mode()
     def predict(self, subject: Subject, seed: int) -> Prediction:
@@ -86,13 +87,6 @@ class Reconstruction:
             gaussians=gaussians,
             report={"seconds": {"encode": seconds}, "length": len(voxels) / subject.frames},
         )
-
-
-def checkpoint_hash(source: str) -> str:
-    """SHA-256 over pipeline.json and the weights beside it; of a Hub repository over pipeline.json."""
-    folder = Path(source)
-    weights = sorted(folder.glob("ckpts/*.safetensors")) if folder.is_dir() else []
-    return content_hash([fetch(source, "pipeline.json"), *weights])
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:
