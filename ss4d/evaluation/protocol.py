@@ -16,7 +16,9 @@ PROTOCOLS = Path(__file__).parents[2] / "configs" / "eval"
 
 # Metrics of images, of videos, and of voxels.
 IMAGE_METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "clip")
-VIDEO_METRICS = ("flickering", "warping", "fvd")
+VIDEO_METRICS = ("flickering", "warping", "fvd", "fvd_views", "fvd_diagonal")
+SET_METRICS = ("fvd", "fvd_views", "fvd_diagonal")  # of a whole set of objects
+
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
 METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS)
 DATASETS = ("prepared", "consistent4d", "davis")
@@ -59,7 +61,7 @@ class Protocol:
     aligned: bool = False  # score every result a second time, aligned to the input (`ss4d.evaluation.alignment`)
     voxel_resolution: int | None = None  # grid of the shape metrics
     clip_model: str = "openai/clip-vit-base-patch32"
-    fvd_variant: str = "clips"
+    fvd_variant: str = "clips"  # clips, steps_of_time or consistent4d (`ss4d.metrics.fvd`)
     figure_views: list[int] = field(default_factory=lambda: [0, 1])  # kept as pictures, by position
     figure_frames: list[int] = field(default_factory=lambda: [0, 8])
 
@@ -71,8 +73,16 @@ class Protocol:
     @property
     def results(self) -> list[str]:
         """Names of all metrics that a result has."""
-        again = [aligned(name) for name in self.metrics if name != "fvd"] if self.aligned else []
+        again = [aligned(name) for name in self.metrics if name not in SET_METRICS] if self.aligned else []
         return [*self.metrics, *again]
+
+    def fewest_frames(self, metric: str) -> int:
+        """The frames that a clip must have for a metric to mean anything; with fewer it is n/a for that clip alone."""
+        from ss4d.metrics.fvd import find_variant  # here: torch takes a while to import, and `--help` reads protocols
+
+        if metric in ("fvd", "fvd_diagonal"):
+            return find_variant(self.fvd_variant).fewest_frames
+        return {"flickering": 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
 
     def kind_of(self, name: str) -> str | None:
         """The kind of an object, where the protocol tells kinds apart."""
@@ -82,13 +92,6 @@ class Protocol:
 def aligned(metric: str) -> str:
     """The name of a metric of the result that was aligned to the input."""
     return f"aligned_{metric}"
-
-
-def fewest_frames(metric: str) -> int:
-    """The frames that a clip must have for a metric to mean anything; with fewer it is n/a for that clip alone."""
-    from ss4d.metrics.fvd import FEWEST_FRAMES  # here: torch takes a while to import, and `--help` reads protocols
-
-    return {"fvd": FEWEST_FRAMES, "flickering": 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
 
 
 def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
@@ -147,10 +150,13 @@ def names_in(folder: str = ".") -> list[str]:
 
 
 def _check(protocol: Protocol, origin: str) -> None:
+    from ss4d.metrics.fvd import find_variant
+
     if protocol.dataset not in DATASETS:
         raise ValueError(f"{origin}: dataset must be one of {', '.join(DATASETS)}, but it is {protocol.dataset!r}.")
     if unknown := [name for name in protocol.metrics if name not in METRICS]:
         raise ValueError(f"{origin}: there is no metric {unknown[0]!r}; choose from {', '.join(METRICS)}.")
+    find_variant(protocol.fvd_variant)
     for name in ("frames", "size", "crop_size", "clips_per_object"):
         if getattr(protocol, name) < 1:
             raise ValueError(f"{origin}: {name} must be at least 1, but it is {getattr(protocol, name)}.")

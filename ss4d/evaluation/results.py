@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ss4d.evaluation.protocol import Protocol, fewest_frames
+from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import file_name
 from ss4d.video import write_video
 
@@ -45,9 +45,9 @@ class Result:
     sources: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files it was made of
     frames: int | None = None  # of the clip; versions before 0.3 do not say
 
-    def is_long_enough(self, metric: str) -> bool:
+    def is_long_enough(self, metric: str, protocol: Protocol) -> bool:
         """Whether the clip has the frames that the metric takes."""
-        return self.frames is None or self.frames >= fewest_frames(metric)
+        return self.frames is None or self.frames >= protocol.fewest_frames(metric)
 
 
 def protocol_folder(out: Path, protocol: Protocol) -> Path:

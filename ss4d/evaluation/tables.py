@@ -136,6 +136,7 @@ def add_rows(
         summary = summarise(folder, chosen, protocol, selection.mixed) if chosen else None
         if summary is None and not found[method] and objects is not None:
             continue
+        table.notes += summary.notes if summary else []
         values = [summary.metrics.get(column.metric) if summary else None for column in table.columns]
         table.rows.append(Row(title, False, list(values), origin(summary)))
 

@@ -73,6 +73,24 @@ def test_video_features_of_both_sides_are_kept_for_the_set(subject: Subject):
     assert torch.equal(scores.features["prediction"], scores.features["target"])
 
 
+def test_short_clips_have_no_fvd_and_it_is_made_along_views_and_the_diagonal_too(subject: Subject):
+    """A network that tells the mean colour of every picture: what lies along which axis is seen in the features."""
+    networks = Networks(video=lambda clip: clip.mean(dim=(0, 1, 3, 4))[:, None] / 255)
+    protocol = small_protocol(metrics=["fvd", "fvd_views", "fvd_diagonal"], crop=False)
+    assert score(subject, Rendered(true_views(subject)), protocol, networks).features == {}  # 3 frames, 2 views
+    views, frames = 10, 12
+    subject.video = subject.video[:1].expand(frames, -1, -1, -1)
+    subject.cameras = subject.cameras[:1] * views
+    values = (torch.arange(views)[:, None] + 100 * torch.arange(frames)) / 2000
+    pictures = values[..., None, None, None].expand(-1, -1, 3, SIZE, SIZE)
+    subject.views = torch.full((views, frames, SIZE, SIZE, 4), 255, dtype=torch.uint8)
+    found = score(subject, Rendered(pictures), protocol, networks).features
+    assert found["prediction"].shape == (views, frames, 1) and found["target_views"].shape == (frames, views, 1)
+    assert torch.allclose(found["prediction"][..., 0], values, atol=1e-3)
+    assert torch.allclose(found["prediction_views"][..., 0], values.T, atol=1e-3)
+    assert torch.allclose(found["prediction_diagonal"][0, :, 0], values.diagonal(), atol=1e-3)
+
+
 def test_views_of_another_shape_or_with_nan_are_refused(subject: Subject):
     views = true_views(subject)
     with pytest.raises(ValueError, match=r"guppie: views must be \[2, 3, 3, 32, 32\], but are \[1, 3, 3, 32, 32\]"):

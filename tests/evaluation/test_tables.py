@@ -110,6 +110,21 @@ def test_fvd_is_of_the_whole_set_of_each_seed(names: tuple[str, str], tmp_path: 
     figure = summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics["fvd"]
     assert figure is not None  # equal covariances: 4 dimensions times the squared shift, 1 and 2
     assert (figure.low, figure.high, figure.mean) == pytest.approx((4, 16, 10), abs=1e-4)
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    assert "- fvd of tiny: 12 points of 4 features each.\n" in (tmp_path / "tables.md").read_text()
+
+
+def test_a_clip_too_short_for_fvd_is_left_out_of_it_alone(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0], "skull": [20.0]})
+    for name, frames in (("guppie", 16), ("skull", 3)):
+        path = methods / "tiny" / name / "seed0" / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"frames": frames}))
+    true = features(6, 0.0)
+    save_file({"prediction": true + 1, "target": true}, methods / "tiny" / "guppie" / "seed0" / FEATURES)
+    metrics = summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics
+    assert metrics["psnr"] is not None and metrics["psnr"].mean == 15
+    assert metrics["fvd"] is not None and metrics["fvd"].mean == pytest.approx(4, abs=1e-4)
 
 
 def test_a_metric_that_one_object_lacks_is_na(tmp_path: Path):
