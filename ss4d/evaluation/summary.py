@@ -11,8 +11,8 @@ import torch
 
 from ss4d.evaluation.protocol import SET_METRICS, Protocol
 from ss4d.evaluation.results import Result, read_features
-from ss4d.metrics.bootstrap import Interval, bootstrap
 from ss4d.metrics.fvd import frechet_video_distance
+from ss4d.metrics.intervals import Interval, mean_interval
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def summarise(methods: Path, results: Sequence[Result], protocol: Protocol, mixe
     for name in SET_METRICS:
         if name in protocol.metrics and name not in mixed:
             distance = _fvd(methods, results, protocol, name.removeprefix("fvd").lstrip("_"))
-            metrics[name] = distance and distance.interval
+            metrics[name] = distance.interval if distance else None
             notes += [f"{name} of {results[0].method}: {distance}."] if distance and distance.points else []
     seeds = len({result.seed for result in results})
     return Summary(results[0].method, len({result.object for result in results}), seeds, metrics, notes)
@@ -96,7 +96,7 @@ def _interval(values: dict[str, list[float | None]]) -> Interval | None:
     }
     if any(len(present[name]) < len(seeds) for name, seeds in values.items()):
         return None
-    return bootstrap(present) if present else None
+    return mean_interval(present) if present else None
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ss4d.metrics.bootstrap import Interval
+from ss4d.metrics.intervals import Interval
 
 NOT_AVAILABLE = "n/a"
 
@@ -58,7 +59,9 @@ def cell(value: Interval | float | None, digits: int) -> str:
     if value is None:
         return NOT_AVAILABLE
     if isinstance(value, Interval):
-        return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+        bounds = "" if math.isnan(value.low) else f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+        p = "" if value.p is None else f", p {value.p:.3f}" if value.p >= 0.001 else ", p < 0.001"
+        return f"{value.mean:.{digits}f}{bounds}{p}"
     return f"{value:.{digits}f}"
 
 
@@ -105,14 +108,22 @@ def caption(table: Table) -> str:
 
 
 def write_csv(table: Table, path: Path) -> None:
-    """One line per value: method, source, metric, mean, low, high; empty where there is none."""
+    """One line per value: method, source, metric, mean, low, high, p; empty where there is none."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "source", "metric", "mean", "low", "high"])
+        writer.writerow(["method", "source", "metric", "mean", "low", "high", "p"])
         for row in table.rows:
             for value, column in zip(row.values, table.columns, strict=True):
                 if isinstance(value, Interval):
-                    numbers: list[float | str] = [value.mean, value.low, value.high]
+                    bounds: list[float | str] = [
+                        "" if math.isnan(bound) else bound for bound in (value.low, value.high)
+                    ]
+                    numbers = [value.mean, *bounds, "" if value.p is None else value.p]
                 else:
-                    numbers = [NOT_AVAILABLE if value is None else value, "", ""]
+                    numbers = [NOT_AVAILABLE if value is None else value, "", "", ""]
                 writer.writerow([row.name, "paper" if row.published else "ours", column.metric, *numbers])
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

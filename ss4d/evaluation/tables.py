@@ -7,12 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ss4d.evaluation.differences import differences_from
 from ss4d.evaluation.options import TablesOptions
 from ss4d.evaluation.protocol import PROTOCOLS, Protocol, load_protocol
 from ss4d.evaluation.results import protocol_folder, read_method
 from ss4d.evaluation.selection import comparable
 from ss4d.evaluation.summary import Summary, summarise
-from ss4d.evaluation.table_formats import Column, Row, Table, write_tables
+from ss4d.evaluation.table_formats import Column, Row, Table, counted, write_tables
 from ss4d.evaluation.timing import read_timings
 from ss4d.evaluation.typed import from_mapping
 from ss4d.evaluation.user_study import read_ratings
@@ -35,12 +36,18 @@ class TableSpec:
 def run(options: TablesOptions) -> list[str]:
     """Write `tables.md`, `tables.tex` and one CSV per table."""
     study = Path(options.study) if options.study else None
-    write_tables(build_tables(Path(options.results), study, options.changes), Path(options.out))
+    tables = build_tables(Path(options.results), study, options.changes, options.against)
+    write_tables(tables, Path(options.out))
     return []
 
 
-def build_tables(results: Path, study: Path | None = None, changes: Sequence[str] = ()) -> list[Table]:
+def build_tables(
+    results: Path, study: Path | None = None, changes: Sequence[str] = (), against: str | None = None
+) -> list[Table]:
     """All tables of `configs/eval/tables.yaml`, from the results that are there.
+
+    Args:
+        against: a method from which the differences of all others are tabulated too.
 
     Raises:
         ValueError: a result that is damaged or of another protocol, named.
@@ -52,6 +59,10 @@ def build_tables(results: Path, study: Path | None = None, changes: Sequence[str
         tables.append(build_table(spec, results, study, protocol))
         if protocol is not None and spec.rows is None:
             tables += tables_of_kinds(spec, results, protocol)
+        if protocol is not None and against is not None:
+            tables += tables_of_differences(spec, results, protocol, against)
+    if against is not None and not any(table.id.endswith(f"_{against}") for table in tables):
+        raise ValueError(f"against={against}: there are no results of that method in {results}, or of no other.")
     return tables
 
 
@@ -122,9 +133,7 @@ def add_rows(
     """Rows of the methods that a table names by title, or of all but those that only other tables name
     (reconstructions): of all objects or of some."""
     folder = protocol_folder(results, protocol)
-    if methods is None:
-        there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-        methods = {name: name for name in there if not name.startswith("reconstruction")}
+    methods = methods or methods_with_results(folder)
     found = {
         method: [r for r in read_method(folder, method, protocol) if objects is None or r.object in objects]
         for method in methods.values()
@@ -141,13 +150,32 @@ def add_rows(
         table.rows.append(Row(title, False, list(values), origin(summary)))
 
 
+def methods_with_results(folder: Path) -> dict[str, str]:
+    """All methods of a protocol but those that only some tables name (reconstructions), by title."""
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return {name: name for name in there if not name.startswith("reconstruction")}
+
+
+def tables_of_differences(spec: TableSpec, results: Path, protocol: Protocol, against: str) -> list[Table]:
+    """The differences of a table's methods from one of them, of all objects and of each kind."""
+    folder = protocol_folder(results, protocol)
+    methods = (spec.rows or methods_with_results(folder)).values()
+    if against not in methods or len(methods) < 2:
+        return []
+    found = comparable({method: read_method(folder, method, protocol) for method in methods}).results
+    columns = [Column(*column) for column in spec.columns if column[0] in protocol.results]
+    tables = []
+    for kind, objects in {"": None, **protocol.kinds}.items():
+        chosen = {m: [r for r in rs if objects is None or r.object in objects] for m, rs in found.items()}
+        title = f"{spec.title}{': ' if kind else ''}{kind}, differences from {against}, object by object"
+        table = differences_from(against, title, columns, chosen)
+        table.id = "_".join(filter(None, (spec.id, kind, "minus", against)))
+        tables.append(table)
+    return tables
+
+
 def origin(summary: Summary | None) -> str:
     """How many objects and seeds a row is made of."""
     if summary is None:
         return "this code"
     return f"this code, {counted(summary.objects, 'object')}, {counted(summary.seeds, 'seed')}"
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 seed", "3 seeds"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

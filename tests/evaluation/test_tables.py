@@ -54,11 +54,12 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     write_scored(tmp_path, protocol, "reconstruction", {"guppie": [30.0], "skull": [30.0]})
     assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
     found = rows(tmp_path / "table_2.csv")
-    assert found["tiny", "ours", "psnr"] == ["13.0", "11.0", "15.0"]
+    mean, low, high = map(float, found["tiny", "ours", "psnr"])
+    assert (mean, low, high) == pytest.approx((13, 13 - 25.412, 13 + 25.412), abs=1e-2)  # standard error 2, one degree
     assert found["tiny", "ours", "clip"] == ["n/a", "", ""] and found["tiny", "ours", "fvd"] == ["n/a", "", ""]
     assert not any(method == "reconstruction" for method, _, _ in found)  # it has tables of its own
     text = (tmp_path / "tables.md").read_text()
-    assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
+    assert "| tiny | n/a | n/a | 13.00 [-12.41, 38.41] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
 
 
 def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_out(tmp_path: Path):
@@ -72,6 +73,20 @@ def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_o
     assert "- first lacks seed 1 of 1 object (trump): left out for all methods." in text
     assert "- second has no result for 1 object (skull): left out for all methods." in text
     assert text.count("this code, 1 object, ") == 2
+
+
+def test_differences_of_any_two_methods_are_paired_and_tested(tmp_path: Path, capsys):
+    protocol = load_protocol("consistent4d", CHANGES)
+    names = [f"object{i}" for i in range(6)]
+    write_scored(tmp_path, protocol, "base", {name: [10.0 * i] for i, name in enumerate(names)})
+    write_scored(tmp_path, protocol, "better", {name: [10.0 * i + 1 + 0.1 * i] for i, name in enumerate(names)})
+    options = ["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]
+    assert main([*options, "against=base"]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    # Mean 1.25, standard deviation 0.187, Student's t 2.571; all six are positive: 2 of 64 signs give as much.
+    assert "| better - base | n/a | n/a | 1.25 [1.05, 1.45], p 0.031 | n/a | n/a | this code, 6 objects |" in text
+    assert main([*options, "against=none"]) == 1
+    assert "against=none: there are no results of that method" in capsys.readouterr().err
 
 
 def test_metrics_from_different_weights_are_not_compared(tmp_path: Path):
