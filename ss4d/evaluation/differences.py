@@ -1,4 +1,5 @@
-"""Differences between the variants of an ablation, paired by object, so that how hard an object is cancels out."""
+"""Differences between methods or the variants of an ablation, paired by object, so that how hard an object is cancels
+out; with 95% intervals and the p-values of a test (`ss4d.metrics.intervals`)."""
 
 from __future__ import annotations
 
@@ -6,9 +7,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ss4d.evaluation.results import Result
-from ss4d.evaluation.table_formats import Column, Row, Table
-from ss4d.evaluation.tables import counted
-from ss4d.metrics.bootstrap import Interval, bootstrap
+from ss4d.evaluation.table_formats import Column, Row, Table, counted
+from ss4d.metrics.intervals import Interval, paired_difference
 
 Means = dict[str, dict[str, float]]  # by metric and object, over seeds
 
@@ -34,6 +34,17 @@ def difference_table(
         rows += [(f"{label}: {setting}{suffix}", change) for label, change in changes.items()]
         rows += [(f"that, {name}", change) for name, change in from_first(changes)]
     return Table("differences", title, list(columns), [to_row(name, change, columns) for name, change in rows])
+
+
+def differences_from(
+    base: str, title: str, columns: Sequence[Column], results: Mapping[str, Sequence[Result]]
+) -> Table:
+    """Every method minus the method `base`, on the objects that both have."""
+    means = {method: object_means(found) for method, found in results.items()}
+    changes = {f"{method} - {base}": minus(found, means[base]) for method, found in means.items() if method != base}
+    return Table(
+        "differences", title, list(columns), [to_row(name, change, columns) for name, change in changes.items()]
+    )
 
 
 def object_means(results: Sequence[Result]) -> Means:
@@ -73,4 +84,4 @@ def to_row(name: str, change: Means, columns: Sequence[Column]) -> Row:
 
 def interval(values: Mapping[str, float]) -> Interval | None:
     """Of the mean; None without objects."""
-    return bootstrap({name: [value] for name, value in sorted(values.items())}) if values else None
+    return paired_difference(values) if values else None

@@ -7,23 +7,26 @@ what is missing is made. Several processes share the objects by shard=0/4, 1/4, 
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from ss4d.evaluation.identity import files_hash
 from ss4d.evaluation.methods.create import create_method
 from ss4d.evaluation.methods.inputs import write_inputs
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.networks import Networks, load_networks
 from ss4d.evaluation.options import JudgingOptions, RunOptions
-from ss4d.evaluation.prediction import Prediction
+from ss4d.evaluation.prediction import Rendered, render
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import Result, protocol_folder, read_result, result_folder, write_result
-from ss4d.evaluation.scoring import score
+from ss4d.evaluation.scoring import score, score_aligned
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import SubjectSet
 from ss4d.evaluation.weights import WeightSource
@@ -35,6 +38,7 @@ class Evaluation:
     """A method and all that its results depend on."""
 
     label: str  # the method's name in results
+    kind: str  # "ours", "truth", ...
     method: Method
     protocol: Protocol
     subjects: SubjectSet
@@ -54,32 +58,54 @@ class Evaluation:
         """
         subject = self.subjects.load(name)
         prediction = self.method.predict(subject, seed)
-        scores = score(subject, prediction, self.protocol, self.networks)
+        rendered = render(prediction, subject, self.protocol)
+        scores = score(subject, rendered, self.protocol, self.networks)
+        aligned = score_aligned(subject, prediction, self.protocol, self.networks)
         result = Result(
             protocol=self.protocol.hash(),
             method=self.label,
-            identity=self.method.identity,
+            identity=self.identity,
             object=name,
             seed=seed,
-            metrics=scores.metrics,
+            sources=self.sources(name),
+            frames=subject.frames,
+            metrics=scores.metrics | aligned.metrics,
             weights=self.networks.hashes,
             missing=self.networks.missing,
-            report=prediction.report,
+            report={**prediction.report, **aligned.report},
         )
-        views = figure_views(prediction, self.protocol)
+        views = figure_views(rendered, self.protocol)
         video = None if views is None else np.concatenate(list(views), axis=2)
         write_result(self.folder(name, seed), result, scores.features, pictures(views, self.protocol), video)
 
-    def check(self, name: str, seed: int) -> None:
-        """ValueError where an earlier result is of another checkpoint or other settings."""
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What the method is, as JSON gives it back."""
+        content: dict[str, Any] = json.loads(json.dumps({"method": self.kind, **self.method.identity}))
+        return content
+
+    def sources(self, name: str) -> dict[str, str]:
+        """Hashes of the files that a result is made of."""
+        return {"subject": files_hash(self.subjects.files(name)), "results": files_hash(self.method.files(name))}
+
+    def keeps(self, name: str, seed: int) -> bool:
+        """Whether an earlier result is what would be made again; not where weights are given that were missing then.
+
+        Raises:
+            ValueError: it is of another checkpoint, of other settings, files or weights.
+        """
         folder = self.folder(name, seed)
-        earlier = read_result(folder, self.protocol).identity
-        identity = json.loads(json.dumps(self.method.identity))
-        if different := [key for key in {**earlier, **identity} if earlier.get(key) != identity.get(key)]:
+        earlier = read_result(folder, self.protocol)
+        identity, sources, weights = self.identity, self.sources(name), self.networks.hashes
+        different = [key for key in {**earlier.identity, **identity} if earlier.identity.get(key) != identity.get(key)]
+        different += [key for key, value in earlier.sources.items() if value != sources[key]]
+        different += [key for key, value in weights.items() if earlier.weights.get(key, value) != value]
+        if different:
             raise ValueError(
-                f"{name}: {folder} was made by a method of this name with other {', '.join(different)}; "
-                "give this one another label=NAME."
+                f"{name}: {folder} was made with other {', '.join(different)}; give this method another label=NAME, "
+                "or delete that folder."
             )
+        return weights.keys() <= earlier.weights.keys()
 
 
 def run(options: RunOptions) -> list[str]:
@@ -100,15 +126,17 @@ def run(options: RunOptions) -> list[str]:
         print(f"{metric} is n/a: {sentence}")
     method = create_method(options, protocol, subjects)
     folder = protocol_folder(Path(options.out), protocol)
-    evaluation = Evaluation(options.name, method, protocol, subjects, networks, folder)
+    evaluation = Evaluation(options.name, options.method, method, protocol, subjects, networks, folder)
     seeds = options.seeds if method.samples else options.seeds[:1]
     jobs = shard.of([(name, seed) for name in subjects.names() for seed in seeds])
+    made = [job for job in jobs if evaluation.folder(*job).exists()]
+    kept = [job for job in made if evaluation.keeps(*job)]
+    if again := [job for job in made if job not in kept]:
+        print(f"{len(again)} results lack metrics whose weights are given now: they are made again.")
     failed = []
-    for name, seed in tqdm(jobs, desc=options.name, unit="result"):
-        if evaluation.folder(name, seed).exists():
-            evaluation.check(name, seed)
-            continue
+    for name, seed in tqdm([job for job in jobs if job not in kept], desc=options.name, unit="result"):
         try:
+            shutil.rmtree(evaluation.folder(name, seed), ignore_errors=True)
             evaluation.make(name, seed)
         except ValueError as error:
             failed.append(f"{name}, seed {seed}: {error}")
@@ -121,7 +149,7 @@ def weight_source(options: JudgingOptions) -> WeightSource:
     return WeightSource(Path(options.weights) if options.weights else None, options.download, options.weights_hub)
 
 
-def figure_views(prediction: Prediction, protocol: Protocol) -> NDArray[np.uint8] | None:
+def figure_views(prediction: Rendered, protocol: Protocol) -> NDArray[np.uint8] | None:
     """The protocol's figure views of a prediction, [V, T, S, S, 3]; None where it has none of them."""
     if prediction.views is None:
         return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.protocol import SET_METRICS, Protocol
 from ss4d.evaluation.weights import MissingWeights, WeightFile, WeightSource
 from ss4d.metrics.clip_similarity import ClipSimilarity, load_clip
 from ss4d.metrics.fvd import WEIGHTS, VideoNetwork, load_video_network
@@ -36,9 +36,9 @@ def load_networks(protocol: Protocol, source: WeightSource) -> Networks:
                 weights = _first(source, CLIP_FILES, protocol.clip_model)
                 source.find("config.json", protocol.clip_model)
                 networks.clip = load_clip(weights.path.parent)
-            elif metric == "fvd":
+            elif metric in SET_METRICS:
                 weights = _first(source, WEIGHTS)
-                networks.video = load_video_network(weights.path)
+                networks.video = load_video_network(weights.path, protocol.fvd_variant)
             else:
                 continue
             networks.hashes[metric] = weights.sha256

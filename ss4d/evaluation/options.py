@@ -88,6 +88,7 @@ class TablesOptions:
     results: str = option("the folder of results", "outputs/eval")
     out: str = option("the folder of tables", "outputs/tables")
     study: str | None = option("folder of a user study, for Table 3", None)
+    against: str | None = option("a method: also tabulate the differences of all others from it", None)
     changes: list[str] = option("of the protocols, as they were given to `run`", [], prefix="protocol.")
 
 

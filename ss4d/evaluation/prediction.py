@@ -1,4 +1,4 @@
-"""What a method made of a subject's video, in up to three forms."""
+"""What a method made of a subject's video, and what the evaluation cameras see of that."""
 
 from __future__ import annotations
 
@@ -9,30 +9,79 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ss4d.evaluation.placement import move_gaussians, move_voxels
+from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.metrics.shape import voxel_grid
+from ss4d.view_frame import Similarity
 
 SOLID = 0.5  # opacity from which on a Gaussian counts as part of the structure
 
 
 @dataclass
-class Prediction:
-    """Metrics of a form that is missing are n/a."""
+class Voxels:
+    """Occupied voxels of a clip."""
 
-    views: Tensor | None = None  # float32 [V, T, 3, S, S] in [0, 1], what the evaluation cameras see of it
-    voxels: Tensor | None = None  # bool [T, R, R, R]
+    coords: Tensor  # int [N, 4] = (frame, x, y, z)
+    resolution: int  # voxels along one side of the cube
+
+    @classmethod
+    def of_grid(cls, grid: Tensor) -> Voxels:
+        """Of bool [T, R, R, R]."""
+        return cls(grid.nonzero(), grid.shape[-1])
+
+
+@dataclass
+class Prediction:
+    """In the forms that the method has; metrics of a form that is missing are n/a."""
+
+    gaussians: GaussianSequence | None = None
+    voxels: Voxels | None = None
+    views: Tensor | None = None  # of methods without Gaussians, float32 [V, T, 3, S, S] in [0, 1]
     front: Tensor | None = None  # bool [T, R (x), R (z)], a front silhouette alone
+    placement: Similarity | None = None  # where Gaussians and voxels stand in the clip's cube; None: as they are
     report: Mapping[str, Any] = field(default_factory=dict)  # seconds, alignment: kept in the result
 
 
-def check_prediction(prediction: Prediction, subject: Subject, size: int) -> None:
+@dataclass
+class Rendered:
+    """A prediction as it is scored."""
+
+    views: Tensor | None = None  # float32 [V, T, 3, S, S] in [0, 1], what the evaluation cameras see of it
+    voxels: Tensor | None = None  # bool [T, R, R, R] at the protocol's resolution
+    front: Tensor | None = None  # bool [T, R (x), R (z)]
+
+
+def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rendered:
+    """Show a prediction to the protocol's cameras.
+
+    Raises:
+        ValueError: not as many frames as the subject has, or views of another shape or with values that are not finite.
+    """
+    views, voxels = prediction.views, prediction.voxels
+    if prediction.gaussians is not None:
+        gaussians = move_gaussians(prediction.gaussians, prediction.placement)
+        views = render_subject(gaussians, subject, protocol.size, torch.tensor(protocol.background))
+    check_views(views, subject, protocol.size)
+    grid = None
+    if voxels is not None and protocol.voxel_resolution is not None:
+        if prediction.placement is None:
+            grid = voxel_grid(voxels.coords, subject.frames, voxels.resolution, protocol.voxel_resolution)
+        else:
+            moved = move_voxels(voxels.coords, voxels.resolution, prediction.placement, protocol.voxel_resolution)
+            grid = voxel_grid(moved, subject.frames, protocol.voxel_resolution)
+    return Rendered(views, grid, prediction.front)
+
+
+def check_views(views: Tensor | None, subject: Subject, size: int) -> None:
     """ValueError where the views are not those that the subject asks for, or not finite."""
-    if prediction.views is None:
+    if views is None:
         return
     expected = (len(subject.cameras), subject.frames, 3, size, size)
-    if tuple(prediction.views.shape) != expected:
-        raise ValueError(f"{subject.name}: views must be {list(expected)}, but are {list(prediction.views.shape)}.")
-    for view, video in enumerate(prediction.views):
+    if tuple(views.shape) != expected:
+        raise ValueError(f"{subject.name}: views must be {list(expected)}, but are {list(views.shape)}.")
+    for view, video in enumerate(views):
         for frame, image in enumerate(video):
             if not torch.isfinite(image).all():
                 raise ValueError(f"{subject.name}: view {view}, frame {frame} has pixels that are not finite.")
@@ -54,14 +103,13 @@ def render_subject(gaussians: GaussianSequence, subject: Subject, size: int, bac
     )
 
 
-def gaussian_voxels(gaussians: GaussianSequence, resolution: int) -> Tensor:
-    """Voxels bool [T, R, R, R] that hold the centre of a Gaussian of opacity 0.5 or more: the structure of methods
-    that have no voxels of their own."""
-    grid = torch.zeros(len(gaussians), *[resolution] * 3, dtype=torch.bool)
+def gaussian_voxels(gaussians: GaussianSequence, resolution: int) -> Voxels:
+    """Voxels that hold the centre of a Gaussian of opacity 0.5 or more: the structure of methods that have no voxels of
+    their own."""
+    found = []
     for frame, part in enumerate(gaussians):
         centres = part.xyz[part.opacity[:, 0] >= SOLID].cpu()
         index = ((centres + 0.5) * resolution).floor().long()
         inside = ((index >= 0) & (index < resolution)).all(1)
-        x, y, z = index[inside].unbind(1)
-        grid[frame, x, y, z] = True
-    return grid
+        found.append(torch.nn.functional.pad(index[inside].unique(dim=0), (1, 0), value=frame))
+    return Voxels(torch.cat(found), resolution)

@@ -16,7 +16,9 @@ PROTOCOLS = Path(__file__).parents[2] / "configs" / "eval"
 
 # Metrics of images, of videos, and of voxels.
 IMAGE_METRICS = ("psnr", "ssim", "lpips_alex", "lpips_vgg", "clip")
-VIDEO_METRICS = ("flickering", "warping", "fvd")
+VIDEO_METRICS = ("flickering", "warping", "fvd", "fvd_views", "fvd_diagonal")
+SET_METRICS = ("fvd", "fvd_views", "fvd_diagonal")  # of a whole set of objects
+
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
 METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS)
 DATASETS = ("prepared", "consistent4d", "davis")
@@ -42,6 +44,8 @@ class Protocol:
     dataset: str  # one of DATASETS
     metrics: list[str]
     objects: list[str] = field(default_factory=list)  # names in the data set; empty: all
+    objects_file: str | None = None  # or a YAML file with lists of names by kind; its content is read into `kinds`
+    kinds: dict[str, list[str]] = field(default_factory=dict)  # names by kind; tables have rows for each kind
     split: str | None = None  # of a prepared set: "train", "val"; null: both
     clips_per_object: int = 1  # of a prepared set, the first in its table
     frames: int = 32  # at most, from the first on
@@ -54,9 +58,10 @@ class Protocol:
     crop: bool = True  # every view to the object's true box over all frames
     crop_margin: float = 0.0  # added on each side, of the box's side
     crop_size: int = 256  # pixels that a crop is resized to
+    aligned: bool = False  # score every result a second time, aligned to the input (`ss4d.evaluation.alignment`)
     voxel_resolution: int | None = None  # grid of the shape metrics
     clip_model: str = "openai/clip-vit-base-patch32"
-    fvd_variant: str = "clips"
+    fvd_variant: str = "clips"  # clips, steps_of_time or consistent4d (`ss4d.metrics.fvd`)
     figure_views: list[int] = field(default_factory=lambda: [0, 1])  # kept as pictures, by position
     figure_frames: list[int] = field(default_factory=lambda: [0, 8])
 
@@ -64,6 +69,29 @@ class Protocol:
         """SHA-256 of all fields, which every result carries: tables never mix protocol versions."""
         content = json.dumps(dataclasses.asdict(self), sort_keys=True)
         return hashlib.sha256(content.encode()).hexdigest()
+
+    @property
+    def results(self) -> list[str]:
+        """Names of all metrics that a result has."""
+        again = [aligned(name) for name in self.metrics if name not in SET_METRICS] if self.aligned else []
+        return [*self.metrics, *again]
+
+    def fewest_frames(self, metric: str) -> int:
+        """The frames that a clip must have for a metric to mean anything; with fewer it is n/a for that clip alone."""
+        from ss4d.metrics.fvd import find_variant  # here: torch takes a while to import, and `--help` reads protocols
+
+        if metric in ("fvd", "fvd_diagonal"):
+            return find_variant(self.fvd_variant).fewest_frames
+        return {"flickering": 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
+
+    def kind_of(self, name: str) -> str | None:
+        """The kind of an object, where the protocol tells kinds apart."""
+        return next((kind for kind, names in self.kinds.items() if name in names), None)
+
+
+def aligned(metric: str) -> str:
+    """The name of a metric of the result that was aligned to the input."""
+    return f"aligned_{metric}"
 
 
 def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
@@ -73,8 +101,31 @@ def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
         ValueError: an unknown key, with the nearest known one, a missing one, or a value that no evaluation can have.
     """
     protocol = from_mapping(Protocol, content, origin)
+    if protocol.objects_file is not None:
+        _read_objects(protocol, origin)
     _check(protocol, origin)
     return protocol
+
+
+def _read_objects(protocol: Protocol, origin: str) -> None:
+    """Replace the name of the file by its content, so that the hash covers that."""
+    from omegaconf import OmegaConf
+    from yaml import YAMLError
+
+    path = Path(str(protocol.objects_file))
+    if protocol.objects or protocol.kinds:
+        raise ValueError(f"{origin}: give objects_file or objects, not both.")
+    try:
+        content: Any = OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, YAMLError) as error:
+        raise ValueError(f"{origin}: objects_file={path} cannot be read: {str(error).splitlines()[0]}.") from error
+    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        raise ValueError(f"{origin}: {path} must map kinds to lists of objects.")
+    protocol.kinds = {str(kind): [str(name) for name in names] for kind, names in content.items()}
+    protocol.objects = [name for names in protocol.kinds.values() for name in names]
+    protocol.objects_file = None
+    if len(set(protocol.objects)) < len(protocol.objects):
+        raise ValueError(f"{origin}: {path} lists an object twice.")
 
 
 def load_protocol(name: str, changes: Sequence[str] = ()) -> Protocol:
@@ -99,10 +150,13 @@ def names_in(folder: str = ".") -> list[str]:
 
 
 def _check(protocol: Protocol, origin: str) -> None:
+    from ss4d.metrics.fvd import find_variant
+
     if protocol.dataset not in DATASETS:
         raise ValueError(f"{origin}: dataset must be one of {', '.join(DATASETS)}, but it is {protocol.dataset!r}.")
     if unknown := [name for name in protocol.metrics if name not in METRICS]:
         raise ValueError(f"{origin}: there is no metric {unknown[0]!r}; choose from {', '.join(METRICS)}.")
+    find_variant(protocol.fvd_variant)
     for name in ("frames", "size", "crop_size", "clips_per_object"):
         if getattr(protocol, name) < 1:
             raise ValueError(f"{origin}: {name} must be at least 1, but it is {getattr(protocol, name)}.")

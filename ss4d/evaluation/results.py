@@ -42,6 +42,12 @@ class Result:
     weights: Mapping[str, str]  # SHA-256 of the networks' weights, by metric
     missing: Mapping[str, str]  # why a metric is None, where its weights were missing
     report: Mapping[str, Any] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files it was made of
+    frames: int | None = None  # of the clip; versions before 0.3 do not say
+
+    def is_long_enough(self, metric: str, protocol: Protocol) -> bool:
+        """Whether the clip has the frames that the metric takes."""
+        return self.frames is None or self.frames >= protocol.fewest_frames(metric)
 
 
 def protocol_folder(out: Path, protocol: Protocol) -> Path:
@@ -61,7 +67,7 @@ def write_result(
     pictures: Mapping[str, NDArray[np.uint8]],
     video: NDArray[np.uint8] | None,
 ) -> None:
-    """Write everything under a temporary name, then rename it.
+    """Write everything under a temporary name, then rename it; where another process was faster, its result stays.
 
     Args:
         features: for FVD, see `read_features`.
@@ -83,7 +89,11 @@ def write_result(
             write_video(unfinished / VIDEO, video, FPS)
         (unfinished / REPORT).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
         os.chmod(unfinished, 0o755)
-        os.rename(unfinished, folder)
+        try:
+            os.rename(unfinished, folder)
+        except OSError:
+            if not (folder / REPORT).is_file():
+                raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ss4d.compositing import over_background
+from ss4d.evaluation.alignment import align
 from ss4d.evaluation.crop import crop, object_box
 from ss4d.evaluation.networks import Networks
-from ss4d.evaluation.prediction import Prediction, check_prediction
-from ss4d.evaluation.protocol import IMAGE_METRICS, SHAPE_METRICS, Protocol
+from ss4d.evaluation.prediction import Prediction, Rendered, render
+from ss4d.evaluation.protocol import IMAGE_METRICS, SET_METRICS, SHAPE_METRICS, Protocol, aligned
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.flickering import flickering
-from ss4d.metrics.fvd import video_features
+from ss4d.metrics.fvd import VideoNetwork, video_features
 from ss4d.metrics.psnr import psnr
 from ss4d.metrics.shape import intersection_over_union, shape_scores
 from ss4d.metrics.ssim import ssim
@@ -34,15 +36,30 @@ class Scores:
     )  # "prediction" and "target", [V, t, D], for FVD over the set
 
 
-@torch.inference_mode()
-def score(subject: Subject, prediction: Prediction, protocol: Protocol, networks: Networks) -> Scores:
-    """Compare a prediction with the target as the protocol says.
+@dataclass
+class AlignedScores:
+    """Metrics of a prediction aligned to the input, under their `aligned_` names, and how it was moved."""
 
-    Raises:
-        ValueError: views of another shape, or with values that are not finite.
-    """
-    check_prediction(prediction, subject, protocol.size)
-    metrics: dict[str, float | None] = dict.fromkeys(name for name in protocol.metrics if name != "fvd")
+    metrics: dict[str, float | None] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+
+
+def score_aligned(subject: Subject, prediction: Prediction, protocol: Protocol, networks: Networks) -> AlignedScores:
+    """All metrics but FVD of a prediction aligned to the input; none where the protocol does not ask for them."""
+    if not protocol.aligned:
+        return AlignedScores()
+    moved = align(prediction, subject)
+    if moved is None:
+        return AlignedScores(dict.fromkeys(aligned(name) for name in protocol.metrics if name not in SET_METRICS))
+    found = score(subject, render(moved, subject, protocol), protocol, replace(networks, video=None))
+    report = {"alignment": moved.report["alignment"]} if "alignment" in moved.report else {}
+    return AlignedScores({aligned(name): value for name, value in found.metrics.items()}, report)
+
+
+@torch.inference_mode()
+def score(subject: Subject, prediction: Rendered, protocol: Protocol, networks: Networks) -> Scores:
+    """Compare a prediction with the target as the protocol says."""
+    metrics: dict[str, float | None] = dict.fromkeys(name for name in protocol.metrics if name not in SET_METRICS)
     features: dict[str, Tensor] = {}
     if prediction.views is not None:
         # One view after the other: all of them at once take gigabytes at the paper's size.
@@ -51,9 +68,26 @@ def score(subject: Subject, prediction: Prediction, protocol: Protocol, networks
         ]
         metrics |= {name: sum(view.metrics[name] for view in views) / len(views) for name in views[0].metrics}
         features = {name: torch.cat([view.features[name] for view in views]) for name in views[0].features}
+        if networks.video is not None:
+            for name in views[0].videos:
+                matrix = torch.stack([view.videos[name] for view in views])
+                features |= other_axes(networks.video, matrix, name, protocol)
     if subject.voxels is not None:
         metrics |= _shape_scores(subject.voxels, prediction, protocol)
     return Scores(metrics, features)
+
+
+def other_axes(network: VideoNetwork, matrix: Tensor, name: str, protocol: Protocol) -> dict[str, Tensor]:
+    """Features of the videos that lie across the matrix [V, T, 3, S, S] of a clip's pictures: all views of a frame
+    (FVD-V of SV4D, Xie et al. 2024), and view and frame 0, 1, ... together (its FVD-Diag)."""
+    steps = torch.arange(min(matrix.shape[:2]))
+    videos = {"fvd_views": matrix.transpose(0, 1), "fvd_diagonal": matrix[steps, steps][None]}
+    fewest = protocol.fewest_frames("fvd")
+    return {
+        f"{name}_{metric.removeprefix('fvd_')}": torch.cat([video_features(network, v[None].float()) for v in parts])
+        for metric, parts in videos.items()
+        if metric in protocol.metrics and parts.shape[1] >= fewest
+    }
 
 
 @dataclass
@@ -62,6 +96,7 @@ class _ViewScores:
 
     metrics: dict[str, float]
     features: dict[str, Tensor] = field(default_factory=dict)
+    videos: dict[str, Tensor] = field(default_factory=dict)  # [T, 3, S, S], for FVD along other axes than time
 
 
 def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, networks: Networks) -> _ViewScores:
@@ -74,16 +109,18 @@ def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, 
             box = object_box(subject.views[view, ..., 3], protocol.crop_margin)
             prediction, target = (crop(images, box, protocol.crop_size, background) for images in (prediction, target))
     scores = _ViewScores({})
-    if "flickering" in protocol.metrics and subject.frames > 1:
+    if "flickering" in protocol.metrics and subject.frames >= protocol.fewest_frames("flickering"):
         scores.metrics["flickering"] = flickering(prediction)
     if target is None:
         return scores
     scores.metrics |= _image_scores(prediction, target, protocol, networks)
-    if "warping" in protocol.metrics and subject.frames > 1:
+    if "warping" in protocol.metrics and subject.frames >= protocol.fewest_frames("warping"):
         scores.metrics["warping"] = warping_error(prediction, target)
-    if networks.video is not None:
-        pairs = (("prediction", prediction), ("target", target))
-        scores.features = {name: video_features(networks.video, video[None]) for name, video in pairs}
+    pairs = {"prediction": prediction, "target": target}
+    if networks.video is not None and "fvd" in protocol.metrics and subject.frames >= protocol.fewest_frames("fvd"):
+        scores.features = {name: video_features(networks.video, video[None]) for name, video in pairs.items()}
+    if networks.video is not None and {"fvd_views", "fvd_diagonal"} & set(protocol.metrics):
+        scores.videos = {name: video.half() for name, video in pairs.items()}
     return scores
 
 
@@ -99,7 +136,7 @@ def _image_scores(prediction: Tensor, target: Tensor, protocol: Protocol, networ
     return found
 
 
-def _shape_scores(target: Tensor, prediction: Prediction, protocol: Protocol) -> dict[str, float | None]:
+def _shape_scores(target: Tensor, prediction: Rendered, protocol: Protocol) -> dict[str, float | None]:
     names = [name for name in SHAPE_METRICS if name in protocol.metrics]
     if prediction.voxels is not None:
         scores = asdict(shape_scores(prediction.voxels, target))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ss4d.metrics.bootstrap import Interval
+from ss4d.metrics.intervals import Interval
 
 NOT_AVAILABLE = "n/a"
 
@@ -39,6 +40,7 @@ class Table:
     title: str
     columns: list[Column]
     rows: list[Row] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # sentences below it
 
 
 def write_tables(tables: Sequence[Table], out: Path) -> None:
@@ -57,7 +59,9 @@ def cell(value: Interval | float | None, digits: int) -> str:
     if value is None:
         return NOT_AVAILABLE
     if isinstance(value, Interval):
-        return f"{value.mean:.{digits}f} [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+        bounds = "" if math.isnan(value.low) else f" [{value.low:.{digits}f}, {value.high:.{digits}f}]"
+        p = "" if value.p is None else f", p {value.p:.3f}" if value.p >= 0.001 else ", p < 0.001"
+        return f"{value.mean:.{digits}f}{bounds}{p}"
     return f"{value:.{digits}f}"
 
 
@@ -68,7 +72,7 @@ def markdown(table: Table) -> str:
     for row in table.rows:
         cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
         lines.append(line([row.name, *cells, row.origin]))
-    return "\n".join([*lines, ""])
+    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), *([""] if table.notes else [])])
 
 
 def line(cells: Sequence[str]) -> str:
@@ -94,7 +98,8 @@ def latex(table: Table) -> str:
     for row in table.rows:
         cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
         lines.append(" & ".join(map(escaped, [row.name, *cells, row.origin])) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
+    notes = [escaped(note) + r"\par" for note in table.notes]
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
 
 
 def caption(table: Table) -> str:
@@ -103,14 +108,22 @@ def caption(table: Table) -> str:
 
 
 def write_csv(table: Table, path: Path) -> None:
-    """One line per value: method, source, metric, mean, low, high; empty where there is none."""
+    """One line per value: method, source, metric, mean, low, high, p; empty where there is none."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["method", "source", "metric", "mean", "low", "high"])
+        writer.writerow(["method", "source", "metric", "mean", "low", "high", "p"])
         for row in table.rows:
             for value, column in zip(row.values, table.columns, strict=True):
                 if isinstance(value, Interval):
-                    numbers: list[float | str] = [value.mean, value.low, value.high]
+                    bounds: list[float | str] = [
+                        "" if math.isnan(bound) else bound for bound in (value.low, value.high)
+                    ]
+                    numbers = [value.mean, *bounds, "" if value.p is None else value.p]
                 else:
-                    numbers = [NOT_AVAILABLE if value is None else value, "", ""]
+                    numbers = [NOT_AVAILABLE if value is None else value, "", "", ""]
                 writer.writerow([row.name, "paper" if row.published else "ours", column.metric, *numbers])
+
+
+def counted(number: int, noun: str) -> str:
+    """ "1 seed", "3 seeds"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ss4d.evaluation.differences import differences_from
 from ss4d.evaluation.options import TablesOptions
 from ss4d.evaluation.protocol import PROTOCOLS, Protocol, load_protocol
 from ss4d.evaluation.results import protocol_folder, read_method
+from ss4d.evaluation.selection import comparable
 from ss4d.evaluation.summary import Summary, summarise
-from ss4d.evaluation.table_formats import Column, Row, Table, write_tables
+from ss4d.evaluation.table_formats import Column, Row, Table, counted, write_tables
 from ss4d.evaluation.timing import read_timings
 from ss4d.evaluation.typed import from_mapping
 from ss4d.evaluation.user_study import read_ratings
@@ -34,17 +36,52 @@ class TableSpec:
 def run(options: TablesOptions) -> list[str]:
     """Write `tables.md`, `tables.tex` and one CSV per table."""
     study = Path(options.study) if options.study else None
-    write_tables(build_tables(Path(options.results), study, options.changes), Path(options.out))
+    tables = build_tables(Path(options.results), study, options.changes, options.against)
+    write_tables(tables, Path(options.out))
     return []
 
 
-def build_tables(results: Path, study: Path | None = None, changes: Sequence[str] = ()) -> list[Table]:
+def build_tables(
+    results: Path, study: Path | None = None, changes: Sequence[str] = (), against: str | None = None
+) -> list[Table]:
     """All tables of `configs/eval/tables.yaml`, from the results that are there.
+
+    Args:
+        against: a method from which the differences of all others are tabulated too.
 
     Raises:
         ValueError: a result that is damaged or of another protocol, named.
     """
-    return [build_table(spec, results, study, changes) for spec in read_specs()]
+    specs, tables = read_specs(), []
+    protocols = changed_protocols({spec.protocol for spec in specs if spec.protocol is not None}, changes)
+    for spec in specs:
+        protocol = protocols.get(spec.protocol or "")
+        tables.append(build_table(spec, results, study, protocol))
+        if protocol is not None and spec.rows is None:
+            tables += tables_of_kinds(spec, results, protocol)
+        if protocol is not None and against is not None:
+            tables += tables_of_differences(spec, results, protocol, against)
+    if against is not None and not any(table.id.endswith(f"_{against}") for table in tables):
+        raise ValueError(f"against={against}: there are no results of that method in {results}, or of no other.")
+    return tables
+
+
+def changed_protocols(names: Collection[str], changes: Sequence[str]) -> dict[str, Protocol]:
+    """The protocols with changes that were made for one of them: those that the changes fit.
+
+    Raises:
+        ValueError: they fit none.
+    """
+    found: dict[str, Protocol] = {}
+    errors = []
+    for name in sorted(names):
+        try:
+            found[name] = load_protocol(name, changes)
+        except ValueError as error:
+            errors.append(error)
+    if not found:
+        raise errors[0]
+    return found
 
 
 def read_specs() -> list[TableSpec]:
@@ -56,7 +93,7 @@ def read_specs() -> list[TableSpec]:
     return [from_mapping(TableSpec, spec, f"{path}, table {spec.get('id')}") for spec in content["tables"]]
 
 
-def build_table(spec: TableSpec, results: Path, study: Path | None, changes: Sequence[str]) -> Table:
+def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Protocol | None) -> Table:
     """One table: the published rows, then ours."""
     columns = [Column(*column) for column in spec.columns]
     table = Table(spec.id, spec.title, columns)
@@ -66,35 +103,75 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, changes: Seq
         table.rows += [Row(name, False, [ratings.get(c.metric) for c in columns]) for name, ratings in ours.items()]
     elif spec.timing:
         table.rows += [Row(name, False, [seconds]) for name, seconds in read_timings(results).items()]
-    elif spec.protocol is not None:
-        protocol = load_protocol(spec.protocol, changes)
+    elif protocol is not None:
         if protocol.split:
             table.title += f" ({protocol.split} split)"
-        summaries = method_summaries(results, protocol)
-        table.rows += named_rows(spec.rows, summaries, columns)
+        add_rows(table, spec.rows, results, protocol)
     if all(row.published for row in table.rows):
         table.rows.append(Row("ours", False, [None] * len(columns)))
     return table
 
 
-def method_summaries(results: Path, protocol: Protocol) -> dict[str, Summary]:
-    """Summaries of all methods with results under a protocol."""
-    methods = protocol_folder(results, protocol)
-    names = sorted(path.name for path in methods.iterdir() if path.is_dir()) if methods.is_dir() else []
-    found = {method: read_method(methods, method, protocol) for method in names}
-    return {method: summarise(methods, list(results), protocol) for method, results in found.items() if results}
+def tables_of_kinds(spec: TableSpec, results: Path, protocol: Protocol) -> list[Table]:
+    """The same table of each kind of object, where the protocol tells kinds apart."""
+    found = []
+    for kind, objects in protocol.kinds.items():
+        columns = [Column(*column) for column in spec.columns]
+        table = Table(f"{spec.id}_{kind}", f"{spec.title}: {kind}", columns)
+        add_rows(table, None, results, protocol, objects)
+        found.append(table)
+    return [table for table in found if table.rows]
 
 
-def named_rows(methods: dict[str, str] | None, summaries: dict[str, Summary], columns: list[Column]) -> list[Row]:
-    """Rows of the methods a table names, or of all but those that only other tables name (reconstructions)."""
-    if methods is None:
-        methods = {name: name for name in summaries if not name.startswith("reconstruction")}
-    rows = []
+def add_rows(
+    table: Table,
+    methods: Mapping[str, str] | None,
+    results: Path,
+    protocol: Protocol,
+    objects: Collection[str] | None = None,
+) -> None:
+    """Rows of the methods that a table names by title, or of all but those that only other tables name
+    (reconstructions): of all objects or of some."""
+    folder = protocol_folder(results, protocol)
+    methods = methods or methods_with_results(folder)
+    found = {
+        method: [r for r in read_method(folder, method, protocol) if objects is None or r.object in objects]
+        for method in methods.values()
+    }
+    selection = comparable(found)
+    table.notes += selection.notes
     for title, method in methods.items():
-        summary = summaries.get(method)
-        values = [summary.metrics.get(column.metric) if summary else None for column in columns]
-        rows.append(Row(title, False, list(values), origin(summary)))
-    return rows
+        chosen = selection.results.get(method)
+        summary = summarise(folder, chosen, protocol, selection.mixed) if chosen else None
+        if summary is None and not found[method] and objects is not None:
+            continue
+        table.notes += summary.notes if summary else []
+        values = [summary.metrics.get(column.metric) if summary else None for column in table.columns]
+        table.rows.append(Row(title, False, list(values), origin(summary)))
+
+
+def methods_with_results(folder: Path) -> dict[str, str]:
+    """All methods of a protocol but those that only some tables name (reconstructions), by title."""
+    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    return {name: name for name in there if not name.startswith("reconstruction")}
+
+
+def tables_of_differences(spec: TableSpec, results: Path, protocol: Protocol, against: str) -> list[Table]:
+    """The differences of a table's methods from one of them, of all objects and of each kind."""
+    folder = protocol_folder(results, protocol)
+    methods = (spec.rows or methods_with_results(folder)).values()
+    if against not in methods or len(methods) < 2:
+        return []
+    found = comparable({method: read_method(folder, method, protocol) for method in methods}).results
+    columns = [Column(*column) for column in spec.columns if column[0] in protocol.results]
+    tables = []
+    for kind, objects in {"": None, **protocol.kinds}.items():
+        chosen = {m: [r for r in rs if objects is None or r.object in objects] for m, rs in found.items()}
+        title = f"{spec.title}{': ' if kind else ''}{kind}, differences from {against}, object by object"
+        table = differences_from(against, title, columns, chosen)
+        table.id = "_".join(filter(None, (spec.id, kind, "minus", against)))
+        tables.append(table)
+    return tables
 
 
 def origin(summary: Summary | None) -> str:
@@ -102,8 +179,3 @@ def origin(summary: Summary | None) -> str:
     if summary is None:
         return "this code"
     return f"this code, {counted(summary.objects, 'object')}, {counted(summary.seeds, 'seed')}"
-
-
-def counted(number: int, noun: str) -> str:
-    """ "1 seed", "3 seeds"."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"

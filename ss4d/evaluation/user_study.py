@@ -21,7 +21,7 @@ from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.results import FPS, VIDEO, protocol_folder, result_folder
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import Subject
-from ss4d.metrics.bootstrap import Interval, bootstrap
+from ss4d.metrics.intervals import Interval, mean_interval
 from ss4d.video import write_video
 
 QUESTIONS = ("geometry", "texture", "motion")
@@ -105,7 +105,7 @@ def read_ratings(study: Path) -> dict[str, dict[str, Interval]]:
                 method = ratings.setdefault(key["items"][answer["item"]]["method"], {})
                 method.setdefault(question, {}).setdefault(content["participant"], []).append(answer[question])
     return {
-        method: {question: bootstrap(values) for question, values in questions.items()}
+        method: {question: mean_interval(values) for question, values in questions.items()}
         for method, questions in sorted(ratings.items())
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +18,58 @@ from torch import Tensor
 from ss4d.metrics.frechet import frechet_distance
 from ss4d.metrics.i3d import load_i3d
 
-FEWEST_FRAMES = 9  # below that nothing is left of a clip after I3D's poolings over time
 WEIGHTS = ("i3d.safetensors", "i3d_torchscript.pt")
-# "clips": features of a clip are averaged over time, and a Gaussian is laid over all clips of a set. "single_video", as
-# Consistent4D's evaluation does it: a Gaussian over the steps of time of one clip, the distances averaged over clips.
-VARIANTS = ("clips", "single_video")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to make an FVD of I3D's logits.
+
+    Attributes:
+        fewest_frames: that a clip must have.
+        pooled_steps: steps of time that I3D's last average pooling spans.
+        antialias: of the bicubic resizing to I3D's size.
+    """
+
+    fewest_frames: int
+    pooled_steps: int
+    antialias: bool
+
+
+VARIANTS = {
+    # Features of a clip are averaged over time, and a Gaussian is laid over all clips of a set.
+    "clips": Variant(9, 2, False),
+    # A Gaussian over the steps of time of one clip; the distances of the pairs are averaged.
+    "steps_of_time": Variant(17, 2, False),
+    # As Consistent4D's evaluation/compute_fvd.py computes it: a clip is one vector of logits, averaged over time. NumPy
+    # (below 2.2) takes the covariance of a single row for the scalar variance of its 400 values, so the distance is
+    # |m1 - m2|^2 + (s1 - s2)^2 with their standard deviations s. The distances of the pairs are averaged.
+    "consistent4d": Variant(2, 1, True),
+}
 
 VideoNetwork = Callable[[Tensor], Tensor]  # a clip [1, 3, T, H, W] in [0, 255] to features [t, D]
 
 
-def load_video_network(path: Path) -> VideoNetwork:
-    """The network of one of the two files in `WEIGHTS`."""
+def load_video_network(path: Path, variant: str = "clips") -> VideoNetwork:
+    """The network of one of the two files in `WEIGHTS`, as a variant needs it.
+
+    Raises:
+        ValueError: an unknown variant, or a file that this variant cannot use.
+    """
+    way = find_variant(variant)
     if path.suffix == ".safetensors":
-        return load_i3d(path)
+        return load_i3d(path, way.pooled_steps, way.antialias)
+    if variant != "clips":
+        raise ValueError(f"FVD as {variant} takes i3d.safetensors, not {path}: docs/evaluation.md has its source.")
     script: Any = torch.jit.load(str(path)).eval()
     return lambda clip: script(clip, rescale=True, resize=True, return_features=True)
+
+
+def find_variant(name: str) -> Variant:
+    """A variant by name."""
+    if name not in VARIANTS:
+        raise ValueError(f"FVD comes as {', '.join(VARIANTS)}, but fvd_variant is {name!r}.")
+    return VARIANTS[name]
 
 
 @torch.inference_mode()
@@ -41,36 +79,49 @@ def video_features(network: VideoNetwork, videos: Tensor) -> Tensor:
     Raises:
         ValueError: fewer frames than I3D can take.
     """
-    if videos.shape[1] < FEWEST_FRAMES:
-        raise ValueError(f"I3D takes clips of {FEWEST_FRAMES} frames or more, but these have {videos.shape[1]}.")
+    fewest = min(variant.fewest_frames for variant in VARIANTS.values())
+    if videos.shape[1] < fewest:
+        raise ValueError(f"I3D takes clips of {fewest} frames or more, but these have {videos.shape[1]}.")
     return torch.stack([network(255 * video.movedim(0, 1)[None]).float() for video in videos])
 
 
 def frechet_video_distance(features: Tensor, target: Tensor, variant: str = "clips") -> float:
     """FVD of features [N, t, D] against those of the target clips [M, t, D].
 
-    Warns where a Gaussian is laid over fewer points than dimensions: its covariance is singular, and the
-    distance comparable only with others of equally many points.
+    Warns where a Gaussian is laid over fewer points than dimensions: its covariance is singular, and the distance
+    comparable only with others of equally many points.
 
     Raises:
-        ValueError: an unknown variant; for "single_video" sets of other sizes, or clips with one step of time.
+        ValueError: an unknown variant; for pairs of clips, sets of other sizes; for "steps_of_time" clips of one step.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"FVD comes as {' or '.join(VARIANTS)}, but the variant is {variant!r}.")
-    single = variant == "single_video"
-    if single and (len(features) != len(target) or min(features.shape[1], target.shape[1]) < 2):
+    find_variant(variant)
+    if variant != "clips" and len(features) != len(target):
         raise ValueError(
-            f"FVD of single videos compares pairs of clips with at least 2 steps of time each, but the features are "
-            f"{list(features.shape)} and {list(target.shape)}: pass longer clips, and i3d.safetensors as the network."
+            f"FVD as {variant} compares pairs of clips, but the features are {list(features.shape)} and "
+            f"{list(target.shape)}."
         )
-    points, dimensions = (features.shape[1] if single else min(len(features), len(target))), features.shape[2]
+    if variant == "consistent4d":
+        return consistent4d_distance(features.mean(1), target.mean(1))
+    points, dimensions = (
+        features.shape[1] if variant == "steps_of_time" else min(len(features), len(target)),
+        features.shape[2],
+    )
     if points < dimensions:
         warnings.warn(
             f"FVD from {points} points of {dimensions} features each: the covariance is singular, so compare the "
             "distance only with those of equally many.",
             stacklevel=2,
         )
-    if single:
-        distances = [frechet_distance(a, b) for a, b in zip(features, target, strict=True)]
-        return sum(distances) / len(distances)
-    return frechet_distance(features.mean(1), target.mean(1))
+    if variant == "clips":
+        return frechet_distance(features.mean(1), target.mean(1))
+    if min(features.shape[1], target.shape[1]) < 2:
+        raise ValueError(f"FVD as steps_of_time takes clips of at least 2 steps, but there is {features.shape[1]}.")
+    distances = [frechet_distance(a, b) for a, b in zip(features, target, strict=True)]
+    return sum(distances) / len(distances)
+
+
+def consistent4d_distance(features: Tensor, target: Tensor) -> float:
+    """Mean over pairs of vectors [N, D] of |x - y|^2 + (s(x) - s(y))^2, s over the D values of a vector."""
+    x, y = features.double(), target.double()
+    distances = (x - y).square().sum(1) + (x.std(1) - y.std(1)).square()
+    return float(distances.mean())

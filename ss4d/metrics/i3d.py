@@ -81,10 +81,16 @@ class Mixed(nn.Module):
 
 
 class I3D(nn.Module):
-    """Logits of Kinetics-400 at every step of time that is left of a clip: 3 of 32 frames, 1 of 16."""
+    """Logits of Kinetics-400 at every step of time that is left of a clip: with two pooled, 3 of 32 frames, 1 of 16.
 
-    def __init__(self) -> None:
+    Args:
+        pooled_steps: steps of time that the last average pooling spans; 2 in the paper's network.
+        antialias: of the bicubic resizing to 224 pixels; with it, it is that of PIL.
+    """
+
+    def __init__(self, pooled_steps: int = 2, antialias: bool = False) -> None:
         super().__init__()
+        self.pooled_steps, self.antialias = pooled_steps, antialias
         self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2)
         self.Conv3d_2b_1x1 = Unit(64, 64)
         self.Conv3d_2c_3x3 = Unit(64, 192, 3)
@@ -92,21 +98,24 @@ class I3D(nn.Module):
             self.add_module(name, Mixed(before, channels))
         self.logits = nn.ModuleDict({"conv3d": nn.Conv3d(1024, CLASSES, 1)})
 
+    def resize(self, frames: Tensor) -> Tensor:
+        """Frames [T, 3, H, W] at the network's size."""
+        return interpolate(frames, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=self.antialias)
+
     def forward(self, clip: Tensor) -> Tensor:
         """A clip [1, 3, T, H, W] in [0, 255] to logits [t, 400]."""
-        frames = clip[0].movedim(1, 0) / 127.5 - 1
-        x = interpolate(frames, (SIDE, SIDE), mode="bicubic", align_corners=False).movedim(0, 1)[None]
+        x = self.resize(clip[0].movedim(1, 0) / 127.5 - 1).movedim(0, 1)[None]
         x = pool_same(self.Conv3d_1a_7x7(x), (1, 3, 3), (1, 2, 2))
         x = self.Conv3d_2c_3x3(self.Conv3d_2b_1x1(x))
         for name in MIXED:
             if name in POOLING:
                 x = pool_same(x, *POOLING[name])
             x = self.get_submodule(name)(x)
-        x = torch.nn.functional.avg_pool3d(x, (2, 7, 7), 1)
+        x = torch.nn.functional.avg_pool3d(x, (self.pooled_steps, 7, 7), 1)
         return self.logits["conv3d"](x)[0].mean(dim=(2, 3)).T
 
 
-def load_i3d(path: Path) -> I3D:
+def load_i3d(path: Path, pooled_steps: int = 2, antialias: bool = False) -> I3D:
     """I3D with the weights of a safetensors file, in evaluation mode.
 
     Raises:
@@ -114,6 +123,6 @@ def load_i3d(path: Path) -> I3D:
     """
     from safetensors.torch import load_file
 
-    model = I3D()
+    model = I3D(pooled_steps, antialias)
     load_strictly(model, load_file(path), path, "I3D")
     return model

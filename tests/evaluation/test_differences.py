@@ -7,7 +7,7 @@ import pytest
 from ss4d.evaluation.differences import difference_table
 from ss4d.evaluation.results import Result
 from ss4d.evaluation.table_formats import Column, Row, markdown
-from ss4d.metrics.bootstrap import Interval
+from ss4d.metrics.intervals import Interval
 
 COLUMNS = [Column("psnr", "PSNR", 1), Column("lpips", "LPIPS", 2)]
 
@@ -31,7 +31,7 @@ def test_objects_are_paired_and_seeds_averaged_first():
     judged = {"": {"a": results({"cup": [10, 12], "fox": [20]}), "b": results({"cup": [13], "fox": [22]})}}
     (row,) = difference_table("t", COLUMNS, judged).rows
     assert row.name == "b - a" and row.origin == "this code, 2 objects"
-    assert psnr(row) == Interval(2, 2, 2, 2)  # objects differ by 10, the variants by 2 on each
+    assert psnr(row) == Interval(2, 2, 2, 2, 0.5)  # objects differ by 10, the variants by 2 on each
     assert row.values[1] is None
 
 
@@ -55,8 +55,9 @@ def test_what_another_input_costs_is_compared_between_variants():
         "with: hidden - clear": -1,
         "that, with - without": 3,
     }
-    assert (psnr(table.rows[2]).low, psnr(table.rows[2]).high) == (-6, -2)
-    assert "| without: hidden - clear | -4.0 [-6.0, -2.0] | n/a | this code, 2 objects |" in markdown(table)
+    half = 12.7062 * 2  # Student's t of one degree of freedom, times the standard error of -6 and -2
+    assert (psnr(table.rows[2]).low, psnr(table.rows[2]).high) == pytest.approx((-4 - half, -4 + half), abs=1e-3)
+    assert "| without: hidden - clear | -4.0 [-29.4, 21.4], p 0.500 | n/a | this code, 2 objects |" in markdown(table)
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])

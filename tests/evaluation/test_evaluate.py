@@ -17,12 +17,15 @@ import pytest
 import torch
 from eval_sets import SIZE, psnr_of_pictures, write_consistent4d, write_davis
 from PIL import Image
+from safetensors.torch import save_file
 from tiny import RESOLUTION, box_voxels
 
 from scripts.eval.__main__ import main
+from ss4d.evaluation.identity import checkpoint_hash
 from ss4d.evaluation.methods.coloured_voxels import even_frames
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.subjects.open import open_subjects
+from ss4d.metrics.lpips import LPIPS
 
 ROOT = Path(__file__).parents[2]
 BOXES = [
@@ -173,7 +176,7 @@ def test_killed_and_started_again_it_gives_the_same_tables_without_redoing_anyth
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )
-    end = time.monotonic() + 60
+    end = time.monotonic() + 300
     while not results(killed) and process.poll() is None and time.monotonic() < end:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -202,14 +205,66 @@ def test_processes_share_the_objects(tmp_path: Path):
     assert len(results(tmp_path / "out")) == 2
 
 
-def test_another_checkpoint_under_the_same_name_is_refused(tmp_path: Path, capsys):
+def views_options(data: Path, out: Path, theirs: Path) -> list[str]:
+    return ["run", *DISCS, "method=views", f"data={data}", f"out={out}", f"results={theirs}"]
+
+
+def test_a_result_is_kept_for_the_same_content_alone(tmp_path: Path, capsys):
     data = write_consistent4d(tmp_path / "data")
+    first, second = (as_results(data, tmp_path / name / "theirs", DISCS) for name in ("first", "second"))
+    options = views_options(data, tmp_path / "out", first)
+    assert main(options) == 0
+    assert main(views_options(data, tmp_path / "out", second)) == 0  # a copy is the same
+    picture = second / "skull" / "views" / "001" / "00001.png"
+    Image.open(picture).transpose(Image.Transpose.FLIP_TOP_BOTTOM).save(picture)
+    assert main(views_options(data, tmp_path / "out", second)) == 1  # another folder of the same name
+    said = capsys.readouterr().err
+    assert "skull: " in said and "was made with other results; give this method another label=NAME" in said
+    shutil.copy(picture, first / "skull" / "views" / "001" / "00001.png")
+    assert main(options) == 1  # a file was replaced
+    assert main([*options, "label=again"]) == 0
+    assert main(["run", *DISCS, "method=truth", "label=again", f"data={data}", f"out={tmp_path / 'out'}"]) == 1
+    assert "was made with other method" in capsys.readouterr().err
+
+
+def test_another_data_set_is_not_the_same(tmp_path: Path, capsys):
+    data = write_consistent4d(tmp_path / "data")
+    options = ["run", *DISCS, "method=truth", f"data={data}", f"out={tmp_path / 'out'}"]
+    assert main(options) == 0 and main(options) == 0
+    shutil.copy(data / "gt" / "skull" / "eval_0" / "0.png", data / "gt" / "skull" / "eval_1" / "2.png")
+    assert main(options) == 1
+    assert "skull: " in (said := capsys.readouterr().err) and "was made with other subject" in said
+
+
+def test_a_checkpoint_with_another_config_is_another(pipeline_folder: Path, tmp_path: Path):
+    folder = shutil.copytree(pipeline_folder, tmp_path / "model")
+    before = checkpoint_hash(str(folder))
+    assert before == checkpoint_hash(str(pipeline_folder))
+    path = folder / "ckpts" / "slat_flow_model.json"
+    content = json.loads(path.read_text())
+    content["args"]["num_heads"] = 1
+    path.write_text(json.dumps(content))
+    assert checkpoint_hash(str(folder)) != before
+
+
+def test_weights_given_later_are_used_and_others_are_refused(tmp_path: Path, capsys):
+    data = write_consistent4d(tmp_path / "data")
+    large = [argument.replace("crop_size=32", "crop_size=64") for argument in DISCS]
+    options = ["run", *large, "method=truth", f"data={data}", f"out={tmp_path / 'out'}"]
+    options += ["protocol.metrics=[psnr,lpips_alex]"]
+    assert main(options) == 0
+    assert results(tmp_path / "out")["truth/skull/seed0"]["metrics"]["lpips_alex"] is None
     for name in ("first", "second"):
-        as_results(data, tmp_path / name, DISCS)
-    options = [*DISCS, "method=views", f"data={data}", f"out={tmp_path / 'out'}"]
-    assert main(["run", *options, f"results={tmp_path / 'first'}"]) == 0
-    assert main(["run", *options, f"results={tmp_path / 'second'}"]) == 1
-    assert "method of this name with other views; give this one another label=NAME" in capsys.readouterr().err
+        (tmp_path / name).mkdir()
+        save_file(LPIPS("alex").state_dict(), tmp_path / name / "lpips_alex.safetensors")
+    assert main([*options, f"weights={tmp_path / 'first'}"]) == 0
+    assert "2 results lack metrics whose weights are given now" in capsys.readouterr().out
+    assert results(tmp_path / "out")["truth/skull/seed0"]["metrics"]["lpips_alex"] == pytest.approx(0)
+    times = [path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("result.json")]
+    assert main(options) == 0 and main([*options, f"weights={tmp_path / 'first'}"]) == 0
+    assert times == [path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("result.json")]
+    assert main([*options, f"weights={tmp_path / 'second'}"]) == 1
+    assert "was made with other lpips_alex" in capsys.readouterr().err
 
 
 def test_davis_runs_without_any_truth(tmp_path: Path, pipeline_folder: Path):

@@ -36,7 +36,7 @@ def test_the_papers_protocols_say_what_the_paper_says():
     objaverse, consistent = load_protocol("objaversedy"), load_protocol("consistent4d")
     assert (objaverse.frames, objaverse.size, objaverse.background, objaverse.crop) == (32, 512, [1, 1, 1], True)
     assert consistent.views.azimuths == [-75, 15, 105, 195] and consistent.views.elevation == 0
-    assert len(consistent.objects) == 7 and consistent.fvd_variant == "single_video"
+    assert len(consistent.objects) == 7 and consistent.fvd_variant == "consistent4d"
     eye = -orbit(consistent)[1].extrinsics[:3, :3].T @ orbit(consistent)[1].extrinsics[:3, 3]
     assert torch.allclose(eye, torch.tensor([2 * np.sin(np.pi / 12), -2 * np.cos(np.pi / 12), 0.0]).float(), atol=1e-5)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from eval_sets import small_protocol, write_consistent4d
+from eval_sets import SIZE, small_protocol, write_consistent4d
 from safetensors.torch import save_file
 
 from ss4d.cameras import orbit_camera
@@ -15,7 +15,7 @@ from ss4d.compositing import over_background
 from ss4d.evaluation.methods.azimuth import align_azimuth, turn
 from ss4d.evaluation.methods.coloured_voxels import voxel_gaussians
 from ss4d.evaluation.networks import Networks, load_networks
-from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
+from ss4d.evaluation.prediction import Rendered, check_views, gaussian_voxels, render_subject
 from ss4d.evaluation.scoring import score
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import Subject
@@ -40,12 +40,12 @@ def true_views(subject: Subject) -> torch.Tensor:
 
 def test_an_error_counts_inside_the_crop_alone(subject: Subject):
     protocol, views = small_protocol(), true_views(subject)
-    assert score(subject, Prediction(views), protocol, Networks()).metrics["psnr"] == math.inf
+    assert score(subject, Rendered(views), protocol, Networks()).metrics["psnr"] == math.inf
     outside = views.clone()
     outside[..., :2, :2] = 0
-    assert score(subject, Prediction(outside), protocol, Networks()).metrics["psnr"] == math.inf
+    assert score(subject, Rendered(outside), protocol, Networks()).metrics["psnr"] == math.inf
     whole = small_protocol(crop=False)
-    assert score(subject, Prediction((views - 0.1).clamp(0, 1)), whole, Networks()).metrics["psnr"] == pytest.approx(
+    assert score(subject, Rendered((views - 0.1).clamp(0, 1)), whole, Networks()).metrics["psnr"] == pytest.approx(
         20, abs=0.5
     )
 
@@ -58,7 +58,7 @@ def test_networks_are_used_where_they_are_and_na_where_not(subject: Subject, tmp
             model.get_parameter(f"lin{level}.model.1.weight").abs_()
     save_file(model.state_dict(), tmp_path / "lpips_alex.safetensors")
     networks = load_networks(protocol, WeightSource(tmp_path))
-    metrics = score(subject, Prediction(true_views(subject).flip(0)), protocol, networks).metrics
+    metrics = score(subject, Rendered(true_views(subject).flip(0)), protocol, networks).metrics
     assert metrics["lpips_alex"] > 0 and metrics["lpips_vgg"] is None  # type: ignore[operator]
     assert list(metrics) == ["psnr", "lpips_alex", "lpips_vgg"]
 
@@ -68,18 +68,36 @@ def test_video_features_of_both_sides_are_kept_for_the_set(subject: Subject):
     subject.video = subject.video[:1].expand(9, -1, -1, -1)
     assert subject.views is not None
     subject.views = subject.views[:, :1].expand(-1, 9, -1, -1, -1)
-    scores = score(subject, Prediction(true_views(subject)), small_protocol(metrics=["fvd"]), networks)
+    scores = score(subject, Rendered(true_views(subject)), small_protocol(metrics=["fvd"]), networks)
     assert scores.features["prediction"].shape == (2, 1, 3)
     assert torch.equal(scores.features["prediction"], scores.features["target"])
+
+
+def test_short_clips_have_no_fvd_and_it_is_made_along_views_and_the_diagonal_too(subject: Subject):
+    """A network that tells the mean colour of every picture: what lies along which axis is seen in the features."""
+    networks = Networks(video=lambda clip: clip.mean(dim=(0, 1, 3, 4))[:, None] / 255)
+    protocol = small_protocol(metrics=["fvd", "fvd_views", "fvd_diagonal"], crop=False)
+    assert score(subject, Rendered(true_views(subject)), protocol, networks).features == {}  # 3 frames, 2 views
+    views, frames = 10, 12
+    subject.video = subject.video[:1].expand(frames, -1, -1, -1)
+    subject.cameras = subject.cameras[:1] * views
+    values = (torch.arange(views)[:, None] + 100 * torch.arange(frames)) / 2000
+    pictures = values[..., None, None, None].expand(-1, -1, 3, SIZE, SIZE)
+    subject.views = torch.full((views, frames, SIZE, SIZE, 4), 255, dtype=torch.uint8)
+    found = score(subject, Rendered(pictures), protocol, networks).features
+    assert found["prediction"].shape == (views, frames, 1) and found["target_views"].shape == (frames, views, 1)
+    assert torch.allclose(found["prediction"][..., 0], values, atol=1e-3)
+    assert torch.allclose(found["prediction_views"][..., 0], values.T, atol=1e-3)
+    assert torch.allclose(found["prediction_diagonal"][0, :, 0], values.diagonal(), atol=1e-3)
 
 
 def test_views_of_another_shape_or_with_nan_are_refused(subject: Subject):
     views = true_views(subject)
     with pytest.raises(ValueError, match=r"guppie: views must be \[2, 3, 3, 32, 32\], but are \[1, 3, 3, 32, 32\]"):
-        score(subject, Prediction(views[:1]), small_protocol(), Networks())
+        check_views(views[:1], subject, SIZE)
     views[1, 2, 0, 5, 5] = math.nan
     with pytest.raises(ValueError, match="guppie: view 1, frame 2 has pixels that are not finite"):
-        score(subject, Prediction(views), small_protocol(), Networks())
+        check_views(views, subject, SIZE)
 
 
 def scene() -> torch.Tensor:
@@ -116,10 +134,11 @@ def test_turning_the_object_is_turning_the_camera():
 
 def test_voxels_are_found_again_from_their_gaussians(subject: Subject):
     gaussians = GaussianSequence([voxel_gaussians(scene(), torch.rand(3), 16)] * 3)
-    assert torch.equal(gaussian_voxels(gaussians, 16)[2].nonzero(), scene())
+    coords = gaussian_voxels(gaussians, 16).coords
+    assert torch.equal(coords[coords[:, 0] == 2, 1:], scene())
     faint = voxel_gaussians(scene(), torch.rand(3), 16)
     faint.opacity[:] = 0.49
-    assert not gaussian_voxels(GaussianSequence([faint]), 16).any()
+    assert not len(gaussian_voxels(GaussianSequence([faint]), 16).coords)
     assert render_subject(gaussians, subject, 24, WHITE).shape == (2, 3, 3, 24, 24)
     with pytest.raises(ValueError, match="guppie: the result has 1 frames, but the input 3"):
         render_subject(gaussians[:1], subject, 24, WHITE)

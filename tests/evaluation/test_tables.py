@@ -44,7 +44,7 @@ def test_all_tables_are_complete_without_any_result(tmp_path: Path):
     assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | paper |" in text
     assert "| visible | 31.07 | 5261 | 76.3 | paper |" in text
     latex = (tmp_path / "tables.tex").read_text()
-    assert latex.count(r"\begin{table}") == 7 and r"SS4D & 0.150 & 0.932 & 18.09 & 0.842 & 465 & paper \\" in latex
+    assert latex.count(r"\begin{table}") == 8 and r"SS4D & 0.150 & 0.932 & 18.09 & 0.842 & 465 & paper \\" in latex
     assert rows(tmp_path / "table_1.csv")["DG4D", "paper", "psnr"] == ["13.72", "", ""]
 
 
@@ -54,11 +54,63 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     write_scored(tmp_path, protocol, "reconstruction", {"guppie": [30.0], "skull": [30.0]})
     assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
     found = rows(tmp_path / "table_2.csv")
-    assert found["tiny", "ours", "psnr"] == ["13.0", "11.0", "15.0"]
+    mean, low, high = map(float, found["tiny", "ours", "psnr"])
+    assert (mean, low, high) == pytest.approx((13, 13 - 25.412, 13 + 25.412), abs=1e-2)  # standard error 2, one degree
     assert found["tiny", "ours", "clip"] == ["n/a", "", ""] and found["tiny", "ours", "fvd"] == ["n/a", "", ""]
     assert not any(method == "reconstruction" for method, _, _ in found)  # it has tables of its own
     text = (tmp_path / "tables.md").read_text()
-    assert "| tiny | n/a | n/a | 13.00 [11.00, 15.00] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
+    assert "| tiny | n/a | n/a | 13.00 [-12.41, 38.41] | n/a | n/a | this code, 2 objects, 2 seeds |" in text
+
+
+def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_out(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    write_scored(tmp_path, protocol, "first", {"guppie": [10.0, 12.0], "skull": [15.0, 17.0], "trump": [50.0]})
+    write_scored(tmp_path, protocol, "second", {"guppie": [20.0], "trump": [60.0]})
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    found = rows(tmp_path / "table_2.csv")
+    assert found["first", "ours", "psnr"][0] == "11.0" and found["second", "ours", "psnr"][0] == "20.0"
+    text = (tmp_path / "tables.md").read_text()
+    assert "- first lacks seed 1 of 1 object (trump): left out for all methods." in text
+    assert "- second has no result for 1 object (skull): left out for all methods." in text
+    assert text.count("this code, 1 object, ") == 2
+
+
+def test_differences_of_any_two_methods_are_paired_and_tested(tmp_path: Path, capsys):
+    protocol = load_protocol("consistent4d", CHANGES)
+    names = [f"object{i}" for i in range(6)]
+    write_scored(tmp_path, protocol, "base", {name: [10.0 * i] for i, name in enumerate(names)})
+    write_scored(tmp_path, protocol, "better", {name: [10.0 * i + 1 + 0.1 * i] for i, name in enumerate(names)})
+    options = ["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]
+    assert main([*options, "against=base"]) == 0
+    text = (tmp_path / "tables.md").read_text()
+    # Mean 1.25, standard deviation 0.187, Student's t 2.571; all six are positive: 2 of 64 signs give as much.
+    assert "| better - base | n/a | n/a | 1.25 [1.05, 1.45], p 0.031 | n/a | n/a | this code, 6 objects |" in text
+    assert main([*options, "against=none"]) == 1
+    assert "against=none: there are no results of that method" in capsys.readouterr().err
+
+
+def test_metrics_from_different_weights_are_not_compared(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    for method, weights in (("first", "a" * 64), ("second", "b" * 64)):
+        folder = write_scored(tmp_path, protocol, method, {"guppie": [10.0], "skull": [15.0]})
+        for path in (folder / method).rglob("result.json"):
+            content = json.loads(path.read_text())
+            content |= {"weights": {"clip": weights}, "metrics": {"psnr": 10.0, "clip": 0.9}}
+            path.write_text(json.dumps(content))
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    found = rows(tmp_path / "table_2.csv")
+    assert found["first", "ours", "clip"][0] == "n/a" and found["first", "ours", "psnr"][0] == "10.0"
+    text = (tmp_path / "tables.md").read_text()
+    assert "- clip was computed with different weights, aaaaaaaa (first) and bbbbbbbb (second): n/a." in text
+
+
+def test_results_of_two_checkpoints_under_one_name_are_refused(tmp_path: Path, capsys):
+    protocol = load_protocol("consistent4d", CHANGES)
+    folder = write_scored(tmp_path, protocol, "mixed", {"guppie": [10.0], "skull": [15.0]})
+    path = folder / "mixed" / "skull" / "seed0" / "result.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"identity": {"sha256": "other"}}))
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 1
+    assert "mixed has results of different checkpoints or settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("names", [("prediction", "target"), ("made", "true")])  # the latter before 0.2
@@ -73,6 +125,21 @@ def test_fvd_is_of_the_whole_set_of_each_seed(names: tuple[str, str], tmp_path: 
     figure = summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics["fvd"]
     assert figure is not None  # equal covariances: 4 dimensions times the squared shift, 1 and 2
     assert (figure.low, figure.high, figure.mean) == pytest.approx((4, 16, 10), abs=1e-4)
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
+    assert "- fvd of tiny: 12 points of 4 features each.\n" in (tmp_path / "tables.md").read_text()
+
+
+def test_a_clip_too_short_for_fvd_is_left_out_of_it_alone(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0], "skull": [20.0]})
+    for name, frames in (("guppie", 16), ("skull", 3)):
+        path = methods / "tiny" / name / "seed0" / "result.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"frames": frames}))
+    true = features(6, 0.0)
+    save_file({"prediction": true + 1, "target": true}, methods / "tiny" / "guppie" / "seed0" / FEATURES)
+    metrics = summarise(methods, read_method(methods, "tiny", protocol), protocol).metrics
+    assert metrics["psnr"] is not None and metrics["psnr"].mean == 15
+    assert metrics["fvd"] is not None and metrics["fvd"].mean == pytest.approx(4, abs=1e-4)
 
 
 def test_a_metric_that_one_object_lacks_is_na(tmp_path: Path):

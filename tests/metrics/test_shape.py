@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
 import pytest
 import torch
 
-from ss4d.metrics.bootstrap import bootstrap
 from ss4d.metrics.shape import chamfer_distance, shape_scores, voxel_centres, voxel_grid
 
 
@@ -71,23 +69,3 @@ def test_voxels_become_grids_also_coarser_ones():
         voxel_grid(coords, 2, 4, 3)
     with pytest.raises(ValueError, match="bring them to one resolution"):
         shape_scores(torch.zeros(1, 2, 2, 2) > 0, torch.zeros(1, 4, 4, 4) > 0)
-
-
-def test_an_interval_covers_the_mean_about_as_often_as_it_says():
-    random = np.random.default_rng(3)
-    hits = 0
-    for _ in range(200):
-        found = bootstrap({str(i): [value] for i, value in enumerate(random.normal(5, 2, 30))})
-        hits += found.low <= 5 <= found.high
-    assert 0.88 <= hits / 200 <= 0.99  # 95% but for the small sample
-
-
-def test_seeds_of_one_object_count_as_one():
-    found = bootstrap({"a": [1.0, 3.0], "b": [4.0]})
-    assert (found.mean, found.count) == (3, 2)
-    assert (found.low, found.high) == (2, 4)  # of two objects, one of four draws is either alone
-    assert bootstrap({"a": [2.0]}) == bootstrap({"a": [1.0, 3.0]})
-    perfect = bootstrap({"a": [math.inf], "b": [math.inf]})  # the PSNR of the truth
-    assert perfect.low == perfect.mean == perfect.high == math.inf
-    with pytest.raises(ValueError, match="at least one object"):
-        bootstrap({})

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -91,16 +92,45 @@ def test_few_clips_warn_and_many_do_not():
         frechet_video_distance(torch.rand(6, 1, 6), torch.rand(9, 1, 6))
 
 
-def test_the_single_video_variant_averages_the_distances_of_pairs():
+def test_the_variants_are_what_their_definitions_say():
+    """Each by its own formula, on the same features; they are far from each other."""
     x, y = torch.rand(2, 5, 3), torch.rand(2, 5, 3)
-    expected = [frechet_distance(a, b) for a, b in zip(x, y, strict=True)]
-    assert frechet_video_distance(x, y, "single_video") == pytest.approx(sum(expected) / 2)
-    with pytest.raises(ValueError, match=r"at least 2 steps of time each, but the features are \[2, 1, 3\]"):
-        frechet_video_distance(x[:, :1], y[:, :1], "single_video")
-    with pytest.raises(ValueError, match=r"pairs of clips .* \[2, 5, 3\] and \[1, 5, 3\]"):
-        frechet_video_distance(x, y[:1], "single_video")
-    with pytest.raises(ValueError, match="clips or single_video, but the variant is 'all'"):
+    steps = [
+        textbook_distance(a.numpy().astype(np.float64), b.numpy().astype(np.float64)) for a, b in zip(x, y, strict=True)
+    ]
+    assert frechet_video_distance(x, y, "steps_of_time") == pytest.approx(sum(steps) / 2, rel=1e-4)
+    script = [consistent4d_script(a.numpy().mean(0), b.numpy().mean(0)) for a, b in zip(x, y, strict=True)]
+    assert frechet_video_distance(x, y, "consistent4d") == pytest.approx(sum(script) / 2, rel=1e-5)
+    with pytest.raises(ValueError, match="at least 2 steps, but there is 1"):
+        frechet_video_distance(x[:, :1], y[:, :1], "steps_of_time")
+    with pytest.raises(ValueError, match=r"pairs of clips, .* \[2, 5, 3\] and \[1, 5, 3\]"):
+        frechet_video_distance(x, y[:1], "consistent4d")
+    with pytest.raises(ValueError, match="clips, steps_of_time, consistent4d, but fvd_variant is 'all'"):
         frechet_video_distance(x, y, "all")
+
+
+def consistent4d_script(x: np.ndarray, y: np.ndarray) -> float:
+    """fid_from_feats of Consistent4D's script on features [1, D]: the mean over a single row is the row, and np.cov of
+    it, in the NumPy of its time, is the variance of its values, a number."""
+    mean_x, mean_y = (row[None].mean(0) for row in (x.astype(np.float64), y.astype(np.float64)))
+    cov_x, cov_y = (np.atleast_2d(np.cov(row.astype(np.float64))) for row in (x, y))
+    root = scipy.linalg.sqrtm(cov_x @ cov_y)
+    return float(((mean_x - mean_y) ** 2).sum() + np.trace(cov_x) + np.trace(cov_y) - 2 * np.trace(root))
+
+
+def test_i3d_for_consistent4d_resizes_as_pil_and_pools_no_steps_of_time(tmp_path: Path):
+    model = I3D().eval()
+    save_file(model.state_dict(), tmp_path / "i3d.safetensors")
+    network = load_video_network(tmp_path / "i3d.safetensors", "consistent4d")
+    assert video_features(network, torch.rand(1, 9, 3, 32, 32)).shape == (1, 2, 400)  # 9 frames: 5, 3, 2
+    plane = 255 * torch.rand(300, 300)
+    expected = np.asarray(Image.fromarray(plane.numpy(), mode="F").resize((224, 224), Image.Resampling.BICUBIC))
+    for antialias, agrees in ((True, True), (False, False)):
+        resized = I3D(1, antialias).resize(plane[None, None].expand(1, 3, -1, -1))[0, 0].numpy()
+        assert np.allclose(resized, expected, atol=0.01) == agrees
+    (tmp_path / "i3d_torchscript.pt").touch()
+    with pytest.raises(ValueError, match=r"as consistent4d takes i3d\.safetensors, not"):
+        load_video_network(tmp_path / "i3d_torchscript.pt", "consistent4d")
 
 
 def test_i3d_has_the_published_names_and_size(tmp_path: Path):
@@ -126,8 +156,8 @@ def test_padding_gives_a_place_for_every_stride():
 
 
 def test_short_clips_are_refused():
-    with pytest.raises(ValueError, match="9 frames or more, but these have 4"):
-        video_features(lambda clips: clips, torch.rand(1, 4, 3, 8, 8))
+    with pytest.raises(ValueError, match="2 frames or more, but these have 1"):
+        video_features(lambda clips: clips, torch.rand(1, 1, 3, 8, 8))
 
 
 def test_flickering_counts_on_the_scale_of_8_bits():

@@ -16,6 +16,7 @@ from ss4d.evaluation.ablations.runs import train_run
 from ss4d.evaluation.differences import difference_table
 from ss4d.evaluation.options import AblateOptions
 from ss4d.evaluation.results import Result, protocol_folder, read_method
+from ss4d.evaluation.selection import comparable
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.table_formats import Table, write_tables
 from ss4d.evaluation.tables import build_table
@@ -82,9 +83,10 @@ def tables(plan: Plan) -> list[Table]:
         if len(ablation.settings) > 1:
             spec = replace(spec, id=f"{spec.id}_{number + 1}")
         judged = next(iter(plan.evaluations.values()))[number]
-        found.append(build_table(spec, plan.folder, None, judged.changes))
         protocol = judged.load_protocol()
+        found.append(build_table(spec, plan.folder, None, protocol))
         methods = protocol_folder(plan.folder, protocol)
-        results[setting] = {label: read_method(methods, label, protocol) for label in ablation.variants}
+        every = {label: read_method(methods, label, protocol) for label in ablation.variants}
+        results[setting] = comparable(every).results
     title = f"{ablation.title}: differences, object by object"
     return [*found, difference_table(title, found[0].columns, results)]

@@ -12,8 +12,11 @@ from tqdm import tqdm
 
 from ss4d.cameras import Camera
 from ss4d.compositing import over_background
+from ss4d.data.prepared import PreparedSet
+from ss4d.evaluation.identity import files_hash
 from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
-from ss4d.evaluation.prediction import Prediction
+from ss4d.evaluation.methods.method import Method
+from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects, input_video
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
@@ -22,45 +25,41 @@ from ss4d.video import crop_clip_rgba
 SIMILARITY_FRAMES, SIMILARITY_SIZE = 8, 32  # of the input videos, when they are compared
 
 
-class Truth:
+class Truth(Method):
     """The target views and voxels themselves: perfect scores, and the flickering that motion alone causes."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol):
+        super().__init__()
         self.background = torch.tensor(protocol.background)
-        self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         if subject.views is None:
             raise ValueError("this data set has no views of the object from other sides, which method=truth shows")
-        return Prediction(over_background(subject.views, self.background), subject.voxels)
+        voxels = None if subject.voxels is None else Voxels.of_grid(subject.voxels)
+        return Prediction(views=over_background(subject.views, self.background), voxels=voxels)
 
 
-class TrueVoxels:
+class TrueVoxels(Method):
     """The upper bound of what voxels of this size can show: the true ones, each in its mean colour."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         self.protocol, self.subjects = protocol, require_prepared(subjects, "true_voxels")
-        self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         index = self.subjects.index[subject.name]
-        return voxel_prediction(coloured_voxels(self.subjects.clips, index, subject.frames), subject, self.protocol)
+        return voxel_prediction(coloured_voxels(self.subjects.clips, index, range(subject.frames)), subject.frames)
 
 
-class NearestClip:
+class NearestClip(Method):
     """The training clip whose input video is most similar, as it is: retrieval instead of generation. Clips of the
     subject's own object do not count."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         self.protocol, self.subjects = protocol, require_prepared(subjects, "nearest_clip")
         self.training = self.subjects.training_set()
-        self.identity: dict[str, Any] = {"clips": len(self.training)}
+        self.identity = training_identity(self.training)
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         own = self.subjects.clips.clips[self.subjects.index[subject.name]].asset_id
@@ -69,8 +68,9 @@ class NearestClip:
             if clip.asset_id == own:
                 distances[index] = torch.inf
         nearest = int(distances.argmin())
-        voxels = coloured_voxels(self.training, nearest, subject.frames)
-        prediction = voxel_prediction(voxels, subject, self.protocol)
+        frames = even_frames(self._frames(nearest), subject.frames)  # a clip of another length is stretched
+        voxels = coloured_voxels(self.training, nearest, frames)
+        prediction = voxel_prediction(voxels, subject.frames)
         prediction.report = {"clip": self.training.clips[nearest].name}
         return prediction
 
@@ -83,27 +83,30 @@ class NearestClip:
     def _descriptor(self, index: int) -> Tensor:
         archive = self.training.pictures(index)
         view = input_video(archive, self.protocol.input_azimuth)
-        frames = even_frames(min(self.training.clips[index].frames, self.protocol.frames), SIMILARITY_FRAMES)
+        frames = even_frames(self._frames(index), SIMILARITY_FRAMES)
         return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
 
+    def _frames(self, index: int) -> int:
+        """How many frames of a training clip count: the first ones, as of a subject."""
+        return min(self.training.clips[index].frames, self.protocol.frames)
 
-class AverageOccupancy:
+
+class AverageOccupancy(Method):
     """The voxels that are most often occupied in training, as many as a training frame has on average, in the input's
     mean colour: what is known of an object without looking at its shape."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         self.protocol, self.subjects = protocol, require_prepared(subjects, "average_occupancy")
         self.training = self.subjects.training_set()
-        self.identity: dict[str, Any] = {"clips": len(self.training)}
+        self.identity = training_identity(self.training)
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         colour = mean_colour(subject.video)
         frames = [torch.nn.functional.pad(self._voxels, (1, 0), value=frame) for frame in range(subject.frames)]
         coords = torch.cat(frames)
         voxels = ColouredVoxels(coords, colour.expand(len(coords), 3), self.training.resolution)
-        return voxel_prediction(voxels, subject, self.protocol)
+        return voxel_prediction(voxels, subject.frames)
 
     @cached_property
     def _voxels(self) -> Tensor:
@@ -119,16 +122,14 @@ class AverageOccupancy:
         return torch.stack(torch.unravel_index(chosen, (resolution,) * 3), dim=1).int()
 
 
-class AlphaCopy:
+class AlphaCopy(Method):
     """The input's alpha on the voxel grid: a front silhouette, nothing else. A model below it ignores its input."""
 
-    samples = False
-
     def __init__(self, protocol: Protocol):
+        super().__init__()
         if protocol.voxel_resolution is None:
             raise ValueError(f"method=alpha_copy gives a silhouette, but {protocol.name} has no voxel_resolution.")
         self.resolution = protocol.voxel_resolution
-        self.identity: dict[str, Any] = {}
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         return Prediction(front=alpha_on_grid(subject.video[..., 3], subject.input_camera, self.resolution))
@@ -141,6 +142,12 @@ def require_prepared(subjects: SubjectSet, method: str) -> PreparedSubjects:
             f"method={method} needs the voxels of a prepared set, but the data set of this protocol is another kind."
         )
     return subjects
+
+
+def training_identity(training: PreparedSet) -> dict[str, Any]:
+    """Tells training sets apart: the tables have a key of each clip, which covers all that it was made of."""
+    tables = [training.root / "tables" / f"{stage}.parquet" for stage in ("curate", "render", "features")]
+    return {"clips": len(training), "training_set": files_hash(tables)}
 
 
 def descriptor(video: Tensor) -> Tensor:

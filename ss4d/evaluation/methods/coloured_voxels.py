@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,12 +11,9 @@ from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows
 from ss4d.data.prepared import PreparedSet
-from ss4d.evaluation.prediction import Prediction, render_subject
-from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subjects.subject import Subject
+from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.gaussians.gaussians import SH_DEGREE_0
-from ss4d.metrics.shape import voxel_grid
 
 # Of widths 0.2 to 0.5 and opacities 0.8 and 0.95 these show the true voxels of three val objects at the highest PSNR:
 # wider ones are closed, but fatten the outline.
@@ -32,8 +30,8 @@ class ColouredVoxels:
     resolution: int
 
 
-def coloured_voxels(clips: PreparedSet, index: int, frames: int) -> ColouredVoxels:
-    """A clip's voxels in the colour that its cameras see; a clip of another length is stretched to `frames`.
+def coloured_voxels(clips: PreparedSet, index: int, frames: Sequence[int]) -> ColouredVoxels:
+    """A clip's voxels in these frames, in the colour that its cameras see.
 
     Raises:
         ValueError: its features hold no colours.
@@ -42,8 +40,7 @@ def coloured_voxels(clips: PreparedSet, index: int, frames: int) -> ColouredVoxe
     channels = json.loads(artifact.metadata()["channels"])
     if channels[:3] != ["red", "green", "blue"]:
         raise ValueError(f"{artifact.path} has no colours: make features with features.extractor=small.")
-    chosen = even_frames(clips.clips[index].frames, frames)
-    rows: VoxelRows = artifact.voxels(f"coords_{resolution}", f"feats_{resolution}", chosen)
+    rows: VoxelRows = artifact.voxels(f"coords_{resolution}", f"feats_{resolution}", frames)
     return ColouredVoxels(rows.coords, (0.5 + 0.25 * rows.values[:, :3]).clamp(0, 1), resolution)
 
 
@@ -52,19 +49,16 @@ def even_frames(count: int, chosen: int) -> list[int]:
     return [round(i * (count - 1) / max(chosen - 1, 1)) for i in range(chosen)]
 
 
-def voxel_prediction(voxels: ColouredVoxels, subject: Subject, protocol: Protocol) -> Prediction:
-    """Coloured voxels, rendered as Gaussians, as a prediction."""
+def voxel_prediction(voxels: ColouredVoxels, frames: int) -> Prediction:
+    """Coloured voxels of a clip of `frames`, and Gaussians in their places, as a prediction."""
     frame_of = voxels.coords[:, 0]
     gaussians = GaussianSequence(
         [
             voxel_gaussians(voxels.coords[frame_of == frame, 1:], voxels.colours[frame_of == frame], voxels.resolution)
-            for frame in range(subject.frames)
+            for frame in range(frames)
         ]
     )
-    return Prediction(
-        views=render_subject(gaussians, subject, protocol.size, torch.tensor(protocol.background)),
-        voxels=voxel_grid(voxels.coords, subject.frames, voxels.resolution, protocol.voxel_resolution),
-    )
+    return Prediction(gaussians, Voxels(voxels.coords, voxels.resolution))
 
 
 def voxel_gaussians(voxels: Tensor, colours: Tensor, resolution: int) -> Gaussians:

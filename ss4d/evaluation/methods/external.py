@@ -3,42 +3,43 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from ss4d.evaluation.methods.azimuth import align_azimuth
-from ss4d.evaluation.methods.external_files import read_gaussians, read_views
-from ss4d.evaluation.prediction import Prediction, gaussian_voxels, render_subject
+from ss4d.evaluation.methods.external_files import files_of, read_gaussians, read_views
+from ss4d.evaluation.methods.method import Method
+from ss4d.evaluation.prediction import Prediction, gaussian_voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians.ply import Up
 
 
-class ViewFolder:
+class ViewFolder(Method):
     """Rendered views."""
 
-    samples = False
-
     def __init__(self, folder: Path, protocol: Protocol):
+        super().__init__()
         self.folder, self.protocol = folder, protocol
-        self.identity: dict[str, Any] = {"views": folder.name}
+
+    def files(self, name: str) -> list[Path]:
+        return files_of(self.folder, name, "views")
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        return Prediction(read_views(self.folder, subject, self.protocol))
+        return Prediction(views=read_views(self.folder, subject, self.protocol))
 
 
-class GaussianFolder:
+class GaussianFolder(Method):
     """A PLY file per frame, rendered here; voxels that hold an opaque Gaussian are its structure."""
 
-    samples = False
-
     def __init__(self, folder: Path, axes: str, align: bool, protocol: Protocol):
+        super().__init__()
         if axes not in ("y_up", "z_up"):
             raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
         self.folder, self.protocol, self.align = folder, protocol, align
         self.up: Up = "-y" if axes == "y_up" else "+z"  # as ply.py names it
-        self.identity: dict[str, Any] = {"gaussians": folder.name, "axes": axes, "aligned": align}
+        self.identity = {"axes": axes, "aligned": align}
+
+    def files(self, name: str) -> list[Path]:
+        return files_of(self.folder, name, "gaussians")
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         gaussians = read_gaussians(self.folder, subject, self.protocol, self.up)
@@ -46,10 +47,5 @@ class GaussianFolder:
         if self.align:
             aligned = align_azimuth(gaussians, subject)
             gaussians, report = aligned.gaussians, {"turned_degrees": aligned.degrees, "input_psnr": aligned.psnr}
-        background = torch.tensor(self.protocol.background)
         resolution = self.protocol.voxel_resolution
-        return Prediction(
-            views=render_subject(gaussians, subject, self.protocol.size, background),
-            voxels=gaussian_voxels(gaussians, resolution) if resolution else None,
-            report=report,
-        )
+        return Prediction(gaussians, gaussian_voxels(gaussians, resolution) if resolution else None, report=report)

@@ -46,6 +46,11 @@ def open_object(root: Path, subject: Subject, protocol: Protocol) -> Path:
     return folder
 
 
+def files_of(root: Path, name: str, kind: str) -> list[Path]:
+    """All files of an object's result of a kind, "views" or "gaussians"."""
+    return [path for path in (root / file_name(name) / kind).rglob("*") if path.is_file()]
+
+
 def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
     """The rendered views of an object, float32 [V, T, 3, S, S] in [0, 1] over the protocol's background.
 

@@ -10,28 +10,29 @@ from typing import Any
 import torch
 
 from ss4d.data.artifact import collate_voxels
+from ss4d.evaluation.identity import checkpoint_hash, files_hash
+from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.options import RunOptions
-from ss4d.evaluation.prediction import Prediction, render_subject
+from ss4d.evaluation.placement import out_of_view
+from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
-from ss4d.files import content_hash
-from ss4d.metrics.shape import voxel_grid
 from ss4d.models.checkpoint import load_model
-from ss4d.models.folder import fetch
 from ss4d.pipeline import SS4DPipeline
 
 
-class PipelineMethod:
+class PipelineMethod(Method):
     """Video in, Gaussians out, with any checkpoint."""
 
     samples = True
 
     def __init__(self, options: RunOptions, protocol: Protocol):
+        super().__init__()
         self.protocol = protocol
         self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
         self.steps, self.guidance = options.steps, options.guidance
-        self.identity: dict[str, Any] = {
+        self.identity = {
             "sha256": checkpoint_hash(options.model),
             "structure": plain(dataclasses.asdict(self.pipeline.structure.override(options.steps, options.guidance))),
             "latents": plain(dataclasses.asdict(self.pipeline.latents.override(options.steps, options.guidance))),
@@ -42,26 +43,23 @@ class PipelineMethod:
         coords = torch.cat(
             [torch.nn.functional.pad(part, (1, 0), value=frame) for frame, part in enumerate(result.voxels)]
         )
-        resolution = self.protocol.voxel_resolution
         return Prediction(
-            views=render_subject(
-                result.gaussians.to("cpu"), subject, self.protocol.size, torch.tensor(self.protocol.background)
-            ),
-            voxels=voxel_grid(coords, subject.frames, result.resolution, resolution) if resolution else None,
+            gaussians=result.gaussians.to("cpu"),
+            voxels=Voxels(coords, result.resolution),
+            placement=None if result.frame is None else out_of_view(result.frame, subject),
             report={"seconds": {stage.name: stage.seconds for stage in result.stages}},
         )
 
 
-class Reconstruction:
+class Reconstruction(Method):
     """The sparse VAE alone: a set's own voxels and features, encoded and decoded (Tables 5 and 6).
 
     `options.model` is a checkpoint folder with `ckpts/slat_encoder` and `ckpts/slat_decoder_gs`, or a run folder of
     train.py with `ckpts/encoder` and `ckpts/decoder`.
     """
 
-    samples = False
-
     def __init__(self, options: RunOptions, protocol: Protocol, subjects: SubjectSet):
+        super().__init__()
         if not isinstance(subjects, PreparedSubjects):
             raise ValueError(
                 f"method=reconstruction needs a prepared set, but the data set of {protocol.name} is another kind."
@@ -70,7 +68,8 @@ class Reconstruction:
         names = ("encoder", "decoder") if (folder / "encoder.json").exists() else ("slat_encoder", "slat_decoder_gs")
         self.encoder, self.decoder = (load_model(folder / name).float().eval() for name in names)
         self.protocol, self.subjects = protocol, subjects
-        self.identity: dict[str, Any] = {"sha256": content_hash([folder / f"{name}.safetensors" for name in names])}
+        files = [folder / f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors")]
+        self.identity = {"sha256": files_hash(files)}
 
     @torch.inference_mode()
     def predict(self, subject: Subject, seed: int) -> Prediction:
@@ -82,18 +81,10 @@ class Reconstruction:
         latents = self.encoder(voxels).mean
         seconds = time.perf_counter() - started
         gaussians = self.decoder(latents)[0]
-        background = torch.tensor(self.protocol.background)
         return Prediction(
-            views=render_subject(gaussians, subject, self.protocol.size, background),
+            gaussians=gaussians,
             report={"seconds": {"encode": seconds}, "length": len(voxels) / subject.frames},
         )
-
-
-def checkpoint_hash(source: str) -> str:
-    """SHA-256 over pipeline.json and the weights beside it; of a Hub repository over pipeline.json."""
-    folder = Path(source)
-    weights = sorted(folder.glob("ckpts/*.safetensors")) if folder.is_dir() else []
-    return content_hash([fetch(source, "pipeline.json"), *weights])
 
 
 def plain(values: dict[str, Any]) -> dict[str, Any]:

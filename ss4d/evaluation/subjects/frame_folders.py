@@ -27,6 +27,9 @@ class Consistent4DSubjects:
     def names(self) -> list[str]:
         return selected(self.root / "gt", self.protocol)
 
+    def files(self, name: str) -> list[Path]:
+        return [*files_in(self.root / "input" / name), *files_in(self.root / "gt" / name)]
+
     def load(self, name: str) -> Subject:
         protocol = self.protocol
         video = read_rgba(self.root / "input" / name)[: protocol.frames]
@@ -50,6 +53,9 @@ class DavisSubjects:
 
     def names(self) -> list[str]:
         return selected(self.root / "JPEGImages" / "480p", self.protocol)
+
+    def files(self, name: str) -> list[Path]:
+        return [path for kind in ("JPEGImages", "Annotations") for path in files_in(self.root / kind / "480p" / name)]
 
     def load(self, name: str) -> Subject:
         pictures = read_clip(self.root / "JPEGImages" / "480p" / name).frames
@@ -85,6 +91,11 @@ def selected(folder: Path, protocol: Protocol) -> list[str]:
     if missing := sorted(set(protocol.objects) - set(found)):
         raise ValueError(f"{folder} lacks the objects {', '.join(missing)} of protocol {protocol.name}.")
     return sorted(protocol.objects) or found
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files below a folder."""
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 def read_rgba(folder: Path) -> Tensor:

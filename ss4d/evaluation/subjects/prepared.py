@@ -37,6 +37,10 @@ class PreparedSubjects:
     def names(self) -> list[str]:
         return sorted(self.index)
 
+    def files(self, name: str) -> list[Path]:
+        index = self.index[name]
+        return [self.clips.pictures(index).path, self.clips.artifact(index, "features").path]
+
     def load(self, name: str) -> Subject:
         index, protocol = self.index[name], self.protocol
         archive = self.clips.pictures(index)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor
@@ -32,6 +34,10 @@ class SubjectSet(Protocol):
 
     def names(self) -> list[str]:
         """Names of all objects, in a fixed order; they may contain `/`."""
+        ...
+
+    def files(self, name: str) -> Sequence[Path]:
+        """What an object is read from."""
         ...
 
     def load(self, name: str) -> Subject:
