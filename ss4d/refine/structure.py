@@ -1,0 +1,116 @@
+"""The sampled structure is brought to agree with the silhouettes of the input, then carved by them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+from tqdm import tqdm
+
+from ss4d.cameras import Camera
+from ss4d.refine.silhouette import disagreement, shrink, silhouette, silhouette_iou
+
+
+@dataclass(frozen=True)
+class StructureSettings:
+    """How latents of the structure are optimised.
+
+    Attributes:
+        steps: of Adam; 0 leaves the latents as they are.
+        learning_rate: in units of latents, whose standard deviation is about 1.
+        closeness: weight of the mean square distance from the sampled latents.
+        size: side of the silhouettes that are compared, pixels.
+        carve: remove voxels that no pixel of the object covers.
+        margin: pixels of the compared silhouettes by which carving spares a voxel beyond the outline.
+    """
+
+    steps: int = 40
+    learning_rate: float = 0.05
+    closeness: float = 0.5
+    size: int = 64
+    carve: bool = True
+    margin: int = 1
+
+
+@dataclass(frozen=True)
+class AlignedStructure:
+    """`occupancy` bool [T, R, R, R]; IoU of its front silhouette with the input's before and after; loss a step."""
+
+    occupancy: Tensor
+    iou_before: float
+    iou_after: float
+    losses: list[float]
+
+
+def align_structure(
+    decoder: nn.Module,
+    latents: Tensor,
+    alpha: Tensor,
+    camera: Camera,
+    settings: StructureSettings | None = None,
+    progress: bool = False,
+) -> AlignedStructure:
+    """Move sampled structure latents until their silhouettes are the input's, staying near the sample.
+
+    The loss is 1 - soft IoU of the silhouettes + closeness * mean (z - z_sampled)^2.
+
+    Args:
+        decoder: latents [1, T, C, r, r, r] to logits [1, T, 1, R, R, R].
+        latents: [1, T, C, r, r, r].
+        alpha: of the input, float [T, H, W] in [0, 1].
+        camera: of the input.
+    """
+    settings = settings or StructureSettings()
+    wanted = shrink(alpha, settings.size).to(latents)
+    start, losses = latents.detach().clone(), []
+    before = decode(decoder, start)
+    with torch.enable_grad():
+        z = start.clone().requires_grad_()
+        optimizer = torch.optim.Adam([z], settings.learning_rate)
+        for _ in tqdm(range(settings.steps), desc="structure to silhouettes", unit="step", disable=not progress):
+            optimizer.zero_grad()
+            seen = silhouette(decoder(z)[0, :, 0].sigmoid(), camera, settings.size)
+            loss = disagreement(seen, wanted) + settings.closeness * (z - start).square().mean()
+            loss.backward()
+            optimizer.step()
+            losses.append(float(loss.detach()))
+    occupancy = decode(decoder, z.detach())
+    if settings.carve:
+        occupancy = carve(occupancy, wanted, camera, settings.margin)
+    return AlignedStructure(occupancy, *(_front_iou(grid, wanted, camera) for grid in (before, occupancy)), losses)
+
+
+@torch.no_grad()
+def decode(decoder: nn.Module, latents: Tensor) -> Tensor:
+    """Occupancy bool [T, R, R, R] of latents [1, T, C, r, r, r]."""
+    return decoder(latents)[0, :, 0] > 0
+
+
+def carve(occupancy: Tensor, alpha: Tensor, camera: Camera, margin: int = 1) -> Tensor:
+    """Occupancy [T, R, R, R] without the voxels whose centres project outside of the object.
+
+    Args:
+        alpha: [T, S, S] in [0, 1]; more than 0 is object.
+        margin: pixels around the object that still count as object.
+
+    A frame without object stays as it is: nothing is known of it.
+    """
+    size, resolution = alpha.shape[-1], occupancy.shape[-1]
+    covered = max_pool2d((alpha > 0).float()[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0
+    frame, x, y, z = occupancy.nonzero().unbind(1)
+    centres = (torch.stack([x, y, z], dim=1).float() + 0.5) / resolution - 0.5
+    camera = camera.to(occupancy.device)
+    image = (centres @ camera.extrinsics[:3, :3].T + camera.extrinsics[:3, 3]) @ camera.intrinsics.T
+    column, row = (size * image[:, :2] / image[:, 2:]).floor().long().unbind(1)
+    inside = (row >= 0) & (row < size) & (column >= 0) & (column < size)
+    kept = inside & covered[frame, row.clamp(0, size - 1), column.clamp(0, size - 1)]
+    kept |= ~covered.flatten(1).any(1)[frame]
+    result = torch.zeros_like(occupancy)
+    result[frame[kept], x[kept], y[kept], z[kept]] = True
+    return result
+
+
+def _front_iou(occupancy: Tensor, wanted: Tensor, camera: Camera) -> float:
+    return silhouette_iou(silhouette(occupancy.float(), camera, wanted.shape[-1]), wanted)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import torch
+
+from ss4d.cameras import orbit_camera
+from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
+from ss4d.refine.appearance import AppearanceSettings, _same_voxels, refine_gaussians
+from ss4d.view_frame import ViewFrame
+
+CAMERA = ViewFrame(crop=0.8, distance=1.4).camera()
+RESOLUTION = 12
+
+
+def ball(colours: tuple[float, float, float], frames: int = 2) -> tuple[GaussianSequence, list[torch.Tensor]]:
+    """A shell of voxels with two Gaussians each, of one colour."""
+    axis = torch.arange(RESOLUTION)
+    grid = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    radius = ((grid + 0.5) / RESOLUTION - 0.5).norm(dim=1)
+    voxels = grid[(radius > 0.2) & (radius < 0.3)]
+    centres = ((voxels + 0.5) / RESOLUTION - 0.5).repeat_interleave(2, 0)
+    count = len(centres)
+    gaussians = Gaussians(
+        xyz=centres,
+        scale=torch.full((count, 3), 0.03),
+        rotation=torch.tensor([[1.0, 0, 0, 0]]).expand(count, 4),
+        opacity=torch.full((count, 1), 0.8),
+        sh=((torch.tensor(colours) - 0.5) / 0.28209479177387814).expand(count, 1, 3),
+    )
+    return GaussianSequence([gaussians] * frames), [voxels] * frames
+
+
+def seen(sequence: GaussianSequence, camera, size: int = 48) -> torch.Tensor:
+    return torch.stack([rasterize(frame, camera, size, (0.0, 0.0, 0.0)).colour for frame in sequence])
+
+
+def rgba_of(sequence: GaussianSequence, size: int = 48) -> torch.Tensor:
+    images = [rasterize(frame, CAMERA, size, (0.0, 0.0, 0.0)) for frame in sequence]
+    values = [torch.cat([image.colour / image.alpha.clamp_min(1e-3), image.alpha]) for image in images]
+    return (255 * torch.stack(values).clamp(0, 1)).round().byte().movedim(1, -1)
+
+
+def test_the_front_takes_the_input_colour_and_the_back_keeps_its_own():
+    grey, voxels = ball((0.4, 0.4, 0.4))
+    target, _ = ball((0.7, 0.4, 0.3))
+    wanted = seen(target, CAMERA)
+    result = refine_gaussians(grey, voxels, RESOLUTION, rgba_of(target), CAMERA, AppearanceSettings(steps=25))
+    before, after = (float((seen(made, CAMERA) - wanted).abs().mean()) for made in (grey, result.gaussians))
+    assert after < 0.4 * before
+    back = orbit_camera(180, 0)
+    drift = (seen(result.gaussians, back) - seen(grey, back)).abs().mean()
+    assert float(drift) < 0.25 * before
+    assert result.losses[-1] < result.losses[0]
+    moved = (result.gaussians[0].xyz - grey[0].xyz).abs().max()
+    assert float(moved) < 0.5 / RESOLUTION
+
+
+def test_without_steps_nothing_changes():
+    grey, voxels = ball((0.4, 0.4, 0.4), frames=1)
+    result = refine_gaussians(grey, voxels, RESOLUTION, rgba_of(grey), CAMERA, AppearanceSettings(steps=0))
+    torch.testing.assert_close(result.gaussians[0].xyz, grey[0].xyz)
+    torch.testing.assert_close(result.gaussians[0].opacity, grey[0].opacity)
+    assert result.losses == []
+
+
+def test_voxels_in_both_frames_are_paired():
+    first, second = torch.tensor([[0, 0, 1], [2, 1, 0], [3, 3, 3]]), torch.tensor([[3, 3, 3], [0, 0, 1], [1, 1, 1]])
+    rows, others = _same_voxels(first, second, 4)
+    assert list(zip(rows.tolist(), others.tolist(), strict=True)) == [(0, 1), (2, 0)]
+    assert len(_same_voxels(first, second[:0], 4)[0]) == 0

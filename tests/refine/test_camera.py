@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ss4d.cameras import Camera, crop_intrinsics, orbit_camera
+from ss4d.refine.camera import fit_camera
+from ss4d.refine.silhouette import silhouette
+
+
+def dumbbell() -> torch.Tensor:
+    """Two frames of an object that looks different from every side: [2, R, R, R]."""
+    grid = torch.zeros(2, 24, 24, 24, dtype=torch.bool)
+    grid[:, 4:9, 10:14, 4:20] = True  # a mast on the left
+    grid[:, 9:20, 10:14, 4:7] = True  # a foot to the right
+    grid[:, 4:8, 2:10, 16:20] = True  # an arm to the front
+    grid[1, 16:20, 10:14, 7:12] = True  # and a part that comes later
+    return grid
+
+
+@pytest.mark.parametrize(("azimuth", "elevation"), [(0.0, 0.0), (12.0, 18.0)])
+def test_the_camera_of_a_picture_is_found(azimuth: float, elevation: float):
+    true = orbit_camera(azimuth, elevation, 2.6, 40.0)
+    cropped = Camera(true.extrinsics, crop_intrinsics(true.intrinsics, (0.15, 0.2, 0.85, 0.9)))
+    alpha = silhouette(dumbbell().float(), cropped, 96)
+    fit = fit_camera(dumbbell(), alpha)
+    assert fit.iou > 0.85
+    assert abs(fit.elevation - elevation) <= 6 and abs(fit.azimuth - azimuth) <= 8
+
+
+def test_nothing_to_fit_is_refused():
+    with pytest.raises(ValueError, match="no camera can be fitted"):
+        fit_camera(torch.zeros(1, 8, 8, 8, dtype=torch.bool), torch.ones(1, 16, 16))

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ss4d.refine.silhouette import silhouette, silhouette_iou
+from ss4d.refine.structure import StructureSettings, align_structure, carve
+from ss4d.view_frame import ViewFrame
+
+CAMERA = ViewFrame(crop=0.8, distance=1.4).camera()
+RESOLUTION = 16
+
+
+class BoxDecoder(nn.Module):
+    """Latents [1, T, 4, 1, 1, 1] = (width, height, x, z) to a soft slab: all that a silhouette can tell is in them."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        axis = (torch.arange(RESOLUTION) + 0.5) / RESOLUTION - 0.5
+        width, height, x, z0 = (0.1 * z[..., i, :, :, :][..., None, :, :, :] for i in range(4))
+        near = 5 * (0.25 - axis.abs())[None, :, None]
+        across = 0.2 + width - (axis[:, None, None] - x).abs()
+        up = 0.2 + height - (axis[None, None, :] - z0).abs()
+        return 40 * torch.minimum(torch.minimum(across, up), near)
+
+
+def picture(latents: Tensor) -> Tensor:
+    return (silhouette((BoxDecoder()(latents)[0, :, 0] > 0).float(), CAMERA, 64) > 0.5).float()
+
+
+def test_latents_move_until_the_silhouettes_agree():
+    sampled = torch.zeros(1, 2, 4, 1, 1, 1)
+    true = torch.tensor([[-1.0, 0.8, 0.6, -0.4], [0.5, -0.9, -0.8, 0.3]]).reshape(1, 2, 4, 1, 1, 1)
+    result = align_structure(BoxDecoder(), sampled, picture(true), CAMERA, StructureSettings(60, closeness=0.01))
+    assert result.iou_before < 0.75 and result.iou_after > 0.88
+    assert result.losses[-1] < 0.7 * result.losses[0]
+
+
+def test_without_steps_only_carving_is_left():
+    sampled = torch.zeros(1, 1, 4, 1, 1, 1)
+    narrow = picture(torch.tensor([-1.0, 0, 0, 0]).reshape(1, 1, 4, 1, 1, 1))
+    settings = StructureSettings(0, margin=0)
+    carved = align_structure(BoxDecoder(), sampled, narrow, CAMERA, settings).occupancy
+    sampled_grid = BoxDecoder()(sampled)[0, :, 0] > 0
+    assert 0 < carved.sum() < sampled_grid.sum() and not (carved & ~sampled_grid).any()
+    assert silhouette_iou(silhouette(carved.float(), CAMERA, 64), narrow) > 0.8
+
+
+def test_carving_spares_the_margin_and_frames_without_object():
+    grid = torch.ones(2, 8, 8, 8, dtype=torch.bool)
+    alpha = torch.zeros(2, 32, 32)
+    alpha[0, 12:20, 12:20] = 1
+    carved = carve(grid, alpha, CAMERA, margin=0)
+    assert carved[1].all() and 0 < carved[0].sum() < 8**3 / 4
+    assert carve(grid, alpha, CAMERA, margin=4)[0].sum() > carved[0].sum()
