@@ -23,6 +23,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
     parser.add_argument("--mask", type=Path, help="folder of foreground masks, one image per frame")
     parser.add_argument("--size", type=int, default=256, help="height of the written videos in pixels")
+    parser.add_argument(
+        "--refine",
+        action=argparse.BooleanOptionalAction,
+        default=False,
+        help="align the result with the input's pixels",
+    )
     parts = "attention=torch|sdpa|varlen|flash|xformers, convolution=ours|spconv, rasterizer=torch|numba|gsplat|inria"
     parser.add_argument("--backend", nargs="+", action="extend", default=[], metavar="PART=NAME", help=parts)
     return parser.parse_args(argv)
@@ -51,7 +57,7 @@ def generate(options: argparse.Namespace) -> None:
     clip = load_video(options.input, options.num_frames, options.mask)
     pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
     use(backend, pipeline.device)
-    result = pipeline.run(clip, options.seed, options.steps, options.guidance, progress=True)
+    result = pipeline.run(clip, options.seed, options.steps, options.guidance, options.refine, progress=True)
     about = {"input": str(options.input), "model": str(options.model)}
     result.save(options.out, options.size, about=about, progress=True)
     total = sum(result.gaussians.num_gaussians)

@@ -15,9 +15,11 @@ from ss4d import backend
 from ss4d.flow import ImageCondition, SamplerSettings, sample
 from ss4d.models.base import TorsoModel
 from ss4d.models.folder import PipelineFolder, PipelineModels
+from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
 from ss4d.sparse import SparseTensor
-from ss4d.video import Clip, crop_clip, find_foreground
+from ss4d.video import Clip, crop_clip_rgba, find_foreground
+from ss4d.view_frame import ViewFrame
 
 FRAMES_AT_ONCE = 8  # of models that work on each frame alone, which bounds their memory
 
@@ -35,6 +37,7 @@ class SS4DPipeline:
         models: on any device.
         structure, latents: default sampler settings of the two flows.
         latent_mean, latent_std: [C] statistics that voxel latents were normalised with.
+        frame: of the view, where the models were trained in it (`ss4d.view_frame`): the camera of every input is known.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class SS4DPipeline:
         latent_mean: Tensor,
         latent_std: Tensor,
         device: torch.device | str = "cpu",
+        frame: ViewFrame | None = None,
     ):
         for model in models.all():
             model.to(device).eval()
@@ -52,6 +56,7 @@ class SS4DPipeline:
         self.structure, self.latents = structure, latents
         self.latent_mean, self.latent_std = latent_mean.to(device), latent_std.to(device)
         self.device = torch.device(device)
+        self.frame = frame
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: torch.device | str | None = None) -> SS4DPipeline:
@@ -76,15 +81,16 @@ class SS4DPipeline:
                 if isinstance(model, TorsoModel):
                     model.set_dtype(torch.float32)
         structure, latents = folder.sampler("sparse_structure_sampler"), folder.sampler("slat_sampler")
-        return cls(models, structure, latents, *folder.latent_statistics(), device)
+        return cls(models, structure, latents, *folder.latent_statistics(), device, folder.frame())
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def run(
         self,
         frames: Clip | ArrayLike,
         seed: int = 42,
         steps: int | None = None,
         guidance: float | None = None,
+        refine: RefineSettings | bool = False,
         progress: bool = False,
     ) -> Generation:
         """Generate the 4D object seen in a clip.
@@ -94,6 +100,7 @@ class SS4DPipeline:
                 background; any T from 1 up.
             seed: of the noise both flows start from; drawn on the CPU, so that devices agree.
             steps, guidance: of both flows, by default the checkpoint's (`self.structure`, `self.latents`).
+            refine: align the result with the input (`ss4d.refine`); True takes the default settings.
             progress: show a bar for each stage.
 
         Raises:
@@ -103,11 +110,17 @@ class SS4DPipeline:
         stages: list[Stage] = []
         with measured("conditioning", stages, self.device):
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
-            images = torch.from_numpy(crop_clip(rgba, self.models.image_encoder.image_size))
-            condition = ImageCondition(self._encode(images, progress))
+            cropped = torch.from_numpy(crop_clip_rgba(rgba, self.models.image_encoder.image_size))
+            condition = self._condition(cropped, progress)
         generator = torch.Generator().manual_seed(seed)
         with measured("structure", stages, self.device):
-            occupancy = self._sample_structure(condition, structure, generator, progress)
+            structure_latents = self._sample_structure(condition, structure, generator, progress)
+            occupancy = self._decode_structure(structure_latents)
+        refiner = None
+        if refine:
+            refiner = Refiner(cropped, self.frame, RefineSettings() if refine is True else refine, progress)
+            with measured("structure refinement", stages, self.device):
+                occupancy = refiner.structure(self.models.structure_decoder, structure_latents, occupancy)
         coords = torch.nn.functional.pad(occupancy.nonzero(), (1, 0)).int()
         if not len(coords):
             raise ValueError(
@@ -118,12 +131,18 @@ class SS4DPipeline:
             z = self._sample_latents(coords, condition, latents, generator, progress)
         with measured("gaussians", stages, self.device):
             gaussians = self.models.gaussian_decoder(z)[0]
+        voxels = [coords[coords[:, 1] == frame, 2:].cpu() for frame in range(len(rgba))]
+        if refiner is not None:
+            with measured("Gaussian refinement", stages, self.device):
+                gaussians = refiner.gaussians(gaussians, voxels, occupancy.shape[-1], seed)
         return Generation(
             gaussians,
-            voxels=[coords[coords[:, 1] == frame, 2:].cpu() for frame in range(len(rgba))],
+            voxels=voxels,
             resolution=occupancy.shape[-1],
             rgba=rgba,
-            images=images,
+            images=on_black(cropped),
+            frame=self.frame,
+            refinement=None if refiner is None else refiner.report,
             fps=frames.fps if isinstance(frames, Clip) else None,
             seed=seed,
             structure=structure,
@@ -133,20 +152,27 @@ class SS4DPipeline:
             stages=stages,
         )
 
-    def _encode(self, images: Tensor, progress: bool) -> Tensor:
-        """uint8 [T, S, S, 3] -> tokens [1, T, L, D], a few frames at a time."""
-        pixels = rearrange(images, "t h w c -> t c h w").float() / 255
+    def _condition(self, cropped: Tensor, progress: bool) -> ImageCondition:
+        """Of the cropped clip, uint8 [T, S, S, 4] with straight alpha: tokens a few frames at a time, and pixels."""
+        values = rearrange(cropped, "t h w c -> t c h w").float() / 255
+        pixels = torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1)
+        encoder = self.models.image_encoder
         chunks = tqdm(pixels.split(FRAMES_AT_ONCE), desc="image tokens", unit="batch", disable=not progress)
-        return torch.cat([self.models.image_encoder(chunk.to(self.device)) for chunk in chunks])[None]
+        tokens = [encoder(chunk[:, : encoder.in_channels].to(self.device)) for chunk in chunks]
+        return ImageCondition(torch.cat(tokens)[None], pixels[None].to(self.device))
 
     def _sample_structure(
         self, condition: ImageCondition, settings: SamplerSettings, generator: torch.Generator, progress: bool
     ) -> Tensor:
-        """Occupancy of every frame, bool [T, R, R, R]."""
-        flow, decoder = self.models.structure_flow, self.models.structure_decoder
+        """Latents of every frame, [1, T, C, r, r, r]."""
+        flow = self.models.structure_flow
         shape = (condition.tokens.shape[1], flow.in_channels, *[flow.resolution] * 3)
         noise = torch.randn(shape, generator=generator)[None].to(self.device)
-        z = sample(flow, noise, condition, settings, "structure" if progress else None)
+        return sample(flow, noise, condition, settings, "structure" if progress else None)
+
+    def _decode_structure(self, z: Tensor) -> Tensor:
+        """Occupancy of every frame, bool [T, R, R, R]."""
+        decoder = self.models.structure_decoder
         occupied = torch.cat([decoder(part) > 0 for part in z.split(FRAMES_AT_ONCE, dim=1)], dim=1)
         return rearrange(occupied, "1 t 1 x y z -> t x y z")
 
@@ -164,3 +190,9 @@ class SS4DPipeline:
         noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
         z = sample(flow, noise, condition, settings, "latents" if progress else None)
         return z.replace(z.feats * self.latent_std + self.latent_mean)
+
+
+def on_black(rgba: Tensor) -> Tensor:
+    """uint8 [T, S, S, 4], straight alpha -> uint8 [T, S, S, 3] over black."""
+    values = rgba.float() / 255
+    return (values[..., :3] * values[..., 3:] * 255).byte()

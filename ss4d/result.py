@@ -23,6 +23,8 @@ from ss4d import __version__
 from ss4d.flow import SamplerSettings
 from ss4d.gaussians import GaussianSequence, write_ply
 from ss4d.memory import peak_memory
+from ss4d.refine.refiner import Refinement
+from ss4d.view_frame import ViewFrame
 
 DEFAULT_FPS = 12.0  # for images, which carry no frame rate
 REPORT = "result.json"  # its presence says that a folder holds a result
@@ -65,6 +67,8 @@ class Generation:
     resolution: int  # voxels along one side of the cube
     rgba: np.ndarray  # uint8 [T, H, W, 4], the input with its object's alpha, not premultiplied
     images: Tensor  # uint8 [T, S, S, 3], the cropped clip on black that conditioned the models
+    frame: ViewFrame | None  # of the view, where the result is in it; None: in that of the clip
+    refinement: Refinement | None  # where the result was aligned with the input
     fps: float | None  # of the input, where it says
     seed: int
     structure: SamplerSettings
@@ -136,6 +140,8 @@ class Generation:
             "num_frames": len(self.gaussians),
             "structure_sampler": dataclasses.asdict(self.structure),
             "latent_sampler": dataclasses.asdict(self.latents),
+            "frame": None if self.frame is None else dataclasses.asdict(self.frame),
+            "refinement": None if self.refinement is None else self.refinement.entries(),
             "resolution": self.resolution,
             "voxels": [len(voxels) for voxels in self.voxels],
             "gaussians": self.gaussians.num_gaussians,

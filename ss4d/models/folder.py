@@ -25,6 +25,7 @@ from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import GaussianDecoder
 from ss4d.models.structure_flow import StructureFlow
 from ss4d.models.structure_vae import StructureDecoder
+from ss4d.view_frame import ViewFrame
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,18 @@ class PipelineFolder:
         except TypeError as error:
             raise CheckpointError(f"pipeline.json of {self.source}: {key} has an unknown setting ({error})") from error
 
+    def frame(self) -> ViewFrame | None:
+        """The frame of the view that the models were trained in; None: that of the clip, as in the paper.
+
+        Raises:
+            CheckpointError: pipeline.json describes none that is possible.
+        """
+        given = self.args.get("frame")
+        try:
+            return None if given is None else ViewFrame(**given)
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"pipeline.json of {self.source}: frame = {given} is none ({error})") from error
+
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [C] of the voxel latents."""
         statistics = self._argument("slat_normalization")
@@ -175,6 +188,7 @@ def write_pipeline(
     structure: SamplerSettings,
     latents: SamplerSettings,
     statistics: Mapping[str, Tensor],
+    frame: ViewFrame | None = None,
 ) -> None:
     """Write pipeline.json with the released keys, atomically.
 
@@ -182,18 +196,21 @@ def write_pipeline(
         models: names in `NAMES` of the models beside it, as ckpts/KEY.json and .safetensors.
         structure, latents: default settings of the two flows' samplers.
         statistics: "mean" and "std" [C] of the voxel latents.
+        frame: of the view, where the models were trained in it.
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
         params = dataclasses.asdict(settings)
         return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
 
-    args = {
+    args: dict[str, Any] = {
         "models": {NAMES[name].key: f"ckpts/{NAMES[name].key}" for name in models},
         "sparse_structure_sampler": sampler(structure),
         "slat_sampler": sampler(latents),
         "slat_normalization": {key: [round(v, 6) for v in value.tolist()] for key, value in statistics.items()},
     }
+    if frame is not None:
+        args["frame"] = dataclasses.asdict(frame)
     temporary = folder / "pipeline.json.tmp"
     temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
     publish(temporary, folder / "pipeline.json")

@@ -76,6 +76,7 @@ class DinoImageEncoder(nn.Module):
     """
 
     image_size = 518
+    in_channels = 3
 
     def __init__(self, name: str = "dinov2_vitl14_reg", config: dict[str, Any] | None = None):
         super().__init__()
