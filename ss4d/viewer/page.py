@@ -38,7 +38,6 @@ def write_player(
     images: np.ndarray | None = None,
     fps: float = 12.0,
     title: str = "SS4D",
-    kernel_size: float = 0.1,
 ) -> None:
     """Write the player with a clip to `path`, atomically.
 
@@ -51,7 +50,6 @@ def write_player(
         images: the input clip, uint8 [T, H, W, 3 or 4], shown beside the object.
         fps: frames per second of the clip at normal speed.
         title: of the page, and the name of its screenshots.
-        kernel_size: variance of the screen filter, pixels^2.
 
     Raises:
         ValueError: no frames, values that are not finite, a number of images or voxel sets other than T, or a
@@ -66,7 +64,7 @@ def write_player(
     header: dict[str, Any] = {
         "title": title,
         "fps": fps,
-        "kernel": kernel_size,
+        "kernel": frames[0].kernel_size,
         "ranges": ranges.to_json(),
         "resolution": resolution,
         "gaussians": [len(frame) for frame in frames],

@@ -10,6 +10,7 @@ import numpy as np
 
 from ss4d.gaussians.gaussians import GaussianSequence
 from ss4d.gaussians.ply import read_ply
+from ss4d.result import DEFAULT_FPS, REPORT
 from ss4d.video import read_clip
 
 
@@ -30,13 +31,13 @@ def read_result(folder: Path) -> Result:
     Raises ValueError where `folder` is no such folder, or a file of it is damaged.
     """
     try:
-        report = json.loads((folder / "result.json").read_text("utf-8"))
+        report = json.loads((folder / REPORT).read_text("utf-8"))
         files = [folder / "frames" / f"{index:05d}.ply" for index in range(report["num_frames"])]
-        resolution, title = int(report["resolution"]), Path(report["input"]).stem
+        resolution, title = int(report["resolution"]), Path(report.get("input", folder.resolve().name)).stem
     except FileNotFoundError:
-        raise ValueError(f"{folder} holds no result.json: name a folder that inference.py wrote") from None
+        raise ValueError(f"{folder} holds no {REPORT}: name a folder that inference.py wrote") from None
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'result.json'} is damaged ({error}): run inference.py again") from None
+        raise ValueError(f"{folder / REPORT} is damaged ({error}): run inference.py again") from None
     missing = next((path for path in files if not path.is_file()), None)
     if missing:
         raise ValueError(f"{missing} is missing: run inference.py again")
@@ -44,11 +45,11 @@ def read_result(folder: Path) -> Result:
     return Result(GaussianSequence([read_ply(path) for path in files]), resolution, images, fps, title)
 
 
-def read_input(path: Path, num_frames: int, default_fps: float = 12.0) -> tuple[np.ndarray | None, float]:
+def read_input(path: Path, num_frames: int) -> tuple[np.ndarray | None, float]:
     """The input's panel of compare.mp4, the leftmost square, and the frame rate."""
     if not path.is_file():
-        return None, default_fps
+        return None, DEFAULT_FPS
     clip = read_clip(path)
     if len(clip.frames) != num_frames:
         raise ValueError(f"{path} has {len(clip.frames)} frames for {num_frames} of Gaussians: run inference.py again")
-    return clip.frames[:, :, : clip.frames.shape[1], :3], clip.fps or default_fps
+    return clip.frames[:, :, : clip.frames.shape[1], :3], clip.fps or DEFAULT_FPS

@@ -300,7 +300,17 @@ def test_a_file_cut_short_says_so(browser: Page, result: Path, tmp_path: Path) -
 
 def test_a_single_frame_and_an_empty_one(browser: Page, tmp_path: Path) -> None:
     rotation = torch.tensor([[1.0, 0, 0, 0]])
-    dot = Gaussians(torch.zeros(1, 3), torch.full((1, 3), 0.1), rotation, torch.ones(1, 1) * 0.9, torch.zeros(1, 1, 3))
+    # Thinner than a pixel, so that the checkpoint's own screen filter makes what is seen of it.
+    dot = Gaussians(
+        *(
+            torch.zeros(1, 3),
+            torch.tensor([[0.1, 0.1, 0.002]]),
+            rotation,
+            torch.full((1, 1), 0.9),
+            torch.zeros(1, 1, 3),
+        ),
+        kernel_size=0.7,
+    )
     empty = Gaussians(*(torch.zeros(0, *size) for size in ((3,), (3,), (4,), (1,), (1, 3))))
     browser.events.clear()
     write_player(tmp_path / "player.html", GaussianSequence([dot]), title="</script>&<b>one")
