@@ -66,7 +66,8 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
         around = [(best[0] + a, best[1] + e, min(best[2] * f, 70.0)) for a, e, f in itertools.product(*steps)]
         best = min(around, key=lambda key: score(*key))
     camera = tried[best][1]
-    return CameraFit(camera, *best, silhouette_iou(silhouette(grid, camera, SIZE), wanted))
+    azimuth, elevation, fov = best
+    return CameraFit(camera, azimuth, elevation, fov, silhouette_iou(silhouette(grid, camera, SIZE), wanted))
 
 
 def _boxed(grid: Tensor, wanted: Tensor, azimuth: float, elevation: float, fov: float) -> Camera:

@@ -79,7 +79,9 @@ def align_structure(
     occupancy = decode(decoder, z.detach())
     if settings.carve:
         occupancy = carve(occupancy, wanted, camera, settings.margin)
-    return AlignedStructure(occupancy, *(_front_iou(grid, wanted, camera) for grid in (before, occupancy)), losses)
+    return AlignedStructure(
+        occupancy, _front_iou(before, wanted, camera), _front_iou(occupancy, wanted, camera), losses
+    )
 
 
 @torch.no_grad()
