@@ -14,8 +14,8 @@ CUBE_RADIUS = 3**0.5 / 2  # of the sphere around the cube
 def silhouette(occupancy: Tensor, camera: Camera, size: int) -> Tensor:
     """What a camera sees of occupied cells: the largest p_i of the samples i along each ray.
 
-    Samples lie a cell's width apart and take p trilinearly. (The product 1 - prod (1 - p_i) adds up small p along a ray:
-    an outline would lie where p is far below one half, outside of the surface.)
+    Samples lie a cell's width apart and take p trilinearly. (The product 1 - prod (1 - p_i) adds up small p along a
+    ray: an outline would lie where p is far below one half, outside of the surface.)
 
     Args:
         occupancy: [T, R, R, R] in [0, 1], over the cube [-0.5, 0.5]^3, x first.
