@@ -113,12 +113,12 @@ def refine_gaussians(
             total = 0.0
             for loss in _losses(start, changes, rgba, camera, settings, reach, (azimuth, elevation)):
                 (loss / len(start)).backward()
-                total += float(loss) / len(start)
+                total += float(loss.detach()) / len(start)
             rough = _roughness(changes, pairs, voxels) * settings.smoothness
             if rough.requires_grad:
                 rough.backward()
             optimizer.step()
-            losses.append(total + float(rough))
+            losses.append(total + float(rough.detach()))
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
     with torch.no_grad():
         frames = [change.apply(frame, reach) for change, frame in zip(changes, start, strict=True)]

@@ -174,7 +174,7 @@ def test_the_reference_layout_suits_readers_that_fix_line_and_stride(tmp_path: P
     assert lines[:3] == ["ply", "format binary_little_endian 1.0", "element vertex 3"]
     names = [line.split()[-1] for line in lines if line.startswith("property float ")]
     assert names == [*COLUMNS[:9], *REST, *COLUMNS[9:]] and len(names) == 62
-    assert lines.index("property float x") == 3 and lines[65:] == ["comment ss4d up -y"]
+    assert lines.index("property float x") == 3 and lines[65:] == ["comment ss4d up -y", "comment ss4d kernel_size 0.1"]
     records = np.frombuffer(data, "<f4").reshape(3, 248 // 4)
     assert not records[:, 9:54].any()
     write_ply(g, tmp_path / "h.ply")
