@@ -21,11 +21,13 @@ def main() -> None:
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
     options = parser.parse_args()
 
+    from ss4d.flow import SamplerSettings
     from ss4d.models.checkpoint import CheckpointError
-    from ss4d.training.export import MODELS, export, sampler
+    from ss4d.training.export import EXPERIMENTS, export
 
-    runs = {name: options.runs / name for name, _ in MODELS.values()}
-    structure, latents = sampler(options.steps, options.guidance), sampler(options.steps, options.latent_guidance)
+    structure = SamplerSettings(options.steps, options.guidance)
+    latents = SamplerSettings(options.steps, options.latent_guidance)
+    runs = {name: options.runs / name for name in EXPERIMENTS}
     try:
         total = export(runs, options.out, structure, latents, options.base)
     except CheckpointError as error:

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: `checkpoints/step_00001000/`, each whole or not there at all.
+"""Checkpoints of a run: `checkpoints/step_00001000/`, written atomically.
 
 Tensors are written by torch.distributed.checkpoint, every process its part, and can be read by another number of
 processes. `progress.json` holds the plain values, `manifest.json` the size and checksum of every file.
@@ -84,7 +84,7 @@ class CheckpointStore:
                 shutil.rmtree(temporary, ignore_errors=True)
             raise SaveError(
                 f"the checkpoint in {self.folder} could not be written ({failures[0]}): make room or check the "
-                "disk, and start the same command again; it goes on from the last checkpoint that was"
+                "disk, and start the same command again; it resumes from the last good checkpoint"
             )
 
     def _newest(self) -> Path | None:
@@ -92,7 +92,7 @@ class CheckpointStore:
             fault = find_fault(path)
             if fault is None:
                 return path
-            warnings.warn(f"{path} is damaged ({fault}): going on from the one before it", stacklevel=3)
+            warnings.warn(f"{path} is damaged ({fault}): resuming from the one before it", stacklevel=3)
         return None
 
     def _all(self) -> list[Path]:

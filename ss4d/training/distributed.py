@@ -105,8 +105,8 @@ def gradients_kept_local(wrapped: nn.Module, models: Iterable[nn.Module], active
         yield
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor that may be cut over processes, put together on each (all must call this)."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """A tensor that may be sharded over processes, gathered on each (all must call this)."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 

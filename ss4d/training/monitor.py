@@ -47,7 +47,7 @@ class Monitor:
     """Writes what is logged; only the first process has one.
 
     Args:
-        step: the step a run goes on from: rows after it, of a run that was killed, are dropped.
+        step: the step a run resumes at: rows after it, of a run that was killed, are dropped.
         wandb: the `wandb` section of the config: {"mode": "disabled", "offline" or "online", "project"}.
         config: the resolved config, for wandb.
     """
@@ -75,7 +75,7 @@ class Monitor:
             self.wandb.log(dict(metrics), step=step)
 
     def pictures(self, step: int, name: str, frames: np.ndarray) -> None:
-        """A moving picture, uint8 [T, H, W, 3]: `samples/NAME_STEP.mp4`, its first frame as a PNG beside it."""
+        """A clip, uint8 [T, H, W, 3]: `samples/NAME_STEP.mp4`, its first frame as a PNG beside it."""
         from PIL import Image
 
         from ss4d.video import write_video
@@ -120,7 +120,7 @@ def _open_wandb(run_dir: Path, options: Mapping[str, Any], config: Mapping[str, 
         raise ValueError(
             f"wandb.mode = {options['mode']} needs the wandb package: pip install 'ss4d[train]'"
         ) from error
-    # The id follows from the folder, so that a run that goes on is one run there, too.
+    # The id follows from the folder, so that a resumed run is one run there, too.
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     return wandb.init(
         project=options["project"],

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
-from ss4d.training.distributed import local, whole
+from ss4d.training.distributed import full_tensor, local
 from ss4d.training.settings import TrainSettings
 
 
@@ -58,7 +58,7 @@ class GradientClipper:
         Where the norm is not finite, gradients are left alone: the step must be skipped.
         """
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        norm = float(whole(nn.utils.get_total_norm(gradients))) / scale
+        norm = float(full_tensor(nn.utils.get_total_norm(gradients))) / scale
         if not math.isfinite(norm):
             return norm
         factor = min(1.0, self.threshold() / (norm + 1e-6)) / scale

@@ -35,7 +35,7 @@ def read_phases(config: DictConfig) -> list[Phase]:
     """The phases of a config in their order; one, named "main", where `phases` is empty or null.
 
     Raises:
-        ValueError: a key that is unknown, of the whole run, or of a value that does not fit; steps that no phase uses.
+        ValueError: an unknown key, one that no phase may set, a value that does not fit, or steps without a phase.
     """
     base = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
     OmegaConf.set_struct(base, False)  # unknown keys are refused below, with the nearest one
@@ -85,4 +85,4 @@ def _check_alike(phases: Sequence[Phase]) -> None:
     for phase in phases[1:]:
         for key in ("strategy", "precision"):
             if getattr(phase.train, key) != getattr(phases[0].train, key):
-                raise ValueError(f"phases.{phase.name} sets train.{key}, which is the same for a whole run")
+                raise ValueError(f"phases.{phase.name} sets train.{key}, which must be the same in all phases")

@@ -15,13 +15,14 @@ from typing import Any, Literal
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.backend import Backend, describe, use
 from ss4d.config import load_options, option
 from ss4d.models import create_model
 from ss4d.training.cost import phase_cost
 from ss4d.training.distributed import joined_world
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.phases import Phase, read_phases
-from ss4d.training.precision import is_fast_at_bfloat16
+from ss4d.training.precision import autocast_dtype, is_fast_at_bfloat16
 from ss4d.training.trainer import Trainer
 from ss4d.training.warm_start import warm_start
 
@@ -60,6 +61,7 @@ class RunOptions:
     objective: Mapping[str, Any]
     models: Mapping[str, ModelSpec]
     phases: Mapping[str, Any] | None
+    backend: Backend
     wandb: WandbOptions
 
 
@@ -80,6 +82,7 @@ def run(config: DictConfig) -> None:
         print(forecast(phases, content))
         return
     with joined_world(options.gpus) as world:
+        use(options.backend, world.device)
         torch.manual_seed(options.seed)
         models = {name: create_model(spec.name, **spec.args) for name, spec in options.models.items()}
         objective = create_objective(models, aims)
@@ -90,8 +93,10 @@ def run(config: DictConfig) -> None:
                 print(report)
         run_dir = Path(options.run_dir)
         if world.is_first:
-            record(run_dir, config)
+            half = autocast_dtype(phases[0].train.precision, world.device) is not None
+            record(run_dir, config, describe(world.device, half))
             print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
+            print(", ".join(f"{part}: {name}" for part, name in describe(world.device, half).items()))
             print(schedule(phases, world.size))
         Trainer(objective, phases, content["models"], run_dir, content, world).fit()
 
@@ -120,8 +125,8 @@ def schedule(phases: list[Phase], processes: int) -> str:
     return "\n".join(lines)
 
 
-def record(run_dir: Path, config: DictConfig) -> None:
-    """What a run needs to be repeated: the resolved config, the commit and the environment."""
+def record(run_dir: Path, config: DictConfig, backend: Mapping[str, str]) -> None:
+    """What a run needs to be repeated: the resolved config, the commit, the environment and the backends in use."""
     run_dir.mkdir(parents=True, exist_ok=True)
     OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
     environment = {
@@ -130,6 +135,7 @@ def record(run_dir: Path, config: DictConfig) -> None:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "machine": f"{platform.platform()}, {os.cpu_count()} cores",
+        "backend": backend,
         "bfloat16": is_fast_at_bfloat16(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
     }

@@ -1,7 +1,7 @@
 """The training loop, for all four experiments; it reads from top to bottom.
 
-Everything random about a step follows from the seed and the place of its batches in the run. So a run that stops and
-goes on is bitwise the run that never stopped, and two processes do what one does that accumulates twice as much.
+Everything random about a step follows from the seed and the place of its batches in the run. So a run resumes bit for
+bit, and two processes do what one does that accumulates twice as much.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ss4d.memory import peak_memory
 from ss4d.models.checkpoint import save_model_weights, save_weights
 from ss4d.training.checkpointing import CheckpointStore
 from ss4d.training.cost import phase_cost, recompute
-from ss4d.training.distributed import World, distribute, gradients_kept_local, highest, whole
+from ss4d.training.distributed import World, distribute, full_tensor, gradients_kept_local, highest
 from ss4d.training.monitor import Meter, Monitor
 from ss4d.training.objectives import Objective
 from ss4d.training.optimization import (
@@ -56,7 +56,7 @@ class Progress:
 
 
 class Trainer:
-    """Trains an objective through its phases, checkpointing into `run_dir` and going on from there.
+    """Trains an objective through its phases, checkpointing into `run_dir` and resuming from there.
 
     Args:
         specs: {"name", "args"} of each trained model, written beside its weights.
@@ -95,7 +95,7 @@ class Trainer:
                 if self.progress.step < phase.stop and self.stop_signal is None:
                     self._run_phase(phase, datasets[phase.name])
             if self.stop_signal is not None and self.world.is_first:
-                print(f"stopped by signal {self.stop_signal} after step {self.progress.step}; start again to go on")
+                print(f"stopped by signal {self.stop_signal} after step {self.progress.step}; the same command resumes")
 
     def _set_up(self, dataset: WindowDataset, first: Phase) -> None:
         models = self.objective.models
@@ -174,7 +174,7 @@ class Trainer:
         elif self.scale.fixed:
             raise FloatingPointError(
                 f"the gradients at step {progress.step} are not finite (norm {norm}): lower train.learning_rate or "
-                "train.gradient_clip, and start again to go on from the last checkpoint"
+                "train.gradient_clip, and start again to resume from the last checkpoint"
             )
         self.scale.update(math.isfinite(norm))
         self.optimizer.zero_grad(set_to_none=True)
@@ -229,10 +229,10 @@ class Trainer:
     def _preview(self, phase: Phase, batch: Any) -> None:
         """What the averaged weights make of held-out clips; all processes take part, for the models may be cut up."""
         with self._averaged(), self._autocast(phase.train.precision):
-            made = self.objective.preview(batch, torch.Generator(self.world.device).manual_seed(0))
+            shown = self.objective.preview(batch, torch.Generator(self.world.device).manual_seed(0))
         if self.monitor is not None:
-            self.monitor.pictures(self.progress.step, "preview", made.frames)
-            self.monitor.log(self.progress.step, made.metrics)
+            self.monitor.pictures(self.progress.step, "preview", shown.frames)
+            self.monitor.log(self.progress.step, shown.metrics)
 
     @contextmanager
     def _averaged(self) -> Iterator[None]:
@@ -249,7 +249,7 @@ class Trainer:
 
     def _export(self, folder: Path) -> None:
         """The averaged weights as models, and what inference needs beside them."""
-        weights = {key: whole(value) for key, value in self.average.tensors.items()}
+        weights = {key: full_tensor(value) for key, value in self.average.tensors.items()}
         if not self.world.is_first:
             return
         for name, spec in self.specs.items():
@@ -284,11 +284,11 @@ class Trainer:
         self.scale.value, self.scale.good_steps = float(self.progress.scale or 1.0), self.progress.good_steps
         self._export(self.run_dir / "ckpts")  # a run can be killed between its last checkpoint and this
         if self.world.is_first:
-            print(f"going on from step {self.progress.step}")
+            print(f"resuming at step {self.progress.step}")
 
     @contextmanager
     def _stoppable(self) -> Iterator[None]:
-        """SIGTERM (a preempted job) and Ctrl-C end the run after the step at hand, with a checkpoint.
+        """SIGTERM (a preempted job) and Ctrl-C end the run after the current step, with a checkpoint.
 
         A handler that is already there, such as a launcher's, stays.
         """

@@ -9,22 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ss4d.models.checkpoint import CheckpointError, read_json, read_weights
-from ss4d.models.folder import fetch
+from ss4d.models.checkpoint import CheckpointError, read_weights
+from ss4d.models.folder import NAMES, PipelineFolder
 
-# For each experiment's models: their keys in a released pipeline.json, and where TRELLIS keeps those that it omits.
-RELEASED = {
-    "structure_vae": {"encoder": "ckpts/ss_enc_conv3d_16l8_fp16", "decoder": "sparse_structure_decoder"},
-    "structure_flow": {"flow": "sparse_structure_flow_model", "image_encoder": "image_encoder"},
-    "sparse_vae": {"encoder": "ckpts/slat_enc_swin8_B_64l8_fp16", "decoder": "slat_decoder_gs"},
-    "sparse_flow": {"flow": "slat_flow_model"},
-}
-OURS = {"structure_vae": "sparse_structure_encoder", "sparse_vae": "slat_encoder"}  # encoders in our own folders
 TEMPORAL = ("input_blocks_t.", "out_blocks_t.")
 
 
@@ -62,19 +53,9 @@ def _weights(source: str, objective: str, name: str) -> _Source:
     run = Path(source) / "ckpts" / f"{name}.safetensors"
     if run.is_file():
         return _Source(str(run), read_weights(run))
-    spec: Any = read_json(fetch(source, "pipeline.json"))
-    named = spec.get("args", {}).get("models", {})
-    key = RELEASED[objective][name]
-    if name == "encoder" and OURS[objective] in named:
-        key = OURS[objective]
-    stem = named.get(key, key)
-    if not stem.startswith("ckpts") and stem.count("/") < 2:
-        raise CheckpointError(f"pipeline.json of {source} names no model '{key}' for init_from: it has {list(named)}")
-    parts = stem.split("/")
-    if not stem.startswith("ckpts"):
-        source, stem = "/".join(parts[:2]), "/".join(parts[2:])
-    path = fetch(source, f"{stem}.safetensors")
-    return _Source(f"{source}: {stem}", read_weights(path))
+    ours = next(key for key, known in NAMES.items() if (known.run, known.trained_as) == (objective, name))
+    stem = PipelineFolder.open(source).stem(ours)
+    return _Source(str(stem), read_weights(stem.with_suffix(".safetensors")))
 
 
 def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:

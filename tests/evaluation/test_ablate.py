@@ -121,7 +121,7 @@ def test_stopped_and_started_again_it_goes_on_and_redoes_nothing(tmp_path: Path,
 
     assert main(["ablate", *command]) == 0
     out = capsys.readouterr().out
-    assert out.count("is trained already") == 2 and out.count("going on from step") == 1
+    assert out.count("is trained already") == 2 and out.count("resuming at step") == 1
     after = made(tmp_path)
     assert all(after[path] == written for path, written in (before | judged).items())
     tables = (folder / "tables.md").read_text()

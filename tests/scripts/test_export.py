@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from scripts import export
 from ss4d.models.checkpoint import load_model, save_model
-from ss4d.training.export import MODELS
+from ss4d.models.folder import NAMES
 
 BASE = Path(__file__).parents[2] / "checkpoints" / "ss4d-tiny"
 FLOW = "sparse_structure_flow_model"
@@ -33,7 +33,7 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     save_model(flow, tmp_path / "runs/structure_flow/ckpts/flow", spec["name"], spec["args"], torch.float32)
     out = tmp_path / "out"
     run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--steps", "7")
-    for name in MODELS:
+    for name in (name.key for name in NAMES.values()):
         mine, theirs = (load_file(folder / "ckpts" / f"{name}.safetensors") for folder in (out, BASE))
         same = all(torch.equal(mine[key], theirs[key]) for key in theirs)
         assert mine.keys() == theirs.keys() and same == (name != FLOW)

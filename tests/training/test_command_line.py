@@ -85,6 +85,7 @@ def test_what_fits_passes(overrides: list[str], monkeypatch: pytest.MonkeyPatch,
         ("objective.name=structure_flo", "objective.name = structure_flo: did you mean structure_flow?"),
         ("frames=4", "frames = 4 must be a list"),
         ("threads=-1", "threads = -1 must be at least 1, or null"),
+        ("backend.attention=flas", "backend.attention = 'flas': choose one of auto, torch, sdpa"),
         ("wandb.mode=ofline", "wandb.mode = ofline must be one of disabled, offline, online"),
     ],
 )

@@ -17,7 +17,7 @@ from ss4d.training.settings import TrainSettings
 
 @pytest.fixture(scope="module")
 def settings() -> TrainSettings:
-    config = resolve(["experiment=structure_flow/tiny", "train.steps=110", "train.warmup_steps=10"])
+    config = resolve(["experiment=structure_flow/tiny", "phases=null", "train.steps=110", "train.warmup_steps=10"])
     train = read_phases(config)[0].train
     return replace(train, steps=110, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.2)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 import torch
 
@@ -25,17 +23,19 @@ def test_auto_follows_the_device(monkeypatch: pytest.MonkeyPatch, is_fast: bool,
     assert autocast_dtype("auto", CPU) is expected
 
 
-def seconds(dtype: torch.dtype) -> float:
-    """The best of five products of 2,048 tokens."""
-    a, b = torch.randn(2048, 256).to(dtype), torch.randn(256, 256).to(dtype)
-    times = []
-    for _ in range(6):
-        started = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - started)
-    return min(times[1:])
+def test_a_cpu_is_fast_where_torch_has_kernels(monkeypatch: pytest.MonkeyPatch):
+    supported = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    precision.is_fast_at_bfloat16.cache_clear()
+    assert precision.is_fast_at_bfloat16(CPU) == supported
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    precision.is_fast_at_bfloat16.cache_clear()
+    assert not precision.is_fast_at_bfloat16(CPU)
+    precision.is_fast_at_bfloat16.cache_clear()
 
 
-def test_auto_is_not_emulated_on_this_machine():
-    chosen = autocast_dtype("auto", CPU) or torch.float32
-    assert seconds(chosen) < 4 * seconds(torch.float32)
+@pytest.mark.parametrize("native", [True, False])
+def test_a_gpu_is_fast_where_it_does_not_emulate(monkeypatch: pytest.MonkeyPatch, native: bool):
+    precision.is_fast_at_bfloat16.cache_clear()
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
+    assert precision.is_fast_at_bfloat16(torch.device("cuda")) == native
+    precision.is_fast_at_bfloat16.cache_clear()

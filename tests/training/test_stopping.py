@@ -1,4 +1,4 @@
-"""Stopped in any way, a run goes on from its last good checkpoint as if it had never stopped."""
+"""Stopped in any way, a run resumes from its last good checkpoint bit for bit."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(whole: Path, c
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (size // 2, size // 2))
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert "could not be written" in errors and "goes on from the last checkpoint" in errors
+    assert "could not be written" in errors and "resumes from the last good checkpoint" in errors
     assert "Traceback" not in errors
     assert not list((run_dir / "checkpoints").glob(".step_*"))
     finish(clip_folder, run_dir)

@@ -66,9 +66,9 @@ def check_before_training(plan: Plan, options: AblateOptions) -> None:
 
 def export_variant(config: DictConfig, checkpoint: Path, out: Path) -> None:
     """A pipeline folder with the run's flow; all other models and the samplers are the checkpoint's."""
-    base = PipelineFolder.open(checkpoint).args
-    run_dir = Path(config.run_dir)
-    export({config.objective.name: run_dir}, out, base["sparse_structure_sampler"], base["slat_sampler"], checkpoint)
+    base = PipelineFolder.open(checkpoint)
+    samplers = base.sampler("sparse_structure_sampler"), base.sampler("slat_sampler")
+    export({config.objective.name: Path(config.run_dir)}, out, *samplers, checkpoint)
 
 
 def tables(plan: Plan) -> list[Table]:

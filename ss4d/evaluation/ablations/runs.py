@@ -12,7 +12,7 @@ from ss4d.training.checkpointing import SaveError
 from ss4d.training.phases import read_phases
 from ss4d.training.run import run
 
-UNCHECKED = ("threads", "wandb", "dry_run")  # keys of train.yaml that may change from one start to the next
+UNCHECKED = ("threads", "wandb", "dry_run", "backend")  # keys of train.yaml that may change from one start to the next
 
 
 def train_run(config: DictConfig) -> None:
