@@ -96,15 +96,13 @@ class PipelineFolder:
         """Read pipeline.json of a local folder or a Hub repository.
 
         Raises:
-            CheckpointError: no such folder, or a pipeline.json without what a pipeline needs.
+            CheckpointError: no such folder, or a pipeline.json without models.
         """
         path = fetch(str(source), "pipeline.json")
         spec = read_json(path)
         args = spec.get("args", {}) if isinstance(spec, dict) else {}
-        models = args.get("models", {})
-        for name in NAMES.values():
-            if name.generates and name.key not in models and name.ours != "image_encoder":
-                raise CheckpointError(f"{path} names no model '{name.key}': this is not an SS4D pipeline folder")
+        if "models" not in args:
+            raise CheckpointError(f"{path} names no models: this is not a pipeline folder")
         return cls(str(source), args)
 
     def load_models(self) -> PipelineModels:
@@ -113,6 +111,11 @@ class PipelineFolder:
         Raises:
             CheckpointError: a missing or damaged file, or a model of another kind than its name says.
         """
+        for name in NAMES.values():
+            if name.generates and name.key not in self.args["models"] and name.ours != "image_encoder":
+                raise CheckpointError(
+                    f"pipeline.json of {self.source} names no model '{name.key}': this is not an SS4D pipeline folder"
+                )
         models: dict[str, Any] = {}
         expected = get_type_hints(PipelineModels)
         for name in (name for name in NAMES.values() if name.generates):

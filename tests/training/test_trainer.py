@@ -121,7 +121,7 @@ def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path,
     lines = ["train.steps=3", "train.precision=fp16"]
     monkeypatch.setattr(LossScale, "of", classmethod(lambda cls, precision: cls(2.0**60, fixed=False)))
     run_dir = fit("structure_vae", clip_folder, runs, *lines, folder="fp16")
-    assert logged(run_dir, "loss_scale") == pytest.approx([2.0**59, 2.0**58, 2.0**57])
+    assert logged(run_dir, "loss_scale") == pytest.approx([2.0**59, 2.0**58, 2.0**57], rel=1e-5)
     torch.manual_seed(0)
     spec = resolve(overrides("structure_vae", clip_folder, run_dir)).models.encoder
     start, found = create_model(spec.name, **spec.args).state_dict(), load_file(run_dir / "ckpts/encoder.safetensors")
