@@ -49,7 +49,7 @@ class RunOptions(JudgingOptions, ProtocolOptions):
     model: str = option("ours, reconstruction: checkpoint folder, run folder or Hub id", "checkpoints/ss4d-tiny")
     results: str | None = option("views, gaussians: the folder that another method wrote", None)
     axes: str = option("gaussians: which way is up in the PLY files, y_up or z_up", "y_up")
-    align_azimuth: bool = option("gaussians: true turns a result to match the input, and reports by how much", False)
+    azimuth: str = option("gaussians: degrees to turn results by; method or object finds one for all or each", "0")
     shard: str = option("this process's part of the objects, i/n with i from 0", "0/1")
     inputs: str | None = option("write the inputs for another method into this folder, and judge nothing", None)
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from eval_sets import SIZE, small_protocol, write_consistent4d
 from safetensors.torch import save_file
+from scipy.spatial.transform import Rotation
 
 from ss4d.cameras import orbit_camera
 from ss4d.compositing import over_background
-from ss4d.evaluation.methods.azimuth import align_azimuth, turn
+from ss4d.evaluation.methods.azimuth import find_azimuth, turn
 from ss4d.evaluation.methods.coloured_voxels import voxel_gaussians
 from ss4d.evaluation.networks import Networks, load_networks
+from ss4d.evaluation.placement import move_gaussians
 from ss4d.evaluation.prediction import Rendered, check_views, gaussian_voxels, render_subject
 from ss4d.evaluation.scoring import score
 from ss4d.evaluation.subjects.open import open_subjects
@@ -24,6 +27,7 @@ from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.metrics.lpips import LPIPS
 from ss4d.metrics.optical_flow import optical_flow
 from ss4d.metrics.warping import warping_error
+from ss4d.view_frame import Similarity
 
 WHITE = torch.ones(3)
 
@@ -108,16 +112,35 @@ def scene() -> torch.Tensor:
     return grid.nonzero()
 
 
-def test_a_turned_result_is_turned_back(subject: Subject):
-    colours = torch.rand(len(scene()), 3)
-    upright = voxel_gaussians(scene(), colours, 16)
+def seen_from_the_front(gaussians: GaussianSequence, name: str) -> Subject:
     camera = orbit_camera(0.0, 0.0)
-    seen = rasterize(upright, camera, 64, torch.zeros(3))
-    rgba = torch.cat([seen.colour / seen.alpha.clamp(min=1e-6), seen.alpha]).clamp(0, 1)
-    subject.video = (255 * rgba).round().byte().movedim(0, -1)[None]
-    aligned = align_azimuth(GaussianSequence([turn(upright, 90)]), subject)
-    assert aligned.degrees == 270 and aligned.psnr > 40
-    assert torch.allclose(aligned.gaussians[0].xyz, upright.xyz, atol=1e-6)
+    frames = [rasterize(g, camera, 96, torch.zeros(3)) for g in gaussians]
+    rgba = [torch.cat([f.colour / f.alpha.clamp(min=1e-6), f.alpha]).clamp(0, 1) for f in frames]
+    video = (255 * torch.stack(rgba)).round().byte().movedim(1, -1)
+    return Subject(name, video, camera, [], None, None)
+
+
+def test_one_turn_of_a_method_is_found_where_single_objects_are_ambiguous():
+    """A plain box looks the same from four sides; all results stand 37 degrees off, half as large and to the side."""
+    grid = torch.zeros(16, 16, 16, dtype=torch.bool)
+    grid[5:11, 5:11, 4:12] = True
+    colours = torch.rand(len(scene()), 3, generator=torch.Generator().manual_seed(2))
+    upright = {
+        "box": voxel_gaussians(grid.nonzero(), torch.full((3,), 0.5), 16),
+        "arm": voxel_gaussians(scene(), colours, 16),
+    }
+    subjects = {name: seen_from_the_front(GaussianSequence([g]), name) for name, g in upright.items()}
+    off = Similarity(0.5, Rotation.from_euler("z", -37, degrees=True).as_matrix(), np.array([0.1, 0, 0.1]))
+
+    def load(name: str) -> tuple[GaussianSequence, Subject]:
+        if name == "missing":
+            raise ValueError("no result")
+        return move_gaussians(GaussianSequence([upright[name]]), off), subjects[name]
+
+    found = find_azimuth(["box", "missing", "arm"], load)
+    assert found.degrees == pytest.approx(37, abs=2) and found.psnr > 20
+    with pytest.raises(ValueError, match="no object has a result that could be turned"):
+        find_azimuth(["missing"], load)
 
 
 def test_turning_the_object_is_turning_the_camera():
@@ -127,7 +150,7 @@ def test_turning_the_object_is_turning_the_camera():
     pictures = []
     for object_turn, azimuth in ((30.0, 30.0), (0.0, 0.0)):
         camera = orbit_camera(azimuth, 10.0)
-        turned = turn(gaussians, object_turn)
+        turned = turn(GaussianSequence([gaussians]), object_turn)[0]
         pictures.append(rasterize(turned, camera, 64, WHITE).colour)
     assert torch.allclose(pictures[0], pictures[1], atol=1e-3)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ss4d.evaluation.methods.baselines import AlphaCopy, AverageOccupancy, NearestClip, TrueVoxels, Truth
-from ss4d.evaluation.methods.external import GaussianFolder, ViewFolder
+from ss4d.evaluation.methods.external import ViewFolder, gaussian_folder
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.methods.ours import PipelineMethod, Reconstruction
 from ss4d.evaluation.options import RunOptions
@@ -22,8 +22,8 @@ METHODS: dict[str, Callable[[RunOptions, Protocol, SubjectSet], Method]] = {
     "true_voxels": lambda options, protocol, subjects: TrueVoxels(protocol, subjects),
     "truth": lambda options, protocol, subjects: Truth(protocol),
     "views": lambda options, protocol, subjects: ViewFolder(results_folder(options), protocol),
-    "gaussians": lambda options, protocol, subjects: GaussianFolder(
-        results_folder(options), options.axes, options.align_azimuth, protocol
+    "gaussians": lambda options, protocol, subjects: gaussian_folder(
+        results_folder(options), options.axes, options.azimuth, protocol, subjects
     ),
 }
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from ss4d.evaluation.methods.azimuth import align_azimuth
+from ss4d.evaluation.methods.azimuth import Turn, find_azimuth, turn
 from ss4d.evaluation.methods.external_files import files_of, read_gaussians, read_views
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.prediction import Prediction, gaussian_voxels
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subjects.subject import Subject
+from ss4d.evaluation.subjects.subject import Subject, SubjectSet
+from ss4d.gaussians import GaussianSequence
 from ss4d.gaussians.ply import Up
 
 
@@ -28,24 +30,54 @@ class ViewFolder(Method):
 
 
 class GaussianFolder(Method):
-    """A PLY file per frame, rendered here; voxels that hold an opaque Gaussian are its structure."""
+    """A PLY file per frame, rendered here; voxels that hold an opaque Gaussian are its structure.
 
-    def __init__(self, folder: Path, axes: str, align: bool, protocol: Protocol):
+    Args:
+        up: which way is up in the files, as ply.py names it.
+        degrees: by which all results are turned, counter-clockwise seen from above; None finds a turn for each object.
+    """
+
+    def __init__(self, folder: Path, up: Up, degrees: float | None, protocol: Protocol):
         super().__init__()
-        if axes not in ("y_up", "z_up"):
-            raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
-        self.folder, self.protocol, self.align = folder, protocol, align
-        self.up: Up = "-y" if axes == "y_up" else "+z"  # as ply.py names it
-        self.identity = {"axes": axes, "aligned": align}
+        self.folder, self.protocol, self.up, self.degrees = folder, protocol, up, degrees
+        self.identity = {"up": up, "turned_degrees": "each object" if degrees is None else degrees}
 
     def files(self, name: str) -> list[Path]:
         return files_of(self.folder, name, "gaussians")
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
         gaussians = read_gaussians(self.folder, subject, self.protocol, self.up)
-        report: dict[str, float] = {}
-        if self.align:
-            aligned = align_azimuth(gaussians, subject)
-            gaussians, report = aligned.gaussians, {"turned_degrees": aligned.degrees, "input_psnr": aligned.psnr}
+        found = Turn(self.degrees, math.nan) if self.degrees is not None else None
+        if found is None:
+            found = find_azimuth([subject.name], lambda name: (gaussians, subject))
+        gaussians = turn(gaussians, found.degrees) if found.degrees else gaussians
         resolution = self.protocol.voxel_resolution
-        return Prediction(gaussians, gaussian_voxels(gaussians, resolution) if resolution else None, report=report)
+        voxels = gaussian_voxels(gaussians, resolution) if resolution else None
+        return Prediction(gaussians, voxels, report={"turned_degrees": found.degrees})
+
+
+def gaussian_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol, subjects: SubjectSet) -> GaussianFolder:
+    """Results turned as `azimuth` says: by so many degrees, by one turn that is found for the "method", or by one for
+    each "object".
+
+    Raises:
+        ValueError: other axes, another azimuth, or no result to be turned.
+    """
+    if axes not in ("y_up", "z_up"):
+        raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
+    up: Up = "-y" if axes == "y_up" else "+z"
+    if azimuth == "object":
+        return GaussianFolder(folder, up, None, protocol)
+    if azimuth == "method":
+
+        def load(name: str) -> tuple[GaussianSequence, Subject]:
+            subject = subjects.load(name)
+            return read_gaussians(folder, subject, protocol, up), subject
+
+        found = find_azimuth(subjects.names(), load)
+        print(f"results are turned by {found.degrees:g} degrees, where they match their inputs at {found.psnr:.2f} dB")
+        return GaussianFolder(folder, up, found.degrees, protocol)
+    try:
+        return GaussianFolder(folder, up, float(azimuth), protocol)
+    except ValueError as error:
+        raise ValueError(f"azimuth must be a number of degrees, method or object, but it is {azimuth}.") from error
