@@ -49,8 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parsed = from_arguments(command.options, given[1:])
         module, function = command.function.split(":")
         failures = getattr(import_module(f"ss4d.evaluation.{module}"), function)(parsed)
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:  # a folder that cannot be written, a disk that is full
+        print(f"error: {error.filename or ''}: {error.strerror or error}", file=sys.stderr)
         return 1
     for sentence in failures:
         print(f"failed: {sentence}", file=sys.stderr)

@@ -121,6 +121,8 @@ def run(options: RunOptions) -> list[str]:
         write_inputs(subjects, protocol, Path(options.inputs))
         return []
     shard = Shard.parse(options.shard)
+    check_label(options.name)
+    Path(options.out).mkdir(parents=True, exist_ok=True)  # before anything is computed
     networks = load_networks(protocol, weight_source(options))
     for metric, sentence in networks.missing.items():
         print(f"{metric} is n/a: {sentence}")
@@ -136,12 +138,21 @@ def run(options: RunOptions) -> list[str]:
     failed = []
     for name, seed in tqdm([job for job in jobs if job not in kept], desc=options.name, unit="result"):
         try:
-            shutil.rmtree(evaluation.folder(name, seed), ignore_errors=True)
+            if (name, seed) in again:
+                shutil.rmtree(evaluation.folder(name, seed))
+            elif evaluation.folder(name, seed).exists():
+                continue  # another process has made it meanwhile
             evaluation.make(name, seed)
         except ValueError as error:
             failed.append(f"{name}, seed {seed}: {error}")
     print(f"{len(jobs) - len(failed)} of {len(jobs)} results of {options.name} in {folder / options.name}")
     return failed
+
+
+def check_label(label: str) -> None:
+    """ValueError for a label that is not the name of a folder."""
+    if label != Path(label).name or label.startswith(".") or "\\" in label:
+        raise ValueError(f"label={label} names a folder of results: leave out /, \\ and leading dots.")
 
 
 def weight_source(options: JudgingOptions) -> WeightSource:

@@ -7,7 +7,6 @@ pictures `view<V>_frame<T>.png` of the protocol's figure views and frames, and `
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ss4d.evaluation.json_files import read_json, write_json
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import file_name
 from ss4d.video import write_video
@@ -87,7 +87,7 @@ def write_result(
             Image.fromarray(image).save(unfinished / f"{name}.png")
         if video is not None:
             write_video(unfinished / VIDEO, video, FPS)
-        (unfinished / REPORT).write_text(json.dumps(dataclasses.asdict(result), indent=1) + "\n")
+        write_json(unfinished / REPORT, dataclasses.asdict(result))
         os.chmod(unfinished, 0o755)
         try:
             os.rename(unfinished, folder)
@@ -106,8 +106,10 @@ def read_result(folder: Path, protocol: Protocol) -> Result:
     """
     path = folder / REPORT
     try:
-        result = Result(**json.loads(path.read_text()))
-    except (OSError, json.JSONDecodeError, TypeError) as error:
+        content = read_json(path)
+        numbers = {name: None if value is None else float(value) for name, value in content["metrics"].items()}
+        result = Result(**{**content, "metrics": numbers})
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error}): delete {folder} and run the evaluation again.") from error
     check_hash(result.protocol, protocol, result.object, path)
     return result

@@ -6,8 +6,6 @@ The first run of a process is cold (kernels are compiled, files are read); the t
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
 import platform
 import statistics
 import time
@@ -16,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ss4d.evaluation.json_files import read_json, write_json
 from ss4d.evaluation.options import TimingOptions
 from ss4d.pipeline import SS4DPipeline
 from ss4d.video import find_foreground, read_clip
@@ -28,9 +27,7 @@ def run(options: TimingOptions) -> list[str]:
     report = measure(options)
     path = Path(options.results) / f"{PREFIX}{options.label}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(report, indent=1) + "\n")
-    os.replace(temporary, path)
+    write_json(path, report)
     print(f"{report['seconds']:.2f} s warm, {report['cold_seconds']:.2f} s cold -> {path}")
     return []
 
@@ -66,5 +63,11 @@ def measure(options: TimingOptions) -> dict[str, Any]:
 
 def read_timings(results: Path) -> dict[str, float]:
     """Warm seconds of every method that was timed, by name."""
-    reports = [json.loads(path.read_text()) for path in sorted(results.glob(f"{PREFIX}*.json"))]
-    return {report["name"]: float(report["seconds"]) for report in reports}
+    found = {}
+    for path in sorted(results.glob(f"{PREFIX}*.json")):
+        report = read_json(path)
+        try:
+            found[str(report["name"])] = float(report["seconds"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is damaged ({error!r}): delete it and run timing again.") from error
+    return found

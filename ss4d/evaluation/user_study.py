@@ -16,6 +16,7 @@ from typing import Any
 import torch
 
 from ss4d.compositing import over_background
+from ss4d.evaluation.json_files import read_json
 from ss4d.evaluation.options import StudyOptions
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.results import FPS, VIDEO, protocol_folder, result_folder
@@ -90,13 +91,13 @@ def read_ratings(study: Path) -> dict[str, dict[str, Interval]]:
     Raises:
         ValueError: no answers, or a file of another study, of unknown items, or with ratings that are not 1 to 5.
     """
-    key: dict[str, Any] = json.loads((study / "key.json").read_text())
+    key: dict[str, Any] = read_json(study / "key.json")
     ratings: dict[str, dict[str, dict[str, list[float]]]] = {}
     files = sorted((study / "answers").glob("*.json"))
     if not files:
         raise ValueError(f"{study / 'answers'} is empty: put the files with answers there.")
     for path in files:
-        content = json.loads(path.read_text())
+        content = read_json(path)
         if content.get("study") != key["id"]:
             raise ValueError(f"{path} has answers to another study than {key['id']}.")
         for answer in content["answers"]:

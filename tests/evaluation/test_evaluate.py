@@ -80,7 +80,7 @@ def test_every_method_gets_its_metrics_on_a_prepared_set(
             continue
         assert len(list(folder.iterdir())) == 1 + 2 * 4 + 1  # result.json, pictures, a video
         if method == "truth":
-            assert metrics["psnr"] == float("inf") and metrics["ssim"] == pytest.approx(1)
+            assert metrics["psnr"] == "inf" and metrics["ssim"] == pytest.approx(1)
         else:
             expected = psnr_of_pictures(folder, subjects.load(result["object"]))
             assert metrics["psnr"] == pytest.approx(expected, abs=0.05)  # pictures have 8 bits
@@ -108,7 +108,7 @@ def test_the_truth_as_a_folder_of_views_is_perfect(tmp_path: Path):
     options = ["method=views", f"results={folder}", f"data={data}", "label=perfect", f"out={tmp_path / 'out'}"]
     assert main(["run", *DISCS, *options]) == 0
     for result in results(tmp_path / "out").values():
-        assert result["metrics"]["psnr"] == float("inf") and result["metrics"]["ssim"] == pytest.approx(1)
+        assert result["metrics"]["psnr"] == "inf" and result["metrics"]["ssim"] == pytest.approx(1)
         assert result["metrics"]["lpips_vgg"] is None
 
 
@@ -279,6 +279,36 @@ def test_davis_runs_without_any_truth(tmp_path: Path, pipeline_folder: Path):
 
 
 @pytest.mark.parametrize(
+    ("changed", "says"),
+    [
+        (["label=../ours"], "label=../ours names a folder of results: leave out /"),
+        (["label=a/b"], "label=a/b names a folder"),
+        (["out=/proc/results"], "error: /proc/results: "),  # nobody may write there
+        (["out=setup.sh"], "error: setup.sh: File exists"),
+    ],
+)
+def test_a_place_that_cannot_hold_results_is_named_before_anything_is_computed(
+    changed: list[str], says: str, tmp_path: Path, capsys
+):
+    data = write_consistent4d(tmp_path / "data")
+    assert main(["run", *DISCS, "method=truth", f"data={data}", f"out={tmp_path / 'out'}", *changed]) == 1
+    assert says in capsys.readouterr().err
+    assert not (tmp_path / "ours").exists() and not (tmp_path / "out").exists()
+
+
+def test_the_same_shard_twice_at_once_leaves_one_result_each(tmp_path: Path):
+    data = write_consistent4d(tmp_path / "data")
+    command = [sys.executable, "-m", "scripts.eval", "run", *DISCS, "method=truth", f"data={data}", "shard=0/1"]
+    command += [f"out={tmp_path / 'out'}"]
+    both = [subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    for process in both:
+        message = process.communicate()[1]
+        assert process.returncode == 0, message
+    assert len(results(tmp_path / "out")) == 2
+    assert not [path for path in (tmp_path / "out").rglob(".*")]  # nothing half-written is left
+
+
+@pytest.mark.parametrize(
     ("arguments", "says"),
     [
         ([], "the command line lacks protocol"),
@@ -288,6 +318,7 @@ def test_davis_runs_without_any_truth(tmp_path: Path, pipeline_folder: Path):
         (["protocol=davis", "protocol.frmes=3"], "there is no option frmes; did you mean frames?"),
         (["protocol=davis", "protocol.frames=many"], "frames: Value 'many'"),
         (["protocol=davis", "protocol.metrics=[beauty]"], "there is no metric 'beauty'; choose from psnr"),
+        (["protocol=davis", "protocol.metrics=null"], "metrics: field 'metrics' is not Optional"),
         (["protocol=davis", "data=nowhere"], "There is no data set of protocol davis at nowhere"),
     ],
 )

@@ -165,6 +165,24 @@ def test_results_of_another_protocol_or_damaged_ones_are_refused(tmp_path: Path,
         read_result(folder, protocol)
 
 
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "x"}'])
+def test_a_damaged_report_of_timing_is_named(content: str, tmp_path: Path, capsys):
+    (tmp_path / "timing_ours.json").write_text(content)
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}"]) == 1
+    assert f"{tmp_path / 'timing_ours.json'} is damaged" in capsys.readouterr().err
+
+
+def test_results_are_json_without_infinity(tmp_path: Path):
+    protocol = load_protocol("consistent4d", CHANGES)
+    folder = write_scored(tmp_path, protocol, "truth", {"guppie": [float("inf")]}) / "truth" / "guppie" / "seed0"
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads((folder / "result.json").read_text(), parse_constant=refuse)["metrics"] == {"psnr": "inf"}
+    assert read_result(folder, protocol).metrics["psnr"] == float("inf")
+
+
 def test_a_figure_shows_input_methods_and_truth(tmp_path: Path, capsys):
     data = write_consistent4d(tmp_path / "data")
     protocol = load_protocol("consistent4d", CHANGES)
