@@ -171,13 +171,12 @@ def figure_views(prediction: Rendered, protocol: Protocol) -> NDArray[np.uint8] 
 
 
 def pictures(views: NDArray[np.uint8] | None, protocol: Protocol) -> dict[str, NDArray[np.uint8]]:
-    """The figure frames of those views, [S, S, 3] by file name."""
+    """The figure frames of those views, [S, S, 3] by file name; frames beyond the clip are its last, as in figures."""
     if views is None:
         return {}
     numbers = dict(zip(protocol.figure_views, views, strict=False))
     return {
         f"view{number}_frame{frame}": video[frame]
         for number, video in numbers.items()
-        for frame in protocol.figure_frames
-        if frame < len(video)
+        for frame in dict.fromkeys(min(frame, len(video) - 1) for frame in protocol.figure_frames)
     }

@@ -20,6 +20,7 @@ VIDEO_METRICS = ("flickering", "warping", "fvd", "fvd_views", "fvd_diagonal")
 SET_METRICS = ("fvd", "fvd_views", "fvd_diagonal")  # of a whole set of objects
 
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
+FLICKERING_TARGET = "flickering_target"  # of the true views, beside a method's own
 METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS)
 DATASETS = ("prepared", "consistent4d", "davis")
 
@@ -74,7 +75,7 @@ class Protocol:
     def results(self) -> list[str]:
         """Names of all metrics that a result has."""
         again = [aligned(name) for name in self.metrics if name not in SET_METRICS] if self.aligned else []
-        return [*self.metrics, *again]
+        return [*self.metrics, *([FLICKERING_TARGET] if "flickering" in self.metrics else []), *again]
 
     def fewest_frames(self, metric: str) -> int:
         """The frames that a clip must have for a metric to mean anything; with fewer it is n/a for that clip alone."""
@@ -82,7 +83,7 @@ class Protocol:
 
         if metric in ("fvd", "fvd_diagonal"):
             return find_variant(self.fvd_variant).fewest_frames
-        return {"flickering": 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
+        return {"flickering": 2, FLICKERING_TARGET: 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
 
     def kind_of(self, name: str) -> str | None:
         """The kind of an object, where the protocol tells kinds apart."""

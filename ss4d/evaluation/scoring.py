@@ -14,7 +14,7 @@ from ss4d.evaluation.alignment import align
 from ss4d.evaluation.crop import crop, object_box
 from ss4d.evaluation.networks import Networks
 from ss4d.evaluation.prediction import Prediction, Rendered, render
-from ss4d.evaluation.protocol import IMAGE_METRICS, SET_METRICS, SHAPE_METRICS, Protocol, aligned
+from ss4d.evaluation.protocol import FLICKERING_TARGET, IMAGE_METRICS, SET_METRICS, SHAPE_METRICS, Protocol, aligned
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.flickering import flickering
 from ss4d.metrics.fvd import VideoNetwork, video_features
@@ -114,6 +114,8 @@ def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, 
     if target is None:
         return scores
     scores.metrics |= _image_scores(prediction, target, protocol, networks)
+    if "flickering" in scores.metrics:  # what the motion alone causes: blur and standing still are below it
+        scores.metrics[FLICKERING_TARGET] = flickering(target)
     if "warping" in protocol.metrics and subject.frames >= protocol.fewest_frames("warping"):
         scores.metrics["warping"] = warping_error(prediction, target)
     pairs = {"prediction": prediction, "target": target}

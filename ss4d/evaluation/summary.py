@@ -71,9 +71,11 @@ def _reported(results: Sequence[Result], key: str) -> dict[str, list[float | Non
 
 
 def _speed(results: Sequence[Result]) -> Interval | None:
-    """Objects encoded per second."""
-    seconds = _seconds(results, "encode")
-    return _interval({name: [value and 1 / value for value in values] for name, values in seconds.items()})
+    """Objects encoded per second: their number over the seconds of all."""
+    seconds = [value for values in _seconds(results, "encode").values() for value in values]
+    if not seconds or not all(seconds):
+        return None
+    return Interval(len(seconds) / sum(filter(None, seconds)), math.nan, math.nan, len(seconds))
 
 
 def _stages(results: Sequence[Result]) -> list[str]:

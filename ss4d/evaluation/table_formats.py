@@ -80,15 +80,17 @@ def line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+ESCAPES |= {character: "\\" + character for character in "&%$#_{}"} | {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
+
+
+def escaped(text: str) -> str:
+    """Text for LaTeX."""
+    return "".join(ESCAPES.get(character, character) for character in text)
+
+
 def latex(table: Table) -> str:
-    """LaTeX with booktabs."""
-    arrows = {"↑": r"$\uparrow$", "↓": r"$\downarrow$", "_": r"\_"}
-
-    def escaped(text: str) -> str:
-        for character, command in arrows.items():
-            text = text.replace(character, command)
-        return text
-
+    """LaTeX with booktabs; the best of the published and of our rows is bold, the second best underlined."""
     heading = ["Method", *(column.heading for column in table.columns), "Source"]
     lines = [
         *(r"\begin{table}", rf"\caption{{{escaped(caption(table))}}}"),
@@ -96,10 +98,32 @@ def latex(table: Table) -> str:
         *(r"\toprule", " & ".join(map(escaped, heading)) + r" \\", r"\midrule"),
     ]
     for row in table.rows:
-        cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
-        lines.append(" & ".join(map(escaped, [row.name, *cells, row.origin])) + r" \\")
+        cells = []
+        for number, (value, column) in enumerate(zip(row.values, table.columns, strict=True)):
+            rank = ranks(table, number, row.published)
+            command = rank.get(cell(value, column.digits).split(" ")[0])
+            text = escaped(cell(value, column.digits))
+            cells.append(f"{command}{{{text}}}" if command else text)
+        lines.append(" & ".join([escaped(row.name), *cells, escaped(row.origin)]) + r" \\")
     notes = [escaped(note) + r"\par" for note in table.notes]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
+
+
+def ranks(table: Table, number: int, published: bool) -> dict[str, str]:
+    """The commands of the best and the second best value of a column, as they are printed, among the rows of one
+    source; none where the heading has no arrow."""
+    column = table.columns[number]
+    if not {"↑", "↓"} & set(column.heading):
+        return {}
+    values = [row.values[number] for row in table.rows if row.published == published]
+    means = {value.mean if isinstance(value, Interval) else value for value in values if value is not None}
+    printed = sorted({float(f"{mean:.{column.digits}f}") for mean in means}, reverse="↑" in column.heading)
+    if len(values) < 2:
+        return {}
+    return {
+        f"{mean:.{column.digits}f}": command
+        for mean, command in zip(printed, (r"\textbf", r"\underline"), strict=False)
+    }
 
 
 def caption(table: Table) -> str:

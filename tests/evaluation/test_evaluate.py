@@ -315,6 +315,7 @@ def test_the_same_shard_twice_at_once_leaves_one_result_each(tmp_path: Path):
         (["protocol=ss4d"], "There is no protocol 'ss4d'"),
         (["protocol=davis", "metod=ours"], "did you mean method?"),
         (["protocol=davis", "seeds=many"], "seeds"),
+        (["protocol=davis", "protocols.size=77"], "there is no option protocols.size; did you mean protocol.?"),
         (["protocol=davis", "protocol.frmes=3"], "there is no option frmes; did you mean frames?"),
         (["protocol=davis", "protocol.frames=many"], "frames: Value 'many'"),
         (["protocol=davis", "protocol.metrics=[beauty]"], "there is no metric 'beauty'; choose from psnr"),

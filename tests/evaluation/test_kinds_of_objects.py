@@ -52,6 +52,7 @@ def test_static_objects_lack_video_metrics_alone_and_each_kind_has_its_table(dat
     found = scores(tmp_path / "out")
     moving, still = found["true_voxels/box0"], found["true_voxels/box1"]
     assert moving["flickering"] > 0 and still["flickering"] is None and still["psnr"] > 0
+    assert found["truth/box0"]["flickering"] == moving["flickering_target"] > 0
     assert (moving["iou"], still["iou"]) == (1, 1)
     assert 0 < moving["aligned_iou"] < 1 and moving["aligned_psnr"] > 0 and "aligned_fvd" not in moving
     assert found["truth/box0"]["aligned_f1"] > 0 and found["truth/box0"]["aligned_psnr"] is None

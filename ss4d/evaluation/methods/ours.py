@@ -67,7 +67,7 @@ class Reconstruction(Method):
         folder = Path(options.model) / "ckpts"
         names = ("encoder", "decoder") if (folder / "encoder.json").exists() else ("slat_encoder", "slat_decoder_gs")
         self.encoder, self.decoder = (load_model(folder / name).float().eval() for name in names)
-        self.protocol, self.subjects = protocol, subjects
+        self.protocol, self.subjects, self.is_warm = protocol, subjects, False
         files = [folder / f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors")]
         self.identity = {"sha256": files_hash(files)}
 
@@ -77,6 +77,9 @@ class Reconstruction(Method):
         artifact = subjects.clips.artifact(subjects.index[subject.name], "features")
         names = f"coords_{resolution}", f"feats_{resolution}"
         voxels = collate_voxels([artifact.voxels(*names, range(subject.frames))])
+        if not self.is_warm:  # the first call of a process reads and prepares more than later ones
+            self.encoder(voxels)
+            self.is_warm = True
         started = time.perf_counter()
         latents = self.encoder(voxels).mean
         seconds = time.perf_counter() - started
