@@ -11,9 +11,9 @@ from typing import Any
 
 import pyarrow.parquet
 import pytest
-from dataset_toolkits.stage import write_table
 from tiny import RESOLUTION
 
+from dataset_toolkits.engine.records import write_table
 from scripts.eval.__main__ import main
 from ss4d.evaluation.protocol import load_protocol
 
