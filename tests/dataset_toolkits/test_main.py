@@ -133,7 +133,7 @@ def test_interrupt(tmp_path: Path) -> None:
         (["collect"], "collect: collect needs a source: collect.folder=DIR"),
         (
             ["collect", "collect.foldr=x"],
-            "unknown option collect.foldr (collect.foldr=x): did you mean collect.folder?",
+            "unknown key collect.foldr: did you mean collect.folder?",
         ),
         (["all", "--shard", "0/2"], "--shard goes with one of pose, render, voxelize, features, encode"),
         (["voxelize", "--shard", "2/2"], "the shard 2/2 is not of the form i/n"),
