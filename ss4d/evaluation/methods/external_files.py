@@ -26,6 +26,7 @@ from ss4d.evaluation.results import check_hash
 from ss4d.evaluation.subjects.subject import Subject, file_name
 from ss4d.files import natural_key
 from ss4d.gaussians import GaussianSequence
+from ss4d.gaussians.gaussians import TENSORS
 from ss4d.gaussians.ply import Up, read_ply
 
 HASH_FILE = "protocol.txt"
@@ -78,7 +79,7 @@ def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up) -> 
     frames = []
     for file in _frames(folder, (".ply",), subject):
         gaussians = _named(subject, partial(read_ply, file, up))
-        if not all(bool(torch.isfinite(value).all()) for value in vars(gaussians).values()):
+        if not all(bool(torch.isfinite(getattr(gaussians, name)).all()) for name in TENSORS):
             raise ValueError(f"{subject.name}: {file} has values that are not finite.")
         frames.append(gaussians)
     return GaussianSequence(frames)
