@@ -83,6 +83,8 @@ def check(options: argparse.Namespace) -> None:
     """ValueError for numbers that would fail after minutes of work."""
     if options.num_frames is not None and options.num_frames < 1:
         raise ValueError(f"--num-frames {options.num_frames}: ask for at least one frame")
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps {options.steps}: sampling needs at least one step")
     if not 16 <= options.size <= 4096:
         raise ValueError(f"--size {options.size}: the height of the videos is 16 to 4096 pixels")
     if options.guidance is not None and not math.isfinite(options.guidance):
