@@ -204,9 +204,8 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"device {device} is not supported: use cpu or cuda")
     if device.type == "cuda" and (device.index or 0) >= count:
-        raise ValueError(
-            f"this machine has no device {device}: use {f'cuda:0 to cuda:{count - 1}' if count else 'cpu'}"
-        )
+        there = f"cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise ValueError(f"this machine has no device {device}: use {there}")
     return device
 
 
