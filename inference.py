@@ -3,65 +3,94 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
+import shutil
 import sys
 from pathlib import Path
 
 from ss4d.backend import Backend, use
+from ss4d.failures import note, notes, run_command
+from ss4d.files import use_writable_numba_cache
 
 DEFAULT_MODEL = Path(__file__).parent / "checkpoints" / "ss4d-tiny"
+MATTING_MODEL = "birefnet-general-lite"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("input", type=Path, help="mp4, mov, webm or gif, or a folder of images")
-    parser.add_argument("--model", default=str(DEFAULT_MODEL), help="checkpoint folder or Hub id (lizb6626/SS4D)")
-    parser.add_argument("--out", type=Path, default=Path("outputs"), help="folder to write; replaced if it exists")
-    parser.add_argument("--num-frames", type=int, help="frames to take, evenly over the clip (default: all)")
-    parser.add_argument("--seed", type=int, default=42)
-    parser.add_argument("--steps", type=int, help="sampling steps of both flows (default: the checkpoint's)")
-    parser.add_argument("--guidance", type=float, help="guidance strength of both flows (default: the checkpoint's)")
-    parser.add_argument("--device", help="cpu or cuda (default: cuda where there is one)")
-    parser.add_argument("--mask", type=Path, help="folder of foreground masks, one image per frame")
-    parser.add_argument("--size", type=int, default=256, help="height of the written videos in pixels")
-    parser.add_argument(
-        "--refine",
-        action=argparse.BooleanOptionalAction,
-        default=False,
-        help="align the result with the input's pixels",
-    )
+    add = parser.add_argument
+    add("input", type=Path, help="video (mp4, mov, webm, gif ...), picture, or folder of pictures")
+    add("--model", default=str(DEFAULT_MODEL), help="checkpoint folder or Hub id (lizb6626/SS4D)")
+    add("--out", type=Path, default=Path("outputs"), help="folder to write; an earlier result in it is replaced")
+    add("--num-frames", type=int, help="frames to take, evenly in time (default: all)")
+    add("--start", type=float, help="seconds; leave out what comes before")
+    add("--end", type=float, help="seconds; leave out what comes after")
+    add("--fps", type=float, help="frames a second to take (default: all)")
+    add("--mask", type=Path, help="folder or video of masks, one for each frame (SAM 2 and DAVIS folders too)")
+    add("--matting-model", default=MATTING_MODEL, help="model of rembg, for backgrounds that are not one colour")
+    add("--seed", type=int, default=42)
+    add("--steps", type=int, help="sampling steps of both flows (default: the checkpoint's)")
+    add("--guidance", type=float, help="guidance strength of both flows (default: the checkpoint's)")
+    add("--refine", action=argparse.BooleanOptionalAction, default=False, help="align with the input's pixels")
+    add("--device", help="cpu or cuda (default: cuda where there is one)")
+    add("--size", type=int, default=256, help="height of the written videos in pixels")
+    add("--ply", choices=("compact", "reference"), default="compact", help="columns: 17, or 62 with zeros")
     parts = "attention=torch|sdpa|varlen|flash|xformers, convolution=ours|spconv, rasterizer=torch|numba|gsplat|inria"
-    parser.add_argument("--backend", nargs="+", action="extend", default=[], metavar="PART=NAME", help=parts)
+    add("--backend", nargs="+", action="extend", default=[], metavar="PART=NAME", help=parts)
+    add("--debug", action="store_true", help="show the traceback of a failure")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
-    try:
-        generate(options)
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: generate(options), sys.argv[1:] if argv is None else argv, options.debug)
 
 
 def generate(options: argparse.Namespace) -> None:
     """Run the pipeline and save the result to `options.out`."""
-    if options.num_frames is not None and options.num_frames < 1:
-        raise ValueError(f"--num-frames {options.num_frames}: ask for at least one frame")
+    check(options)
     backend = Backend.parse(options.backend)
+    use_writable_numba_cache()
 
-    from ss4d import SS4DPipeline, load_video  # after the options, which need no torch
-    from ss4d.result import check_destination
+    from ss4d import SS4DPipeline  # after the options, which need no torch
+    from ss4d.result_folder import ResultFolder
+    from ss4d.video import find_foreground, foreground_warnings, read_clip, write_preview
 
-    check_destination(options.out)
-    clip = load_video(options.input, options.num_frames, options.mask)
+    folder = ResultFolder.open(options.out)
+    with notes():
+        clip = read_clip(options.input, options.num_frames, options.start, options.end, options.fps)
+        rgba = find_foreground(clip, options.mask, options.matting_model)
+    for warning in foreground_warnings(rgba):
+        note(warning)
     pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
     use(backend, pipeline.device)
-    result = pipeline.run(clip, options.seed, options.steps, options.guidance, options.refine, progress=True)
-    about = {"input": str(options.input), "model": str(options.model)}
-    result.save(options.out, options.size, about=about, progress=True)
+    write_preview(folder.preview, clip, rgba)
+    seen = dataclasses.replace(clip, frames=rgba)
+    result = pipeline.run(seen, options.seed, options.steps, options.guidance, options.refine, progress=True)
+
+    def save(place: Path) -> None:
+        about = {"input": str(options.input), "model": str(options.model)}
+        result.write(place, options.size, ply=options.ply, about=about, progress=True)
+        shutil.copyfile(folder.preview, place / "preview.png")
+
+    place = folder.write(save)
     total = sum(result.gaussians.num_gaussians)
-    print(f"{len(result.gaussians)} frames, {total:,} Gaussians -> {options.out}")
+    print(f"{len(result.gaussians)} frames, {total:,} Gaussians -> {place}")
+
+
+def check(options: argparse.Namespace) -> None:
+    """ValueError for numbers that would fail after minutes of work."""
+    if options.num_frames is not None and options.num_frames < 1:
+        raise ValueError(f"--num-frames {options.num_frames}: ask for at least one frame")
+    if options.steps is not None and options.steps < 1:
+        raise ValueError(f"--steps {options.steps}: sampling needs at least one step")
+    if not 16 <= options.size <= 4096:
+        raise ValueError(f"--size {options.size}: the height of the videos is 16 to 4096 pixels")
+    if options.guidance is not None and not math.isfinite(options.guidance):
+        raise ValueError(f"--guidance {options.guidance}: pass a number")
+    if not -(2**63) <= options.seed < 2**63:
+        raise ValueError(f"--seed {options.seed}: seeds have 64 bits")
 
 
 if __name__ == "__main__":

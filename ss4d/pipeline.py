@@ -69,11 +69,9 @@ class SS4DPipeline:
 
         Raises:
             CheckpointError: a missing or damaged file, or weights that do not fit the models exactly.
-            ValueError: a CUDA device is asked for where there is none.
+            ValueError: a device that this machine does not have.
         """
-        device = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise ValueError(f"this machine has no device {device}: use cpu")
+        device = find_device(device)
         folder = PipelineFolder.open(source)
         models = folder.load_models()
         if device.type == "cpu":
@@ -143,7 +141,7 @@ class SS4DPipeline:
             images=on_black(cropped),
             frame=self.frame,
             refinement=None if refiner is None else refiner.report,
-            fps=frames.fps if isinstance(frames, Clip) else None,
+            durations=frames.durations if isinstance(frames, Clip) else None,
             seed=seed,
             structure=structure,
             latents=latents,
@@ -190,6 +188,25 @@ class SS4DPipeline:
         noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
         z = sample(flow, noise, condition, settings, "latents" if progress else None)
         return z.replace(z.feats * self.latent_std + self.latent_mean)
+
+
+def find_device(name: torch.device | str | None = None) -> torch.device:
+    """The device of this name; by default "cuda" where there is one, else "cpu".
+
+    Raises:
+        ValueError: this machine has no such device, or we do not run on its kind.
+    """
+    count = torch.cuda.device_count()
+    try:
+        device = torch.device(name or ("cuda" if count else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device: use cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device} is not supported: use cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        there = f"cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise ValueError(f"this machine has no device {device}: use {there}")
+    return device
 
 
 def on_black(rgba: Tensor) -> Tensor:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +19,14 @@ from tqdm import tqdm
 from ss4d import __version__
 from ss4d.flow import SamplerSettings
 from ss4d.gaussians import GaussianSequence, write_ply
+from ss4d.gaussians.ply import Layout
 from ss4d.memory import peak_memory
 from ss4d.refine.refiner import Refinement
+from ss4d.result_folder import REPORT, ResultFolder, frame_file
 from ss4d.view_frame import ViewFrame
 
 DEFAULT_FPS = 12.0  # for images, which carry no frame rate
-REPORT = "result.json"  # its presence says that a folder holds a result
+PLAYER_INPUT_SIZE = 320  # pixels, of the input beside the player
 
 
 @dataclass
@@ -69,7 +68,7 @@ class Generation:
     images: Tensor  # uint8 [T, S, S, 3], the cropped clip on black that conditioned the models
     frame: ViewFrame | None  # of the view, where the result is in it; None: in that of the clip
     refinement: Refinement | None  # where the result was aligned with the input
-    fps: float | None  # of the input, where it says
+    durations: np.ndarray | None  # float [T] seconds that each frame of the input is shown, where it says
     seed: int
     structure: SamplerSettings
     latents: SamplerSettings
@@ -77,58 +76,93 @@ class Generation:
     backend: dict[str, str]  # implementations that computed it, see `ss4d.backend`
     stages: list[Stage] = field(default_factory=list)
 
+    @property
+    def fps(self) -> float:
+        """Frames a second on average: the input's, or 12 where it does not say."""
+        return DEFAULT_FPS if self.durations is None else len(self.durations) / float(np.sum(self.durations))
+
     def save(
         self,
         folder: str | Path,
         size: int = 256,
         fps: float | None = None,
+        ply: Layout = "compact",
         about: dict[str, Any] | None = None,
         progress: bool = False,
     ) -> Path:
-        """Write frames/00000.ply ..., orbit.mp4, compare.mp4, voxels.mp4 and result.json, atomically.
+        """Write the result into a folder; an earlier result there is replaced once all is written, and nothing else.
 
         Args:
-            folder: created, or replaced where it holds an earlier result.
-            size: height of the videos, pixels.
-            fps: of the videos; by default the input's, or 12.
-            about: further entries of result.json.
+            folder: made where there is none.
+            size, fps, ply, about, progress: as for `write`.
 
         Returns:
-            The folder.
+            The folder; another one, which is printed, where this one can no longer be written.
 
         Raises:
-            ValueError: `folder` is a file, or holds something else than an earlier result.
+            ValueError: `folder` is a file, is not writable, or holds files of something else.
         """
-        target = Path(folder)
-        check_destination(target)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}-") as place:
-            unfinished = Path(place) / "result"
-            unfinished.mkdir()
-            stages = list(self.stages)
-            with measured("writing", stages, self.device):
-                self._write_gaussians(unfinished / "frames", progress)
-                self._write_videos(unfinished, size, fps or self.fps or DEFAULT_FPS, progress)
-            self._write_report(unfinished / REPORT, stages, about or {})
-            _replace_folder(unfinished, target)
-        return target
+        return ResultFolder.open(folder).write(lambda place: self.write(place, size, fps, ply, about, progress))
 
-    def _write_gaussians(self, folder: Path, progress: bool) -> None:
-        folder.mkdir()
+    def write(
+        self,
+        place: Path,
+        size: int = 256,
+        fps: float | None = None,
+        ply: Layout = "compact",
+        about: dict[str, Any] | None = None,
+        progress: bool = False,
+    ) -> None:
+        """Write frames/frame_00000.ply ..., orbit.mp4, compare.mp4, voxels.mp4, player.html and result.json.
+
+        Args:
+            place: an empty folder.
+            size: height of the videos, pixels.
+            fps: an even rate of the videos; by default each frame is shown for as long as the input shows it.
+            ply: layout of the .ply files, "compact" or "reference" (see `ss4d.gaussians.ply`).
+            about: further entries of result.json.
+        """
+        stages = list(self.stages)
+        durations = self.durations if fps is None and self.durations is not None else None
+        spans = np.full(len(self.gaussians), 1 / (fps or self.fps)) if durations is None else durations
+        with measured("writing", stages, self.device):
+            self._write_gaussians(place, ply, progress)
+            self._write_videos(place, size, spans, progress)
+            self._write_player(place / "player.html", 1 / float(spans.mean()), about or {})
+        self._write_report(place / REPORT, stages, about or {})
+
+    def _write_gaussians(self, place: Path, ply: Layout, progress: bool) -> None:
+        (place / frame_file(0)).parent.mkdir()
         for index, gaussians in enumerate(tqdm(self.gaussians, desc="PLY files", unit="frame", disable=not progress)):
-            write_ply(gaussians, folder / f"{index:05d}.ply")
+            write_ply(gaussians, place / frame_file(index), layout=ply)
 
-    def _write_videos(self, folder: Path, size: int, fps: float, progress: bool) -> None:
+    def _write_videos(self, place: Path, size: int, spans: np.ndarray, progress: bool) -> None:
+        """Videos whose frames are shown for `spans` [T] seconds."""
         from ss4d.video import write_video
-        from ss4d.visualize import compare_video, render_orbit, render_voxels
+        from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
-        videos = {
-            "orbit": lambda: render_orbit(self.gaussians, size),
-            "compare": lambda: compare_video(self.rgba, self.gaussians, size=size),
-            "voxels": lambda: render_voxels(self.voxels, self.resolution, size),
+        forwards = list(range(len(spans)))
+        videos: dict[str, tuple[Callable[[], np.ndarray], list[int]]] = {
+            "orbit": (lambda: render_orbit(self.gaussians, size), orbit_order(len(spans))),
+            "compare": (lambda: compare_video(self.rgba, self.gaussians, size=size), forwards),
+            "voxels": (lambda: render_voxels(self.voxels, self.resolution, size), forwards),
         }
-        for name, render in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
-            write_video(folder / f"{name}.mp4", render(), fps)
+        for name, (render, order) in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
+            write_video(place / f"{name}.mp4", render(), durations=spans[order])
+
+    def _write_player(self, path: Path, fps: float, about: dict[str, Any]) -> None:
+        from ss4d.video import crop_clip_rgba
+        from ss4d.viewer.page import write_player
+
+        write_player(
+            path,
+            self.gaussians,
+            voxels=self.voxels,
+            resolution=self.resolution,
+            images=crop_clip_rgba(self.rgba, PLAYER_INPUT_SIZE),
+            fps=fps,
+            title=Path(str(about.get("input", "SS4D"))).stem or "SS4D",
+        )
 
     def _write_report(self, path: Path, stages: list[Stage], about: dict[str, Any]) -> None:
         """result.json: how the result came about and what it cost."""
@@ -150,18 +184,3 @@ class Generation:
             "versions": {"ss4d": __version__, "torch": torch.__version__},
         }
         path.write_text(json.dumps(report, indent=2) + "\n")
-
-
-def check_destination(folder: Path) -> None:
-    """ValueError unless a result can be saved as `folder` without losing anything but an earlier result."""
-    if folder.is_file():
-        raise ValueError(f"{folder} is a file: name a folder")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / REPORT).is_file():
-        raise ValueError(f"{folder} holds something else than an earlier result: name another folder")
-
-
-def _replace_folder(new: Path, target: Path) -> None:
-    """Put `new` in the place of `target`."""
-    if target.exists():
-        shutil.move(target, new.with_name("old"))
-    os.replace(new, target)

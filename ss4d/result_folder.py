@@ -16,7 +16,7 @@ from pathlib import Path
 REPORT = "result.json"  # its presence says that a folder holds a result
 # What belongs to a result, the names of earlier versions included; nothing else in its folder is ever touched.
 RESULT_FILES = re.compile(
-    r"(result\.json|preview(\.next)?\.png|(orbit|compare|voxels)\.mp4|frames/(frame_)?\d{5,}\.ply)"
+    r"(result\.json|player\.html|preview(\.next)?\.png|(orbit|compare|voxels)\.mp4|frames/(frame_)?\d{5,}\.ply)"
 )
 NEXT_PREVIEW = "preview.next.png"
 PREVIEW_MARK = b"preview of ss4d"
@@ -128,7 +128,7 @@ class ResultFolder:
             say: is told where the result went, if not to the destination.
 
         Returns:
-            The folder that the result is in.
+            The folder that the result is in, as it was given.
 
         Raises:
             DestinationError: there is no place at all to write it to.
@@ -141,7 +141,7 @@ class ResultFolder:
                 complete = unfinished.with_name(unfinished.name.replace(STAGING, COMPLETE))
                 os.rename(unfinished, complete)
                 self._move_in(complete)
-                return self.path
+                return self.given
         except OSError as error:
             return self._write_elsewhere(save, error, say)
 

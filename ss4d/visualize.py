@@ -64,12 +64,18 @@ def render_orbit(
     """
     if not len(sequence):
         raise ValueError("There is nothing to render: the sequence has no frames.")
-    there_and_back = [*range(len(sequence)), *range(len(sequence) - 2, 0, -1)]
+    order = orbit_order(len(sequence), num_frames)
+    azimuths = [360.0 * step / len(order) for step in range(len(order))]
+    views = zip(order, azimuths, strict=True)
+    return np.stack([_render(sequence[number], azimuth, elevation, size) for number, azimuth in views])
+
+
+def orbit_order(count: int, num_frames: int | None = None) -> list[int]:
+    """Which of `count` frames each of the F frames of `render_orbit` shows."""
+    there_and_back = [*range(count), *range(count - 2, 0, -1)]
     if num_frames is None:
         num_frames = -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
-    frames = [sequence[there_and_back[step % len(there_and_back)]] for step in range(num_frames)]
-    azimuths = [360.0 * step / num_frames for step in range(num_frames)]
-    return np.stack([_render(frame, azimuth, elevation, size) for frame, azimuth in zip(frames, azimuths, strict=True)])
+    return [there_and_back[step % len(there_and_back)] for step in range(num_frames)]
 
 
 def compare_video(

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 
 import inference
 from ss4d import SS4DPipeline
-from ss4d.gaussians.ply import read_ply
+from ss4d.gaussians.ply import read_header, read_ply
 from ss4d.video import read_clip, write_video
+from ss4d.viewer.result import read_result
 
 
 def frames(count: int, size: int = 48) -> np.ndarray:
@@ -46,7 +47,7 @@ def test_a_folder_of_images_becomes_gaussians_and_videos(count: int, pipeline_fo
     assert run(source, "--model", pipeline_folder, "--out", out, "--size", 64) == 0
     report = json.loads((out / "result.json").read_text())
     plys = sorted((out / "frames").iterdir())
-    assert [path.name for path in plys] == [f"{i:05d}.ply" for i in range(count)]
+    assert [path.name for path in plys] == [f"frame_{i:05d}.ply" for i in range(count)]
     assert [len(read_ply(path)) for path in plys] == report["gaussians"]
     assert [2 * n for n in report["voxels"]] == report["gaussians"]
     assert {stage["name"] for stage in report["stages"]} == {
@@ -59,6 +60,9 @@ def test_a_folder_of_images_becomes_gaussians_and_videos(count: int, pipeline_fo
     assert all(stage["seconds"] > 0 and stage["peak_memory_mb"] > 0 for stage in report["stages"])
     assert len(read_clip(out / "compare.mp4").frames) == count == len(read_clip(out / "voxels.mp4").frames)
     assert len(read_clip(out / "orbit.mp4").frames) >= count
+    names = {"frames", "preview.png", "player.html", "orbit.mp4", "compare.mp4", "voxels.mp4", "result.json"}
+    assert {path.name for path in out.iterdir()} == names
+    assert len(read_result(out).gaussians) == count
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out"]  # no temporary folder stays
 
 
@@ -182,7 +186,13 @@ def test_bad_input_is_refused(make, message, pipeline_folder: Path, tmp_path: Pa
     ("arguments", "message"),
     [
         (["--num-frames", "0"], "--num-frames 0"),
-        (["--steps", "0"], "steps = 0"),
+        (["--steps", "0"], "--steps 0"),
+        (["--size", "0"], "--size 0"),
+        (["--guidance", "nan"], "--guidance nan"),
+        (["--seed", str(2**70)], "seeds have 64 bits"),
+        (["--device", "gpu"], "'gpu' is no device: use cpu, cuda or cuda:N"),
+        (["--device", "cuda:99"], "this machine has no device cuda:99"),
+        (["--start", "1"], "pictures, which have no times"),
         (["--backend", "attention=fast"], "choose one of auto, torch, sdpa"),
         (["--backend", "convolution=spconv"], "backend.convolution = spconv"),
         (["--model", "nowhere/at/all"], "there is no model folder nowhere/at/all"),
@@ -191,7 +201,9 @@ def test_bad_input_is_refused(make, message, pipeline_folder: Path, tmp_path: Pa
 def test_bad_options_are_refused(arguments, message, pipeline_folder: Path, tmp_path: Path, capsys):
     source = write_folder(tmp_path / "in", frames(1))
     assert run(source, "--model", pipeline_folder, "--out", tmp_path / "out", *arguments) == 1
-    assert message in capsys.readouterr().err
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_with_other_content_is_not_replaced(pipeline_folder: Path, tmp_path: Path, capsys):
@@ -201,3 +213,68 @@ def test_a_folder_with_other_content_is_not_replaced(pipeline_folder: Path, tmp_
     assert run(source, "--model", pipeline_folder, "--out", tmp_path / "mine") == 1
     assert "holds something else" in capsys.readouterr().err
     assert (tmp_path / "mine/thesis.txt").read_text() == "years of work"
+
+
+def test_what_others_keep_in_the_folder_stays(pipeline_folder: Path, tmp_path: Path):
+    source, out = write_folder(tmp_path / "in", frames(1)), tmp_path / "outputs"
+    small = ["--model", pipeline_folder, "--size", 32, "--backend", "rasterizer=torch"]
+    assert run(source, "--out", out / "second", *small) == 0
+    second = {path: path.read_bytes() for path in sorted((out / "second").rglob("*")) if path.is_file()}
+    (out / "eval").mkdir()
+    (out / "eval/table.csv").write_text("numbers")
+    for layout in ("compact", "reference"):
+        assert run(source, "--out", out, "--ply", layout, *small) == 0
+    assert {path: path.read_bytes() for path in second} == second and (out / "eval/table.csv").read_text() == "numbers"
+    with (out / "frames/frame_00000.ply").open("rb") as file:
+        assert len(read_header(file, "frame").dtype.names or ()) == 62
+
+
+def test_a_destination_is_checked_before_anything_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    (tmp_path / "out").write_text("mine")
+    assert run(tmp_path / "no clip", "--model", tmp_path / "no model", "--out", tmp_path / "out") == 1
+    assert "out is a file" in capsys.readouterr().err
+    assert (tmp_path / "out").read_text() == "mine"
+
+
+def test_a_part_of_a_clip_is_taken_and_its_pace_kept(pipeline_folder: Path, tmp_path: Path):
+    clip = frames(5)
+    white = np.where(clip[..., 3:] > 0, clip[..., :3], 255).astype(np.uint8)
+    write_video(tmp_path / "clip.mp4", white, durations=[1.0, 0.25, 0.75, 0.25, 1.0])
+    arguments = ["--start", 1, "--end", 2.25, "--size", 32, "--model", pipeline_folder, "--out", tmp_path / "out"]
+    assert run(tmp_path / "clip.mp4", *arguments, "--backend", "rasterizer=torch") == 0
+    for name in ("compare", "voxels"):
+        spans = read_clip(tmp_path / f"out/{name}.mp4").durations
+        assert spans is not None and np.allclose(spans, [0.25, 0.75, 0.25], atol=1e-4)
+    orbit = read_clip(tmp_path / "out/orbit.mp4").durations
+    assert orbit is not None and np.allclose(orbit, np.resize([0.25, 0.75, 0.25, 0.75], len(orbit)), atol=1e-4)
+
+
+class WhatIsRed:
+    """Stands in for a session of rembg."""
+
+    def predict(self, img: Image.Image) -> list[Image.Image]:
+        red, green, blue = np.moveaxis(np.asarray(img).astype(int), -1, 0)
+        return [Image.fromarray((255 * (red - np.maximum(green, blue) > 60)).astype(np.uint8))]
+
+
+def test_a_busy_background_is_removed_by_the_matting_model(
+    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    clip = frames(3)
+    noise = np.random.default_rng(0).integers(0, 100, clip[..., :3].shape)
+    source = write_folder(tmp_path / "in", np.where(clip[..., 3:] > 0, clip[..., :3], noise).astype(np.uint8))
+    asked: list[str] = []
+    monkeypatch.setattr("ss4d.video.matting.open_session", lambda model: asked.append(model) or WhatIsRed())
+    arguments = ["--size", 32, "--model", pipeline_folder, "--out", tmp_path / "out", "--backend", "rasterizer=torch"]
+    assert run(source, *arguments) == 0
+    assert asked == ["birefnet-general-lite"]
+    assert (tmp_path / "out/preview.png").stat().st_size > 1000
+
+
+def test_warnings_about_the_input_are_notes(pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    cut = frames(2)[:, 24:]  # half a disc, at the border of the picture
+    source = write_folder(tmp_path / "in", cut)
+    arguments = ["--num-frames", 5, "--size", 32, "--model", pipeline_folder, "--out", tmp_path / "out"]
+    assert run(source, *arguments, "--backend", "rasterizer=torch") == 0
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert len(notes) == 2 and "only 2 of the 5 frames" in notes[0] and "touches the border" in notes[1]

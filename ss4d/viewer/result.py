@@ -10,7 +10,8 @@ import numpy as np
 
 from ss4d.gaussians.gaussians import GaussianSequence
 from ss4d.gaussians.ply import read_ply
-from ss4d.result import DEFAULT_FPS, REPORT
+from ss4d.result import DEFAULT_FPS
+from ss4d.result_folder import REPORT, frame_file
 from ss4d.video import read_clip
 
 
@@ -32,7 +33,7 @@ def read_result(folder: Path) -> Result:
     """
     try:
         report = json.loads((folder / REPORT).read_text("utf-8"))
-        files = [folder / "frames" / f"{index:05d}.ply" for index in range(report["num_frames"])]
+        files = [find_frame(folder, index) for index in range(report["num_frames"])]
         resolution, title = int(report["resolution"]), Path(report.get("input", folder.resolve().name)).stem
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {REPORT}: name a folder that inference.py wrote") from None
@@ -43,6 +44,12 @@ def read_result(folder: Path) -> Result:
         raise ValueError(f"{missing} is missing: run inference.py again")
     images, fps = read_input(folder / "compare.mp4", len(files))
     return Result(GaussianSequence([read_ply(path) for path in files]), resolution, images, fps, title)
+
+
+def find_frame(folder: Path, index: int) -> Path:
+    """The Gaussians of a frame; earlier versions named them without "frame_"."""
+    former = folder / "frames" / f"{index:05d}.ply"
+    return former if former.is_file() else folder / frame_file(index)
 
 
 def read_input(path: Path, num_frames: int) -> tuple[np.ndarray | None, float]:

@@ -149,7 +149,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
         (None, "holds no result.json"),
         ("{", "is damaged"),
         ('{"num_frames": 1}', "is damaged"),
-        ('{"num_frames": 1, "resolution": 8}', "00000.ply is missing"),
+        ('{"num_frames": 1, "resolution": 8}', "frame_00000.ply is missing"),
     ],
 )
 def test_a_folder_that_is_no_result_gets_one_sentence(
