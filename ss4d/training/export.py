@@ -11,7 +11,9 @@ from torch import Tensor
 from ss4d.flow import SamplerSettings
 from ss4d.models.checkpoint import CheckpointError, load_model, read_json, read_weights, save_model
 from ss4d.models.folder import NAMES, PipelineFolder, write_pipeline
+from ss4d.view_frame import ViewFrame
 
+FLOWS = ("structure_flow", "sparse_flow")
 EXPERIMENTS = tuple(dict.fromkeys(name.run for name in NAMES.values()))
 
 
@@ -30,9 +32,9 @@ def export(
         base: checkpoint folder whose models stand in for those that no run has, such as a frozen image encoder.
 
     Raises:
-        CheckpointError: a model that neither has.
+        CheckpointError: a model that neither has, or flows of different frames.
     """
-    total = 0
+    total, projections = 0, {}
     for name in NAMES.values():
         stem = runs[name.run] / "ckpts" / name.trained_as if name.run in runs else None
         if base is not None and (stem is None or not stem.with_suffix(".json").exists()):
@@ -41,10 +43,28 @@ def export(
             raise CheckpointError(f"there is no run {name.run}, which has the model {name.key}")
         spec = read_json(stem.with_suffix(".json"))
         loaded = load_model(stem)
+        if name.ours in FLOWS:
+            projections[name.ours] = spec["args"].get("projection")
         save_model(loaded, out / "ckpts" / name.key, spec["name"], spec["args"], torch.float16)
         total += sum(parameter.numel() for parameter in loaded.parameters())
-    write_pipeline(out, NAMES, structure, latents, latent_statistics(runs, base))
+    frame = common_frame(projections)
+    write_pipeline(out, NAMES, structure, latents, latent_statistics(runs, base), frame)
     return total
+
+
+def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewFrame | None:
+    """The frame of the view that both flows were trained in; None: that of the clip.
+
+    Raises:
+        CheckpointError: they were trained in different frames.
+    """
+    first, second = (projections[name] for name in FLOWS)
+    if first != second:
+        raise CheckpointError(
+            f"the two flows were trained in different frames: projection is {first} in the structure flow and "
+            f"{second} in the sparse flow"
+        )
+    return None if first is None else ViewFrame(**first)
 
 
 def latent_statistics(runs: Mapping[str, Path], base: Path | None) -> dict[str, Tensor]:
