@@ -1,0 +1,88 @@
+"""What `python -m ss4d.doctor` finds on this machine, and what it says where something is wrong."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ss4d import doctor
+from ss4d.backend import IMPLEMENTATIONS, BackendError
+from ss4d.doctor import BROKEN, MISSING, OK, Finding
+from ss4d.self_test import self_test
+
+
+def by_name(findings) -> dict[str, Finding]:
+    return {finding.name: finding for finding in findings}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Self-tests and imports answer at once."""
+    monkeypatch.setattr(doctor, "isolated", lambda script: "imports" if "import " in script[:7] else "error 0 on cpu")
+
+
+def test_the_report_covers_everything_and_the_status_is_that_of_the_next_run(
+    quick: None, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.main(["--model", str(pipeline_folder), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    assert said.strip().endswith("Ready.")
+    for part, names in IMPLEMENTATIONS.items():
+        assert all(f"{part}={name}" in said for name in names)
+    for words in ("memory", "cpu", "rembg", "SHA-256", "GiB free", "--out out"):
+        assert words in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_the_next_run_would_stumble_over_is_named(
+    quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "out").write_text("mine")
+    arguments = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--device", "cuda:99"]
+    assert doctor.main([*arguments, "--num-frames", "1000000"]) == 1
+    last = capsys.readouterr().out.strip().splitlines()[-1]
+    assert last == "The next run would fail: cuda:99, --model none, memory, --out out"
+
+
+def test_the_json_is_for_bug_reports(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status = doctor.main(["--json", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "private/out")])
+    text = capsys.readouterr().out
+    findings = json.loads(text)
+    assert status == 1 and {"section", "name", "state", "detail", "advice"} == set(findings[0])
+    assert str(tmp_path) not in text and str(Path.home()) + "/" not in text and "private" not in text
+
+
+def test_what_is_not_installed_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    found = by_name(doctor.extras())
+    assert found["rembg"].state == MISSING and found["rembg"].advice == "pip install -e '.[matting]'"
+    (required,) = doctor.required_packages()
+    assert required.state == BROKEN and required.advice.startswith("pip install torch numpy")
+
+
+def test_a_process_that_dies_is_a_failed_self_test() -> None:
+    assert doctor.isolated("print('error 0 on cpu')") == "error 0 on cpu"
+    assert doctor.isolated("raise SystemExit('no onnxruntime')") == "failed: no onnxruntime"
+    assert doctor.isolated("import os; os._exit(5)") == "failed: status 5"
+
+
+@pytest.mark.parametrize(("part", "name"), [("attention", "sdpa"), ("convolution", "ours"), ("rasterizer", "numba")])
+def test_the_self_tests_run(part: str, name: str) -> None:
+    assert self_test(part, name, "cpu").endswith("on cpu")
+
+
+def test_a_wrong_implementation_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from ss4d.nn import attention
+
+    kernel = attention._KERNELS["sdpa"]
+    monkeypatch.setitem(attention._KERNELS, "sdpa", lambda *inputs: kernel(*inputs) * 1.1)
+    with pytest.raises(BackendError, match="attention = sdpa differs from torch by"):
+        self_test("attention", "sdpa", "cpu")
+
+
+def test_memory_within_a_container_is_positive() -> None:
+    total, free = doctor.main_memory()
+    assert 0 < free <= total
+    assert by_name(doctor.machine())["memory"].state == OK
