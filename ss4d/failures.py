@@ -23,7 +23,7 @@ NO_MEMORY = ("not enough memory", "out of memory", "can't allocate memory")
 FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^/\s'\",:;()<>]+/)+")  # of absolute paths
 
 
-def run_command(work: Callable[[], None], arguments: Sequence[str], debug: bool = False) -> int:
+def run_command(work: Callable[[], object], arguments: Sequence[str], debug: bool = False) -> int:
     """Run the work of a command and return its exit status; a failure is said on standard error.
 
     A ValueError that our own code raises is the user's to mend, and its message is printed. What nobody has foreseen

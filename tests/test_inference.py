@@ -264,7 +264,12 @@ def test_a_busy_background_is_removed_by_the_matting_model(
     noise = np.random.default_rng(0).integers(0, 100, clip[..., :3].shape)
     source = write_folder(tmp_path / "in", np.where(clip[..., 3:] > 0, clip[..., :3], noise).astype(np.uint8))
     asked: list[str] = []
-    monkeypatch.setattr("ss4d.video.matting.open_session", lambda model: asked.append(model) or WhatIsRed())
+
+    def open_session(model: str) -> WhatIsRed:
+        asked.append(model)
+        return WhatIsRed()
+
+    monkeypatch.setattr("ss4d.video.matting.open_session", open_session)
     arguments = ["--size", 32, "--model", pipeline_folder, "--out", tmp_path / "out", "--backend", "rasterizer=torch"]
     assert run(source, *arguments) == 0
     assert asked == ["birefnet-general-lite"]

@@ -109,7 +109,7 @@ def read_json(path: Path) -> Any:
         raise CheckpointError(f"there is no file {path}: check the model folder, or download it again")
     try:
         return json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+    except ValueError as error:  # its syntax or its encoding
         raise CheckpointError(f"{path} is not valid JSON ({error}): download it again") from error
 
 
