@@ -40,7 +40,10 @@ def write_clip(path: Path) -> None:
         make_video(path, frames, codec="libx264" if path.suffix == ".mp4" else "libvpx-vp9")
         return
     first, *others = [Image.fromarray(frame) for frame in frames]
-    first.save(path, **({"save_all": True, "append_images": others} if path.suffix == ".gif" else {}))
+    if path.suffix == ".gif":
+        first.save(path, save_all=True, append_images=others)
+    else:
+        first.save(path)
 
 
 def check(path: Path, read: Callable[[], object], capsys: pytest.CaptureFixture[str]) -> None:
