@@ -66,8 +66,10 @@ class RunOptions:
     wandb: WandbOptions
 
 
-def run(config: DictConfig) -> None:
+def run(config: DictConfig) -> int | None:
     """Train as a resolved `configs/train.yaml` says.
+
+    Returns the number of the signal that stopped the run before its end, None at its end.
 
     Raises:
         ValueError: an option, model or data that does not fit.
@@ -81,7 +83,7 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(options.threads)
     if options.dry_run:
         print(forecast(phases, content))
-        return
+        return None
     with joined_world(options.gpus) as world:
         run_dir = Path(options.run_dir)
         _check_on_first(world, run_dir, config)
@@ -100,7 +102,7 @@ def run(config: DictConfig) -> None:
             print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
             print(", ".join(f"{part}: {name}" for part, name in describe(world.device, half).items()))
             print(schedule(phases, world.size))
-        Trainer(objective, phases, content["models"], run_dir, content, world).fit()
+        return Trainer(objective, phases, content["models"], run_dir, content, world).fit()
 
 
 def forecast(phases: list[Phase], content: Mapping[str, Any]) -> str:

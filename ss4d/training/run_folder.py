@@ -1,4 +1,4 @@
-"""A run folder is one run: a command that resumes it is compared with the one that began it, before anything is written.
+"""A run folder is one run: whoever resumes it is compared with what began it, before anything is written.
 
 What decides the model or the order of its data must be the same: `seed`, `models`, `objective`, and, of each phase that
 has begun, `data` and the batches of a step. All else may change (the `train` section, phases ahead, processes, workers,
@@ -62,7 +62,7 @@ def read_saved(run_dir: Path) -> DictConfig | None:
     if not path.exists():
         return None
     try:
-        saved = OmegaConf.load(path)
+        saved: Any = OmegaConf.load(path)
         # Saved without references: frames and batch_size of a phase must reach its data again.
         for key, source in (("frames", "frames"), ("max_clips", "batch_size")):
             if saved.data[key] == saved[source]:
@@ -75,7 +75,7 @@ def read_saved(run_dir: Path) -> DictConfig | None:
 
 
 def append_history(run_dir: Path, config: DictConfig, processes: int, commit: str) -> None:
-    """Note a start in `history.jsonl`, and how its config differs from the one before; call it before that is replaced."""
+    """Note a start in `history.jsonl`, and how its config differs from the saved one, which is still the one before."""
     saved = read_saved(run_dir)
     old = {} if saved is None else dict(_leaves(OmegaConf.to_container(saved, resolve=True), ""))
     new = dict(_leaves(OmegaConf.to_container(config, resolve=True), ""))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -61,7 +63,7 @@ def test_another_run_is_refused_and_nothing_is_written(
 
 def test_another_experiment_is_refused(begun: Path, clip_folder: Path):
     before = contents(begun)
-    with pytest.raises(ValueError, match=r"objective\.name = structure_vae instead of structure_flow; .*and \d+ more"):
+    with pytest.raises(ValueError, match=r"objective\.name = structure_vae instead of structure_flow; models\."):
         run(resolve(overrides("structure_vae", clip_folder, begun, *BEGUN)))
     assert contents(begun) == before
 
@@ -112,3 +114,22 @@ def test_a_run_folder_that_cannot_be_written_is_refused(clip_folder: Path, tmp_p
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match=r"run_dir = .*file/run cannot be written to"):
         fit("structure_vae", clip_folder, tmp_path / "file", "train.steps=1", folder="run")
+
+
+def test_each_job_of_a_sweep_has_a_folder_of_its_own(clip_folder: Path, tmp_path: Path):
+    lines = overrides("structure_vae", clip_folder, tmp_path / "runs", "train.steps=1", "seed=3,4")
+    script = Path(__file__).parents[2] / "train.py"
+    command = [sys.executable, str(script), "-m", *lines]
+    (tmp_path / "here").mkdir()
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path / "here")
+    assert result.returncode == 0, result.stderr[-2000:]
+    assert not list((tmp_path / "here").iterdir())
+    for seed in (3, 4):
+        folder = tmp_path / f"runs/seed={seed}"
+        assert len(logged(folder)) == 1 and f"seed: {seed}\n" in (folder / "config.yaml").read_text()
+
+
+def test_overfit_has_a_folder_for_each_objective():
+    experiments = ("structure_vae", "structure_flow", "sparse_vae", "sparse_flow")
+    folders = [resolve([f"experiment={name}/tiny", "debug=overfit"]).run_dir for name in experiments]
+    assert folders == [f"runs/overfit/{name}" for name in experiments]
