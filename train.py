@@ -22,11 +22,12 @@ def main() -> None:
     import hydra
     from hydra.errors import HydraException
 
-    from ss4d.training.command_line import check_choices, explain
+    from ss4d.training.command_line import check_choices, explain, name_sweep
 
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # errors come here, instead of being printed by Hydra
     try:
         check_choices(arguments)
+        sys.argv += name_sweep(arguments)
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(train)()
     except (HydraException, ValueError) as error:
         sys.exit(f"train.py: {explain(error, arguments)}")
@@ -35,12 +36,15 @@ def main() -> None:
 def train(config: Any) -> None:
     """Run with a config that Hydra composed; what is wrong with it, or with the machine, is said in a sentence."""
     from ss4d.training.checkpointing import SaveError
+    from ss4d.training.command_line import with_folder_of_job
     from ss4d.training.run import run
 
     try:
-        run(config)
+        stopped = run(with_folder_of_job(config))
     except (ValueError, SaveError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
+    if stopped is not None:
+        sys.exit(128 + stopped)  # as shells have it: 143 for SIGTERM, 130 for Ctrl-C; 0 is a finished run
 
 
 def help_text() -> str:

@@ -11,7 +11,7 @@ import os
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,7 @@ class CheckpointStore:
         path = from_first(self._newest() if self.world.is_first else None, self.world)
         if path is None:
             return None
+        _check_fits(path, tensors)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*single process.*")
             dcp.load(tensors, checkpoint_id=path)
@@ -97,6 +98,35 @@ class CheckpointStore:
 
     def _all(self) -> list[Path]:
         return sorted(self.folder.glob("step_*"))
+
+
+def _check_fits(path: Path, tensors: dict[str, Any]) -> None:
+    """ValueError unless a checkpoint has exactly these tensors: torch would load a part of them and say nothing."""
+    stored: dict[str, Any] = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    there = {key: list(getattr(value, "size", [])) for key, value in stored.items()}
+    needed = {key: list(value.shape) for key, value in _flat(tensors, "")}
+    faults = [f"{key} is missing" for key in needed if key not in there]
+    faults += [f"{key} is not part of the model" for key in there if key not in needed]
+    faults += [
+        f"{key} has shape {there[key]} instead of {needed[key]}"
+        for key in needed
+        if key in there and there[key] != needed[key]
+    ]
+    if faults:
+        more = f" and {len(faults) - 4} more" if len(faults) > 4 else ""
+        raise ValueError(
+            f"{path} is of another model: {'; '.join(faults[:4])}{more}: use the config that the run began with, or "
+            "another run_dir"
+        )
+
+
+def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    """Tensors of nested mappings, with the keys that torch.distributed.checkpoint gives them."""
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _flat(item, f"{key}.{name}" if key else str(name))
 
 
 def find_fault(path: Path) -> str | None:

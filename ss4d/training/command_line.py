@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from hydra import compose, initialize_config_dir
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -52,6 +55,30 @@ def check_choices(arguments: Sequence[str]) -> None:
                 raise ValueError(f"unknown {group} {name}: {did_you_mean(name, known, 'it is ' + ' or '.join(known))}")
         if group == GROUPS[0] and not chosen:
             raise ValueError(f"no {group} is named: give {group}=NAME with one of {', '.join(known)}")
+
+
+def name_sweep(arguments: Sequence[str]) -> list[str]:
+    """For a sweep, the argument that makes Hydra name each job by the keys that are swept, and by no others."""
+    if not {"-m", "--multirun"} & set(arguments):
+        return []
+    given = [text for text in arguments if not text.startswith("-") and "=" in text]
+    parsed = OverridesParser.create().parse_overrides(given)
+    fixed = [
+        str(item.key_or_group) for item in parsed if not item.is_sweep_override() or item.key_or_group == "run_dir"
+    ]
+    quoted = ",".join(f"'{key}'" for key in dict.fromkeys(fixed))
+    return [f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
+
+
+def with_folder_of_job(config: DictConfig) -> DictConfig:
+    """The config of a job of a sweep, with a folder of its own inside `run_dir`, such as RUN_DIR/seed=1; a job alone,
+    and one whose `run_dir` is swept, keeps its own."""
+    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+        return config
+    name = HydraConfig.get().job.override_dirname.replace("/", "_")
+    if name:
+        config.run_dir = f"{config.run_dir}/{name}"
+    return config
 
 
 def explain(error: Exception, arguments: Sequence[str]) -> str:

@@ -37,13 +37,10 @@ def read_phases(config: DictConfig) -> list[Phase]:
     Raises:
         ValueError: an unknown key, one that no phase may set, a value that does not fit, or steps without a phase.
     """
-    base = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
-    OmegaConf.set_struct(base, False)  # unknown keys are refused below, with the nearest one
     given = dict(config.phases or {})
     _check_steps_are_used(config, given)
     phases: list[Phase] = []
-    for name, changes in (given or {"main": {}}).items():
-        options = _overlay(base, str(name), changes or {})
+    for name, options in phase_sections(config):
         try:
             data = load_options(DataSettings, options["data"], section="data")
             train = load_options(TrainSettings, options["train"], section="train")
@@ -53,6 +50,18 @@ def read_phases(config: DictConfig) -> list[Phase]:
         phases.append(Phase(str(name), start, start + train.steps, options["accumulation"], data, train))
     _check_alike(phases)
     return phases
+
+
+def phase_sections(config: DictConfig) -> list[tuple[str, dict[str, Any]]]:
+    """The name of each phase with the config that holds in it, not yet checked by type.
+
+    Raises:
+        ValueError: a key that no phase may set, or an accumulation that is none.
+    """
+    base = OmegaConf.masked_copy(config, [str(key) for key in config if key != "phases"])
+    OmegaConf.set_struct(base, False)  # unknown keys are refused when a section is read, with the nearest one
+    given = dict(config.get("phases") or {}) or {"main": {}}
+    return [(str(name), _overlay(base, str(name), changes or {})) for name, changes in given.items()]
 
 
 def _check_steps_are_used(config: DictConfig, phases: Mapping[str, Any]) -> None:

@@ -19,10 +19,11 @@ from ss4d.backend import Backend, describe, use
 from ss4d.config import load_options, option
 from ss4d.models import create_model
 from ss4d.training.cost import phase_cost
-from ss4d.training.distributed import joined_world
+from ss4d.training.distributed import World, from_first, joined_world
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.precision import autocast_dtype, is_fast_at_bfloat16
+from ss4d.training.run_folder import append_history, check_same_run, reached_step
 from ss4d.training.trainer import Trainer
 from ss4d.training.warm_start import warm_start
 
@@ -65,8 +66,10 @@ class RunOptions:
     wandb: WandbOptions
 
 
-def run(config: DictConfig) -> None:
+def run(config: DictConfig) -> int | None:
     """Train as a resolved `configs/train.yaml` says.
+
+    Returns the number of the signal that stopped the run before its end, None at its end.
 
     Raises:
         ValueError: an option, model or data that does not fit.
@@ -80,25 +83,26 @@ def run(config: DictConfig) -> None:
         torch.set_num_threads(options.threads)
     if options.dry_run:
         print(forecast(phases, content))
-        return
+        return None
     with joined_world(options.gpus) as world:
+        run_dir = Path(options.run_dir)
+        _check_on_first(world, run_dir, config)
         use(options.backend, world.device)
         torch.manual_seed(options.seed)
         models = {name: create_model(spec.name, **spec.args) for name, spec in options.models.items()}
         objective = create_objective(models, aims)
         objective.initialize()
-        if options.init_from:
+        if options.init_from and reached_step(run_dir) is None:  # a run that has begun has its weights
             report = warm_start(models, options.init_from, aims.name)
             if world.is_first:
                 print(report)
-        run_dir = Path(options.run_dir)
         if world.is_first:
             half = autocast_dtype(phases[0].train.precision, world.device) is not None
-            record(run_dir, config, describe(world.device, half))
+            record(run_dir, config, world.size, describe(world.device, half))
             print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
             print(", ".join(f"{part}: {name}" for part, name in describe(world.device, half).items()))
             print(schedule(phases, world.size))
-        Trainer(objective, phases, content["models"], run_dir, content, world).fit()
+        return Trainer(objective, phases, content["models"], run_dir, content, world).fit()
 
 
 def forecast(phases: list[Phase], content: Mapping[str, Any]) -> str:
@@ -125,9 +129,23 @@ def schedule(phases: list[Phase], processes: int) -> str:
     return "\n".join(lines)
 
 
-def record(run_dir: Path, config: DictConfig, backend: Mapping[str, str]) -> None:
+def _check_on_first(world: World, run_dir: Path, config: DictConfig) -> None:
+    """`check_same_run` by the first process; all stop where it refuses."""
+    refusal = None
+    if world.is_first:
+        try:
+            check_same_run(run_dir, config, world.size)
+        except ValueError as error:
+            refusal = str(error)
+    refusal = from_first(refusal, world)
+    if refusal is not None:
+        raise ValueError(refusal)
+
+
+def record(run_dir: Path, config: DictConfig, processes: int, backend: Mapping[str, str]) -> None:
     """What a run needs to be repeated: the resolved config, the commit, the environment and the backends in use."""
     run_dir.mkdir(parents=True, exist_ok=True)
+    append_history(run_dir, config, processes, _git_commit())
     OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
     environment = {
         "command": sys.argv,

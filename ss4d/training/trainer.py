@@ -77,10 +77,13 @@ class Trainer:
         self.store = CheckpointStore(run_dir / "checkpoints", world)
         self.progress = Progress()
         self.monitor: Monitor | None = None
-        self.stop_signal: int | None = None
+        self.received: int | None = None  # the last signal that reached this process
+        self.stop_signal: int | None = None  # the one that all processes agreed to stop for
 
-    def fit(self) -> None:
+    def fit(self) -> int | None:
         """Train to the end of the last phase, from the newest checkpoint if there is one.
+
+        Returns the number of the signal that stopped the run before its end, None at its end.
 
         Raises:
             SaveError: a checkpoint could not be written.
@@ -96,6 +99,7 @@ class Trainer:
                     self._run_phase(phase, datasets[phase.name])
             if self.stop_signal is not None and self.world.is_first:
                 print(f"stopped by signal {self.stop_signal} after step {self.progress.step}; the same command resumes")
+        return self.stop_signal
 
     def _set_up(self, dataset: WindowDataset, first: Phase) -> None:
         models = self.objective.models
@@ -146,7 +150,8 @@ class Trainer:
                 self._preview(phase, pictured)
             if step % settings.save_every == 0 or last:
                 self._save(settings.keep)
-            self.stop_signal = highest(self.stop_signal, world)
+            # Not the same variable: a signal that comes during this exchange is seen after the next step.
+            self.stop_signal = highest(self.received, world)
         if self.stop_signal is not None and self.progress.step % settings.save_every:
             self._save(settings.keep)
         bar.close()
@@ -294,7 +299,7 @@ class Trainer:
         """
 
         def stop(number: int, _: Any) -> None:
-            self.stop_signal = number
+            self.received = number
 
         default: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
         ours = [number for number, handler in default.items() if signal.getsignal(number) == handler]

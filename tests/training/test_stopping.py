@@ -58,7 +58,7 @@ def test_sigterm_saves_and_sigkill_loses_only_a_few_steps(whole: Path, clip_fold
     wait_for(run_dir / "checkpoints/step_00000015")
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=60)
-    assert process.returncode == 0 and "stopped by signal 15 after step" in output
+    assert process.returncode == 143 and "stopped by signal 15 after step" in output
     saved = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
     assert f"after step {int(saved.name.removeprefix('step_'))};" in output
     finish(clip_folder, run_dir)

@@ -1,0 +1,168 @@
+"""A run folder is one run: whoever resumes it is compared with what began it, before anything is written.
+
+What decides the model or the order of its data must be the same: `seed`, `models`, `objective`, and, of each phase that
+has begun, `data` and the batches of a step. All else may change (the `train` section, phases ahead, processes, workers,
+backends, logging); `history.jsonl` keeps what did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ss4d.training.phases import phase_sections
+
+# Decoders for pictures and processes that load: neither changes what is learnt.
+FREE = ("data.workers", "data.max_clips", "objective.structure_decoder", "objective.gaussian_decoder")
+PATHS = ("data.root", "objective.image_encoder", "objective.encoder", "objective.lpips")
+SHOWN = 8  # differences in a message
+
+
+def reached_step(run_dir: Path) -> int | None:
+    """The step of the newest checkpoint; None where the folder has none."""
+    names = [path.name.removeprefix("step_") for path in (run_dir / "checkpoints").glob("step_*")]
+    return max((int(name) for name in names if name.isdecimal()), default=None)
+
+
+def check_same_run(run_dir: Path, config: DictConfig, processes: int) -> None:
+    """Compare a command with the run that is in its folder, if one is. Nothing is written.
+
+    Raises:
+        ValueError: the folder cannot be written to, what must stay differs, or the steps end before the step reached.
+    """
+    existing = next(place for place in (run_dir, *run_dir.absolute().parents) if place.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"run_dir = {run_dir} cannot be written to ({existing}): choose another one")
+    step, saved = reached_step(run_dir), read_saved(run_dir)
+    if step is None or saved is None:
+        return
+    differences = list(_differences(saved, config, step, _processes(run_dir), processes))
+    if differences:
+        more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""
+        raise ValueError(
+            f"{run_dir} holds another run, which has reached step {step}: {'; '.join(differences[:SHOWN])}{more}: give "
+            "it the same values to resume it, or choose another run_dir (init_from=RUN starts from its weights)"
+        )
+
+
+def read_saved(run_dir: Path) -> DictConfig | None:
+    """The config that a run was last started with; None where there is none.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    path = run_dir / "config.yaml"
+    if not path.exists():
+        return None
+    try:
+        saved: Any = OmegaConf.load(path)
+        # Saved without references: frames and batch_size of a phase must reach its data again.
+        for key, source in (("frames", "frames"), ("max_clips", "batch_size")):
+            if saved.data[key] == saved[source]:
+                saved.data[key] = f"${{{source}}}"
+        if not isinstance(saved, DictConfig):
+            raise TypeError("no mapping")
+    except Exception as error:
+        raise ValueError(f"{path} is damaged ({' '.join(str(error).split())}): choose another run_dir") from error
+    return saved
+
+
+def append_history(run_dir: Path, config: DictConfig, processes: int, commit: str) -> None:
+    """Note a start in `history.jsonl`, and how its config differs from the saved one, which is still the one before."""
+    saved = read_saved(run_dir)
+    old = {} if saved is None else dict(_leaves(OmegaConf.to_container(saved, resolve=True), ""))
+    new = dict(_leaves(OmegaConf.to_container(config, resolve=True), ""))
+    changed = {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    entry = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "step": reached_step(run_dir) or 0,
+        "command": sys.argv,
+        "commit": commit,
+        "processes": processes,
+        "changed": {} if saved is None else changed,
+    }
+    with (run_dir / "history.jsonl").open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def _processes(run_dir: Path) -> int | None:
+    """Of the last start; None where an earlier version did not note it."""
+    path = run_dir / "history.jsonl"
+    try:
+        return int(json.loads(path.read_text(encoding="utf-8").splitlines()[-1])["processes"])
+    except (OSError, ValueError, KeyError, IndexError):
+        return None
+
+
+def _differences(
+    saved: DictConfig, config: DictConfig, step: int, old_processes: int | None, processes: int
+) -> Iterator[str]:
+    """What differs and must not, each as "key = new instead of old"."""
+    yield from _changes("seed", saved.get("seed"), config.seed)
+    yield from _changes("objective", _plain(saved.objective), _plain(config.objective))
+    yield from _changes("models", _plain(saved.models), _plain(config.models), strict=True)
+    if config.init_from not in (None, saved.get("init_from")):
+        yield f"init_from = {config.init_from} instead of {saved.get('init_from')} (the run has its weights already)"
+    before, after = phase_sections(saved), phase_sections(config)
+    end = 0
+    for (old_name, old), (name, new) in zip(before, after, strict=False):
+        prefix = f"phases.{name}." if len(after) > 1 else ""
+        if old_name != name:
+            yield f"phase {name} instead of {old_name}"
+            return
+        yield from (prefix + text for text in _changes("data", old["data"], new["data"]))
+        yield from _changes(f"{prefix}batch_size", old["data"]["max_clips"], new["data"]["max_clips"])
+        had, has = old["accumulation"] * (old_processes or 0), new["accumulation"] * processes
+        if old_processes is not None and had != has:
+            yield f"{prefix}accumulation x processes = {has} instead of {had}"
+        length, old_length = int(new["train"]["steps"]), int(old["train"]["steps"])
+        is_last = (name, new) == after[-1] or (old_name, old) == before[-1]
+        if end + old_length < step and not is_last and length != old_length:
+            yield f"{prefix}train.steps = {length} instead of {old_length} (this phase has ended)"
+        elif end + length < step and (end + old_length >= step or name == after[-1][0]):
+            yield f"{prefix}train.steps = {length} instead of {old_length} ends before the step reached"
+        end += length
+        if end >= step:
+            return
+
+
+def _changes(key: str, old: Any, new: Any, strict: bool = False) -> Iterator[str]:
+    """Leaves that differ. Unless `strict`, those that only one of the two has are left to the version that wrote it."""
+    if key in FREE:
+        return
+    if isinstance(old, Mapping) and isinstance(new, Mapping) and key != "data.category_weight":
+        for name in {**old, **new}:
+            if strict or (name in old and name in new):
+                yield from _changes(f"{key}.{name}", old.get(name), new.get(name), strict)
+    elif _comparable(key, old) != _comparable(key, new):
+        yield f"{key} = {_shown(new)} instead of {_shown(old)}"
+
+
+def _comparable(key: str, value: Any) -> Any:
+    if isinstance(value, str) and key in PATHS and os.path.exists(value):
+        return os.path.realpath(value)
+    return value or None if key == "data.category_weight" else value
+
+
+def _shown(value: Any) -> str:
+    text = "null" if value is None else json.dumps(value, default=str).strip('"')
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _plain(section: Any) -> Any:
+    return OmegaConf.to_container(section, resolve=True)
+
+
+def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping):
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _leaves(item, f"{key}.{name}" if key else str(name))
