@@ -24,6 +24,7 @@ class Format:
             raise ValueError(f"The export to {self.name} needs packages that are not installed: pip install {names}")
 
 
+VIDEO = ("size", "path", "frames", "fps")
 FORMATS = {
     each.name: each
     for each in (
@@ -32,9 +33,13 @@ FORMATS = {
             "mesh",
             "mesh.glb",
             "surface with vertex colours, one animated GLB",
-            ("faces", "grid"),
+            ("faces", "grid", "fps"),
             {"skimage": "scikit-image", "fast_simplification": "fast-simplification"},
         ),
         Format("gltf", "gltf", "glTF KHR_gaussian_splatting, one GLB a frame"),
+        Format("usd", "clip.usdc", "USD ParticleField3DGaussianSplat, time samples", ("fps",), {"pxr": "usd-core>=26.3"}),
+        Format("orbit", "orbit.mp4", "H.264 video on white, any camera path", VIDEO),
+        Format("webm", "alpha.webm", "VP9 video with alpha", VIDEO),
+        Format("prores", "alpha.mov", "ProRes 4444 video with alpha", VIDEO),
     )
 }
