@@ -1,0 +1,119 @@
+"""Videos of a result along a camera path: on a colour as mp4, or with alpha as WebM (VP9) or QuickTime (ProRes 4444)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from ss4d.export.path import View, interpolate, render_path
+from ss4d.files import written_atomically
+from ss4d.gaussians import GaussianSequence
+from ss4d.video import write_video
+
+ORBIT = (View(0.0, 15.0), View(360.0, 15.0))
+FRONT = (View(0.0, 0.0),)
+SIZE = (512, 512)
+MIN_ORBIT_FRAMES = 48
+TICKS = 90000  # time stamps a second
+BT709, LIMITED_RANGE = 1, 1  # Rec. ITU-T H.273
+SOLID = 0.5  # alpha from which a pixel's colour is taken for what is outside the object
+# Suffix -> container, encoder, pixel format, its options.
+ENCODERS: dict[str, tuple[str, str, str, dict[str, str]]] = {
+    ".webm": ("webm", "libvpx-vp9", "yuva420p", {"crf": "20", "b": "0", "row-mt": "1", "cpu-used": "4"}),
+    ".mov": ("mov", "prores_ks", "yuva444p10le", {"profile": "4444", "alpha_bits": "16", "vendor": "apl0"}),
+}
+
+
+def write_orbit(
+    sequence: GaussianSequence,
+    path: Path,
+    fps: float,
+    size: tuple[int, int] = SIZE,
+    views: Sequence[View] = ORBIT,
+    frames: int | None = None,
+) -> None:
+    """Write an mp4 on white in which the camera moves while the clip plays forwards and backwards.
+
+    Args:
+        fps: frames a second.
+        size: height and width, pixels.
+        views: key views of the camera.
+        frames: of the video; by default the fewest from 48 up with which the clip loops.
+    """
+    there_and_back = [*range(len(sequence)), *range(len(sequence) - 2, 0, -1)]
+    count = frames or -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
+    indices = [there_and_back[step % len(there_and_back)] for step in range(count)]
+    pictures = render_path(sequence, indices, interpolate(views, count), size)
+    on_white = [np.rint(255 * (p[..., :3] + 1 - p[..., 3:])).astype(np.uint8) for p in pictures]
+    write_video(path, np.stack(on_white), fps)
+
+
+def write_alpha(
+    sequence: GaussianSequence,
+    path: Path,
+    fps: float,
+    size: tuple[int, int] = SIZE,
+    views: Sequence[View] = FRONT,
+    frames: int | None = None,
+) -> None:
+    """Write a video with straight alpha, the clip from its first to its last frame.
+
+    Args:
+        path: .webm for VP9, .mov for ProRes 4444.
+        fps: frames a second.
+        size: height and width, pixels; VP9 pads odd ones.
+        views: key views of the camera.
+        frames: of the video, in which the clip starts anew after its end; by default the clip's.
+    """
+    if path.suffix not in ENCODERS:
+        raise ValueError(f"Video with alpha is written as .webm or .mov, but the path is {path}.")
+    count = frames or len(sequence)
+    indices = [step % len(sequence) for step in range(count)]
+    pictures = render_path(sequence, indices, interpolate(views, count), size)
+    encode(path, (straight_alpha(picture) for picture in pictures), fps)
+
+
+def straight_alpha(picture: np.ndarray) -> np.ndarray:
+    """Colour times alpha [H, W, 4] in [0, 1] as uint16 with colour and alpha apart.
+
+    Around the object the colour goes on, so that neither the subsampling of colours nor a filter darkens its edge.
+    """
+    alpha = picture[..., 3:]
+    colour = picture[..., :3] / np.maximum(alpha, 1e-4)
+    solid = alpha[..., 0] >= min(SOLID, float(alpha.max()))
+    nearest = ndimage.distance_transform_edt(~solid, return_distances=False, return_indices=True)
+    outward = np.where(alpha > 1 / 255, colour, colour[tuple(nearest)])
+    return np.rint(65535 * np.concatenate([outward, alpha], axis=-1).clip(0, 1)).astype(np.uint16)
+
+
+def encode(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
+    """Encode uint16 pictures [H, W, 4], BT.709 in limited range."""
+    import av
+
+    from ss4d.video.decode import filter_graph
+
+    container_format, encoder, pixels, options = ENCODERS[path.suffix]
+    with written_atomically(path) as temporary, av.open(str(temporary), "w", format=container_format) as container:
+        stream: Any = None
+        graph: Any = None
+        for index, picture in enumerate(pictures):
+            height, width = picture.shape[:2]
+            padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            frame = av.VideoFrame.from_ndarray(padded, format="rgba64le")
+            frame.pts, frame.time_base = round(index * TICKS / fps), Fraction(1, TICKS)
+            if stream is None:
+                stream = container.add_stream(encoder, rate=Fraction(fps).limit_denominator(1001), options=options)
+                stream.height, stream.width, stream.pix_fmt = padded.shape[0], padded.shape[1], pixels
+                context = stream.codec_context
+                context.time_base, context.color_range = Fraction(1, TICKS), LIMITED_RANGE
+                context.colorspace = context.color_primaries = context.color_trc = BT709
+                conversion = "out_color_matrix=bt709:out_range=limited"
+                graph = filter_graph(frame, ("scale", conversion), ("format", f"pix_fmts={pixels}"))
+            graph.push(frame)
+            container.mux(stream.encode(graph.pull()))
+        container.mux(stream.encode(None))
