@@ -15,6 +15,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from ss4d.version import __version__
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from ss4d.result import Generation
     from ss4d.video import Clip
 
-__version__ = "0.1.0"
 __all__ = ["Generation", "SS4DPipeline", "__version__", "load_video"]
 
 _HOMES = {"SS4DPipeline": "ss4d.pipeline", "Generation": "ss4d.result"}

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ss4d import __version__
 from ss4d.flow import SamplerSettings
 from ss4d.gaussians import GaussianSequence, write_ply
 from ss4d.gaussians.ply import Layout
 from ss4d.memory import peak_memory
 from ss4d.refine.refiner import Refinement
 from ss4d.result_folder import REPORT, ResultFolder, frame_file
+from ss4d.version import __version__
 from ss4d.view_frame import ViewFrame
 
 DEFAULT_FPS = 12.0  # for images, which carry no frame rate

@@ -37,7 +37,9 @@ FORMATS = {
             {"skimage": "scikit-image", "fast_simplification": "fast-simplification"},
         ),
         Format("gltf", "gltf", "glTF KHR_gaussian_splatting, one GLB a frame"),
-        Format("usd", "clip.usdc", "USD ParticleField3DGaussianSplat, time samples", ("fps",), {"pxr": "usd-core>=26.3"}),
+        Format(
+            "usd", "clip.usdc", "USD ParticleField3DGaussianSplat, time samples", ("fps",), {"pxr": "usd-core>=26.3"}
+        ),
         Format("orbit", "orbit.mp4", "H.264 video on white, any camera path", VIDEO),
         Format("webm", "alpha.webm", "VP9 video with alpha", VIDEO),
         Format("prores", "alpha.mov", "ProRes 4444 video with alpha", VIDEO),

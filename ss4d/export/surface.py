@@ -87,7 +87,9 @@ def density(gaussians: Gaussians, grid: int) -> Field:
     result = Field(np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32), origin, cell)
     colour = g.rgb.clamp(0, 1).double().numpy()
     use_writable_numba_cache()
-    splat(result.density, result.colour, (xyz - origin) / cell, inverse, reach, g.opacity[:, 0].double().numpy(), colour)
+    splat(
+        result.density, result.colour, (xyz - origin) / cell, inverse, reach, g.opacity[:, 0].double().numpy(), colour
+    )
     return result
 
 
@@ -103,7 +105,9 @@ def rotation_matrices(quaternions: Array) -> Array:
 
 
 @njit(cache=True)
-def splat(density: Array, colour: Array, centre: Array, inverse: Array, reach: Array, opacity: Array, rgb: Array) -> None:
+def splat(
+    density: Array, colour: Array, centre: Array, inverse: Array, reach: Array, opacity: Array, rgb: Array
+) -> None:
     """Add Gaussians to the two grids; everything is in cells."""
     for n in range(len(centre)):
         low = np.ceil(centre[n] - reach[n]).astype(np.int64)

@@ -9,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dataset_toolkits.encode import SPARSE_ENCODER, STRUCTURE_ENCODER
 from ss4d.data.artifact import collate_voxels
 from ss4d.data.occupancy import occupancy_grid
 from ss4d.data.prepared import PreparedSet
 from ss4d.models.checkpoint import load_model
+from ss4d.models.folder import NAMES
 
-ENCODERS = {"structure": STRUCTURE_ENCODER, "sparse": SPARSE_ENCODER}
+ENCODERS = {kind: f"ckpts/{NAMES[f'{kind}_encoder'].key}" for kind in ("structure", "sparse")}
 TOLERANCE = 0.02  # of the latents' own size: rounding to half precision makes 0.001, a fine-tuned sibling 0.08
 
 
