@@ -28,7 +28,7 @@ def z_up(xyz: np.ndarray, scale: np.ndarray, wxyz: np.ndarray, opacity: np.ndarr
     turned = xyz @ np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
     rotation = multiply_quaternions(TO_Y_DOWN_QUATERNION, wxyz.astype(np.float64))
     arrays = (turned, scale, rotation, opacity.reshape(-1, 1), sh.reshape(-1, 1, 3))
-    return Gaussians(*(torch.from_numpy(np.ascontiguousarray(array, np.float32)) for array in arrays))
+    return Gaussians(*(torch.from_numpy(np.array(array, np.float32)) for array in arrays))
 
 
 def psnr(first: Gaussians, second: Gaussians) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ss4d.export.axes import to_y_up
-from ss4d.export.glb import POINTS, VERTICES, Glb, to_linear, to_uint16
+from ss4d.export.glb import POINTS, VERTICES, Glb, to_linear
 from ss4d.gaussians import Gaussians
 
 EXTENSION = "KHR_gaussian_splatting"
@@ -27,7 +27,7 @@ def write_gltf(gaussians: Gaussians, path: Path) -> None:
     colour = np.concatenate([to_linear(g.rgb.numpy()), g.opacity.numpy()], axis=1)
     attributes = {
         "POSITION": file.accessor(g.xyz.numpy(), VERTICES, bounds=True),
-        "COLOR_0": file.accessor(to_uint16(colour), VERTICES, normalized=True),
+        "COLOR_0": file.accessor(np.rint(255 * colour.clip(0, 1)).astype(np.uint8), VERTICES, normalized=True),
         f"{EXTENSION}:ROTATION": file.accessor(np.roll(g.rotation.numpy(), -1, axis=1), VERTICES),
         f"{EXTENSION}:SCALE": file.accessor(g.scale.float().numpy(), VERTICES),
         f"{EXTENSION}:OPACITY": file.accessor(g.opacity[:, 0].float().numpy(), VERTICES),
