@@ -21,10 +21,10 @@ from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 
-from ss4d import __version__
 from ss4d.backend import AUTOMATIC, IMPLEMENTATIONS
 from ss4d.failures import ROOT, run_command, without_folders
 from ss4d.files import content_hash, use_writable_numba_cache
+from ss4d.version import __version__
 
 OK, MISSING, BROKEN, NOTE = "ok", "missing", "BROKEN", "note"
 GIB, MIB = 2**30, 2**20

@@ -21,11 +21,10 @@ from ss4d.gaussians import GaussianSequence, write_ply
 from ss4d.gaussians.ply import Layout
 from ss4d.memory import peak_memory
 from ss4d.refine.refiner import Refinement
-from ss4d.result_folder import REPORT, ResultFolder, frame_file
+from ss4d.result_folder import DEFAULT_FPS, REPORT, ResultFolder, frame_file
 from ss4d.version import __version__
 from ss4d.view_frame import ViewFrame
 
-DEFAULT_FPS = 12.0  # for images, which carry no frame rate
 PLAYER_INPUT_SIZE = 320  # pixels, of the input beside the player
 
 

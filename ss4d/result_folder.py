@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_FPS = 12.0  # of a result from images, which carry no frame rate
 REPORT = "result.json"  # its presence says that a folder holds a result
 # What belongs to a result, the names of earlier versions included; nothing else in its folder is ever touched.
 RESULT_FILES = re.compile(

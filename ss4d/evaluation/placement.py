@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from scipy.spatial.transform import Rotation
@@ -33,12 +35,11 @@ def _move(gaussians: Gaussians, similarity: Similarity) -> Gaussians:
     x, y, z, w = Rotation.from_matrix(similarity.rotation).as_quat()
     rotation = multiply_quaternions(np.array([w, x, y, z]), gaussians.rotation.double().cpu().numpy())
     xyz = similarity(gaussians.xyz.double().cpu().numpy())
-    return Gaussians(
-        torch.from_numpy(xyz).to(gaussians.xyz),
-        gaussians.scale * similarity.scale,
-        torch.from_numpy(rotation).to(gaussians.rotation),
-        gaussians.opacity,
-        gaussians.sh,
+    return replace(
+        gaussians,
+        xyz=torch.from_numpy(xyz).to(gaussians.xyz),
+        scale=gaussians.scale * similarity.scale,
+        rotation=torch.from_numpy(rotation).to(gaussians.rotation),
     )
 
 

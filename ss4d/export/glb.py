@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ss4d import __version__
 from ss4d.files import written_atomically
+from ss4d.version import __version__
 
 COMPONENTS = {"<f4": 5126, "|u1": 5121, "<u2": 5123, "<u4": 5125}
 TYPES = {1: "SCALAR", 3: "VEC3", 4: "VEC4"}

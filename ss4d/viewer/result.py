@@ -10,8 +10,7 @@ import numpy as np
 
 from ss4d.gaussians.gaussians import GaussianSequence
 from ss4d.gaussians.ply import read_ply
-from ss4d.result import DEFAULT_FPS
-from ss4d.result_folder import REPORT, frame_file
+from ss4d.result_folder import DEFAULT_FPS, REPORT, frame_file
 from ss4d.video import read_clip
 
 

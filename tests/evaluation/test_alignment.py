@@ -168,6 +168,7 @@ def test_moving_gaussians_is_moving_the_cameras():
     gaussians = box().gaussians
     assert gaussians is not None
     first = gaussians[0]
+    first.kernel_size = 0.3  # it travels along
     first.scale[:, 0] *= 2  # so that rotations matter
     first.xyz += 0.01 * torch.randn(first.xyz.shape, generator=torch.Generator().manual_seed(0))
     camera = orbit_camera(25, 15)

@@ -24,8 +24,8 @@ def ball(count: int, shift: float) -> Gaussians:
     flat = np.sqrt(1 - height**2)
     directions = np.stack([flat * np.cos(turn), flat * np.sin(turn), height], axis=1)
     knob = np.array([0.0, 0.0, 0.45]) + 0.02 * generator.standard_normal((100, 3))
-    xyz = np.concatenate([RADIUS * directions, knob]) + [shift, 0.0, 0.0]
-    halfway = directions + [0.0, 0.0, 1.0]  # turns z to the direction
+    xyz = np.concatenate([RADIUS * directions, knob]) + np.array([shift, 0.0, 0.0])
+    halfway = directions + np.array([0.0, 0.0, 1.0])  # turns z to the direction
     halfway /= np.maximum(np.linalg.norm(halfway, axis=1, keepdims=True), 1e-9)
     rotation = np.concatenate([halfway[:, 2:], np.cross([0.0, 0.0, 1.0], halfway)], axis=1)
     rotation = np.concatenate([rotation, generator.standard_normal((100, 4))])

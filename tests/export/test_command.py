@@ -36,9 +36,7 @@ def test_a_missing_package_is_one_sentence(
     monkeypatch.setitem(FORMATS, "spz", Format("spz", "spz", "", packages={"no_such_module": "some-package>=2"}))
     assert main([str(result), "--to", "spz"]) == 1
     error = capsys.readouterr().err
-    assert error == (
-        "error: The export to spz needs packages that are not installed: pip install 'some-package>=2'\n"
-    )
+    assert error == ("error: The export to spz needs packages that are not installed: pip install 'some-package>=2'\n")
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,10 @@ def decode(path: Path) -> tuple[list[np.ndarray], float]:
         if stream.codec_context.name.startswith("vp9") or "vp9" in stream.codec_context.name:
             decoder = av.CodecContext.create("libvpx-vp9", "r")
             decoder.extradata = stream.codec_context.extradata
-        frames = [frame for packet in container.demux(stream) for frame in decoder.decode(packet if packet.size else None)]
-        return [frame.to_ndarray(format="rgba") for frame in frames], float(stream.average_rate)
+        frames = [
+            frame for packet in container.demux(stream) for frame in decoder.decode(packet if packet.size else None)
+        ]
+        return [frame.to_ndarray(format="rgba") for frame in frames], float(stream.average_rate or 0)
 
 
 def picture(sequence: GaussianSequence, index: int, azimuth: float, elevation: float, size: int) -> np.ndarray:
