@@ -1,4 +1,4 @@
-"""Videos of a result along a camera path: on a colour as mp4, or with alpha as WebM (VP9) or MOV (ProRes 4444)."""
+"""Videos of a result along a camera path: mp4 on white, or with alpha as WebM (VP9) or QuickTime (ProRes 4444)."""
 
 from __future__ import annotations
 
