@@ -68,6 +68,23 @@ def orbit_camera(
     return Camera(world_to_camera(eye, rotation), perspective_intrinsics(fov_deg))
 
 
+@dataclass(frozen=True)
+class Orbit:
+    """Cameras around the cube at one distance.
+
+    Attributes:
+        radius: world units from the origin.
+        fov_deg: horizontal and vertical field of view, degrees.
+    """
+
+    radius: float = 2.0
+    fov_deg: float = 40.0
+
+    def camera(self, azimuth: float, elevation: float) -> Camera:
+        """At these degrees; azimuth 0 is the front."""
+        return orbit_camera(azimuth, elevation, self.radius, self.fov_deg)
+
+
 def world_to_camera(eye: Tensor, rotation: Tensor) -> Tensor:
     """Extrinsics [4, 4], float32, from the camera centre [3] and its axes as rows [3, 3]."""
     extrinsics = torch.eye(4, dtype=torch.float64)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ss4d.cameras import Orbit
 from ss4d.flow import SamplerSettings
 from ss4d.gaussians import GaussianSequence, write_ply
 from ss4d.gaussians.ply import Layout
@@ -140,11 +141,16 @@ class Generation:
         from ss4d.video import write_video
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
+        # In the frame of the view, cameras as close as the input's; the front of compare.mp4 is the input's own camera.
+        orbit, elevation = (Orbit(), 15.0) if self.frame is None else (self.frame.orbit(), 0.0)
         forwards = list(range(len(spans)))
         videos: dict[str, tuple[Callable[[], np.ndarray], list[int]]] = {
-            "orbit": (lambda: render_orbit(self.gaussians, size), orbit_order(len(spans))),
-            "compare": (lambda: compare_video(self.rgba, self.gaussians, size=size), forwards),
-            "voxels": (lambda: render_voxels(self.voxels, self.resolution, size), forwards),
+            "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), orbit_order(len(spans))),
+            "compare": (
+                lambda: compare_video(self.rgba, self.gaussians, size=size, elevation=elevation, orbit=orbit),
+                forwards,
+            ),
+            "voxels": (lambda: render_voxels(self.voxels, self.resolution, size, orbit=orbit), forwards),
         }
         for name, (render, order) in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
             write_video(place / f"{name}.mp4", render(), durations=spans[order])

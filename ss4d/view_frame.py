@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ss4d.cameras import Camera, orbit_camera
+from ss4d.cameras import Camera, Orbit
 
 # Axes of a camera (x right, y down, z forward) in the frame of its view (x right, y away from the camera, z up).
 _TO_FRAME = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
@@ -42,7 +42,11 @@ class ViewFrame:
 
     def camera(self) -> Camera:
         """The fixed camera."""
-        return orbit_camera(0.0, 0.0, self.distance, math.degrees(2 * math.atan(self.crop / 2 / self.distance)))
+        return self.orbit().camera(0.0, 0.0)
+
+    def orbit(self) -> Orbit:
+        """Cameras like the fixed one from other sides."""
+        return Orbit(self.distance, math.degrees(2 * math.atan(self.crop / 2 / self.distance)))
 
     def project(self, points: Tensor) -> Tensor:
         """Image positions [..., 2] = (u right, v down), [0, 1] inside the picture, of points [..., 3] of the frame."""

@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ss4d.cameras import orbit_camera
+from ss4d.cameras import Camera, Orbit
 from ss4d.compositing import over_background
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.video import crop_clip_rgba
@@ -25,7 +25,11 @@ EDGE_SHADE = 0.85  # of a face's own colour
 
 
 def render_views(
-    sequence: GaussianSequence, azimuths: Sequence[float], elevation: float = 15.0, size: int = 256
+    sequence: GaussianSequence,
+    azimuths: Sequence[float],
+    elevation: float = 15.0,
+    size: int = 256,
+    orbit: Orbit | None = None,
 ) -> np.ndarray:
     """Every frame from fixed cameras, on white.
 
@@ -34,11 +38,13 @@ def render_views(
         azimuths: V camera azimuths, degrees; 0 is the front.
         elevation: of all cameras, degrees.
         size: side of the images, pixels.
+        orbit: distance and field of view of the cameras; None: `Orbit()`.
 
     Returns:
         uint8 [V, T, size, size, 3].
     """
-    views = [[_render(frame, azimuth, elevation, size) for frame in sequence] for azimuth in azimuths]
+    cameras = [(orbit or Orbit()).camera(azimuth, elevation) for azimuth in azimuths]
+    views = [[_render(frame, camera, size) for frame in sequence] for camera in cameras]
     return np.array(views, dtype=np.uint8).reshape(len(azimuths), len(sequence), size, size, 3)
 
 
@@ -47,6 +53,7 @@ def render_orbit(
     size: int = 512,
     num_frames: int | None = None,
     elevation: float = 15.0,
+    orbit: Orbit | None = None,
 ) -> np.ndarray:
     """A turntable through time: the camera turns while the clip plays forwards and backwards, on white.
 
@@ -55,6 +62,7 @@ def render_orbit(
         size: side of the images, pixels.
         num_frames: F; by default the fewest from 48 up with which the result loops without a jump.
         elevation: of the camera, degrees.
+        orbit: its distance and field of view; None: `Orbit()`.
 
     Returns:
         uint8 [F, size, size, 3].
@@ -65,9 +73,9 @@ def render_orbit(
     if not len(sequence):
         raise ValueError("There is nothing to render: the sequence has no frames.")
     order = orbit_order(len(sequence), num_frames)
-    azimuths = [360.0 * step / len(order) for step in range(len(order))]
-    views = zip(order, azimuths, strict=True)
-    return np.stack([_render(sequence[number], azimuth, elevation, size) for number, azimuth in views])
+    orbit = orbit or Orbit()
+    cameras = [orbit.camera(360.0 * step / len(order), elevation) for step in range(len(order))]
+    return np.stack([_render(sequence[number], camera, size) for number, camera in zip(order, cameras, strict=True)])
 
 
 def orbit_order(count: int, num_frames: int | None = None) -> list[int]:
@@ -83,13 +91,15 @@ def compare_video(
     sequence: GaussianSequence,
     azimuths: Sequence[float] = (0.0, 90.0, 180.0, 270.0),
     size: int = 256,
+    elevation: float = 15.0,
+    orbit: Orbit | None = None,
 ) -> np.ndarray:
     """The input clip, cropped to its object, beside labelled views of the result, on white.
 
     Args:
         input_rgba: uint8 [T, H, W, 4], not premultiplied.
         sequence: T frames of Gaussians.
-        azimuths: V cameras as for `render_views`.
+        azimuths, elevation, orbit: of V cameras, as for `render_views`.
         size: side of each panel, pixels.
 
     Returns:
@@ -103,7 +113,7 @@ def compare_video(
             f"The input has {len(input_rgba)} frames and the result {len(sequence)}; pass the same frames."
         )
     on_white = over_background(torch.from_numpy(crop_clip_rgba(input_rgba, size)), torch.ones(3))
-    panels = [to_uint8(on_white), *render_views(sequence, azimuths, size=size)]
+    panels = [to_uint8(on_white), *render_views(sequence, azimuths, elevation, size, orbit)]
     labels = ["input", *(f"{azimuth:g}°" for azimuth in azimuths)]
     labelled = [_label(panel, label) for panel, label in zip(panels, labels, strict=True)]
     return np.concatenate(labelled, axis=2)
@@ -116,8 +126,9 @@ def render_voxels(
     azimuth: float = 30.0,
     elevation: float = 20.0,
     colours: Sequence[np.ndarray | Tensor] | None = None,
+    orbit: Orbit | None = None,
 ) -> np.ndarray:
-    """Occupied voxels as shaded cubes from the camera `orbit_camera(azimuth, elevation)`, on white.
+    """Occupied voxels as shaded cubes from one camera, on white.
 
     Args:
         voxels: for each of T frames integers [N, 3] in 0 .. resolution - 1, unique; N may be 0.
@@ -125,6 +136,7 @@ def render_voxels(
         size: side of the images, pixels.
         azimuth, elevation: of the camera, degrees.
         colours: for each frame [N, 3] in [0, 1]; by height if None.
+        orbit: distance and field of view of the camera; None: `Orbit()`.
 
     Returns:
         uint8 [T, size, size, 3].
@@ -132,21 +144,20 @@ def render_voxels(
     Raises:
         ValueError: voxels outside the grid.
     """
-    frames = []
+    frames, camera = [], (orbit or Orbit()).camera(azimuth, elevation)
     for index, frame in enumerate(voxels):
         coords = np.asarray(frame, dtype=np.int64).reshape(-1, 3)
         if coords.size and (coords.min() < 0 or coords.max() >= resolution):
             found = f"{coords.min()} .. {coords.max()}"
             raise ValueError(f"Voxels must lie in 0 .. {resolution - 1}, but frame {index} spans {found}.")
         rgb = _height_colours(coords, resolution) if colours is None else np.asarray(colours[index])
-        frames.append(_draw_cubes(coords, rgb, resolution, size, azimuth, elevation))
+        frames.append(_draw_cubes(coords, rgb, resolution, size, camera))
     return np.array(frames, dtype=np.uint8).reshape(len(frames), size, size, 3)
 
 
 @torch.inference_mode()
-def _render(gaussians: Gaussians, azimuth: float, elevation: float, size: int) -> np.ndarray:
+def _render(gaussians: Gaussians, camera: Camera, size: int) -> np.ndarray:
     """uint8 [size, size, 3]."""
-    camera = orbit_camera(azimuth, elevation)
     return to_uint8(rasterize(gaussians, camera, size).colour)
 
 
@@ -171,14 +182,11 @@ def _height_colours(coords: np.ndarray, resolution: int) -> np.ndarray:
     return np.stack([np.interp(height, stops, channel) for channel in HEIGHT_COLOURS.T], axis=-1)
 
 
-def _draw_cubes(
-    coords: np.ndarray, rgb: np.ndarray, resolution: int, size: int, azimuth: float, elevation: float
-) -> np.ndarray:
+def _draw_cubes(coords: np.ndarray, rgb: np.ndarray, resolution: int, size: int, camera: Camera) -> np.ndarray:
     """uint8 [size, size, 3] by the painter's algorithm over the faces that are free and turned to the camera.
 
     On a lattice, a cube further from the eye in the 1-norm never hides a nearer one, so one sort is enough.
     """
-    camera = orbit_camera(azimuth, elevation)
     rotation, translation = (
         camera.extrinsics[:3, :3].double().numpy(),
         camera.extrinsics[:3, 3].double().numpy(),
