@@ -33,6 +33,7 @@ class JudgingOptions:
     seeds: list[int] = option("of methods that sample; others take the first", [0, 1, 2])
     steps: int | None = option("ours: sampling steps, instead of the checkpoint's", None)
     guidance: float | None = option("ours: guidance strength, instead of the checkpoint's", None)
+    refine: bool = option("ours: true: align results with the pixels of their input (ss4d.refine)", False)
     weights: str | None = option("folder with the weights of the metrics' networks", None)
     download: bool = option("true: fetch weights that are not in that folder from the Hub", False)
     weights_hub: str | None = option("Hub repository with the weights of networks that have none of their own", None)
