@@ -35,17 +35,17 @@ class PipelineMethod(Method):
         self.protocol = protocol
         self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
         self.steps, self.guidance = options.steps, options.guidance
-        self.refine = RefineSettings() if options.refine else False
+        self.refine = RefineSettings() if options.refine else None
         self.identity = {
             "sha256": checkpoint_hash(options.model),
             "structure": plain(dataclasses.asdict(self.pipeline.structure.override(options.steps, options.guidance))),
             "latents": plain(dataclasses.asdict(self.pipeline.latents.override(options.steps, options.guidance))),
         }
-        if self.refine:
+        if self.refine is not None:
             self.identity["refine"] = dataclasses.asdict(self.refine)
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        result = self.pipeline.run(subject.video.numpy(), seed, self.steps, self.guidance, self.refine)
+        result = self.pipeline.run(subject.video.numpy(), seed, self.steps, self.guidance, self.refine or False)
         coords = torch.cat(
             [torch.nn.functional.pad(part, (1, 0), value=frame) for frame, part in enumerate(result.voxels)]
         )
