@@ -87,6 +87,10 @@ class Protocol:
             return find_variant(self.fvd_variant).fewest_frames
         return {"flickering": 2, FLICKERING_TARGET: 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
 
+    def figures_of(self, views: int) -> list[int]:
+        """The positions of the figure views among so many; those beyond them are left out."""
+        return [view for view in self.figure_views if view < views]
+
     def kind_of(self, name: str) -> str | None:
         """The kind of an object, where the protocol tells kinds apart."""
         return next((kind for kind, names in self.kinds.items() if name in names), None)

@@ -59,6 +59,10 @@ def test_static_objects_lack_video_metrics_alone_and_each_kind_has_its_table(dat
     assert found["alpha_copy/box0"]["aligned_front_iou"] == found["alpha_copy/box0"]["front_iou"]
     changes = [argument for argument in given if argument.startswith("protocol.")]
     assert main(["tables", f"results={tmp_path / 'out'}", f"out={tmp_path}", *changes]) == 0
+    categories = table(tmp_path / "table_assets_categories.csv")
+    assert float(categories["cube: true_voxels", "psnr"]) == pytest.approx(moving["psnr"])
+    assert float(categories["crate: true_voxels", "psnr"]) == pytest.approx(still["psnr"])
+    assert ("crate: truth", "fvd") not in categories
     both, static = table(tmp_path / "table_assets.csv"), table(tmp_path / "table_assets_static.csv")
     assert float(both["true_voxels", "flickering"]) == pytest.approx(moving["flickering"])
     assert static["true_voxels", "flickering"] == "n/a"

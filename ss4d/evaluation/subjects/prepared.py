@@ -72,6 +72,7 @@ class PreparedSubjects:
                 np.stack([[archive.view(view, frame) for frame in range(frames)] for view in views])
             ),
             voxels=voxel_grid(coords, frames, self.resolution),
+            category=self.clips.clips[index].category,
         )
 
     def training_set(self) -> PreparedSet:
