@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,15 @@ from ss4d.evaluation.networks import Networks, load_networks
 from ss4d.evaluation.options import JudgingOptions, RunOptions
 from ss4d.evaluation.prediction import Rendered, render
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.results import Result, protocol_folder, read_result, result_folder, write_result
+from ss4d.evaluation.results import (
+    Result,
+    failure_path,
+    protocol_folder,
+    read_result,
+    result_folder,
+    write_failure,
+    write_result,
+)
 from ss4d.evaluation.scoring import score, score_aligned
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import SubjectSet
@@ -69,14 +78,15 @@ class Evaluation:
             seed=seed,
             sources=self.sources(name),
             frames=subject.frames,
+            category=subject.category,
             metrics=scores.metrics | aligned.metrics,
             weights=self.networks.hashes,
             missing=self.networks.missing,
             report={**prediction.report, **aligned.report},
         )
-        views = figure_views(rendered, self.protocol)
+        views, chosen = figure_views(rendered, self.protocol), self.protocol.figures_of(len(subject.cameras))
         video = None if views is None else np.concatenate(list(views), axis=2)
-        write_result(self.folder(name, seed), result, scores.features, pictures(views, self.protocol), video)
+        write_result(self.folder(name, seed), result, scores.features, pictures(views, chosen, self.protocol), video)
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -115,6 +125,7 @@ def run(options: RunOptions) -> list[str]:
         ValueError: an option, protocol, data set or checkpoint that cannot be used, or an earlier result of another
             method.
     """
+    options.check_used()
     protocol = options.load_protocol()
     subjects = open_subjects(protocol, Path(options.data))
     if options.inputs is not None:
@@ -145,6 +156,9 @@ def run(options: RunOptions) -> list[str]:
             evaluation.make(name, seed)
         except ValueError as error:
             failed.append(f"{name}, seed {seed}: {error}")
+            write_failure(evaluation.folder(name, seed), str(error))
+        else:
+            failure_path(evaluation.folder(name, seed)).unlink(missing_ok=True)
     print(f"{len(jobs) - len(failed)} of {len(jobs)} results of {options.name} in {folder / options.name}")
     return failed
 
@@ -164,17 +178,19 @@ def figure_views(prediction: Rendered, protocol: Protocol) -> NDArray[np.uint8] 
     """The protocol's figure views of a prediction, [V, T, S, S, 3]; None where it has none of them."""
     if prediction.views is None:
         return None
-    chosen = [view for view in protocol.figure_views if view < len(prediction.views)]
+    chosen = protocol.figures_of(len(prediction.views))
     if not chosen:
         return None
     return (255 * prediction.views[chosen]).round().byte().movedim(2, -1).numpy()
 
 
-def pictures(views: NDArray[np.uint8] | None, protocol: Protocol) -> dict[str, NDArray[np.uint8]]:
-    """The figure frames of those views, [S, S, 3] by file name; frames beyond the clip are its last, as in figures."""
+def pictures(
+    views: NDArray[np.uint8] | None, chosen: Sequence[int], protocol: Protocol
+) -> dict[str, NDArray[np.uint8]]:
+    """The figure frames of the `chosen` views, [S, S, 3] by file name; frames beyond the clip are its last."""
     if views is None:
         return {}
-    numbers = dict(zip(protocol.figure_views, views, strict=False))
+    numbers = dict(zip(chosen, views, strict=True))
     return {
         f"view{number}_frame{frame}": video[frame]
         for number, video in numbers.items()

@@ -46,6 +46,8 @@ def draw(options: FiguresOptions) -> Picture:
         ValueError: an object or a method without results, named.
     """
     protocol, size = options.load_protocol(), options.size
+    if size < 1 or not protocol.figure_frames:
+        raise ValueError(f"size={size} and figure_frames={protocol.figure_frames} show nothing.")
     subjects = open_subjects(protocol, Path(options.data))
     names = options.objects or subjects.names()[:DEFAULT_OBJECTS]
     if unknown := sorted(set(names) - set(subjects.names())):
@@ -54,10 +56,12 @@ def draw(options: FiguresOptions) -> Picture:
     blocks = []
     for name in names:
         subject = subjects.load(name)
+        if not cells(protocol, subject):
+            raise ValueError(f"{name} has {len(subject.cameras)} views, none of figure_views={protocol.figure_views}.")
         folders = [result_folder(folder, method, name, options.seed) for method in options.methods]
         rows = [input_row(subject, protocol, size)]
         rows += [method_row(result, subject, protocol, size) for result in folders]
-        rows += [] if subject.views is None else [target_row(subject.views, protocol, size)]
+        rows += [] if subject.views is None else [target_row(subject, subject.views, protocol, size)]
         blocks.append(np.concatenate([np.pad(row, ((0, GAP), (0, 0), (0, 0)), constant_values=255) for row in rows]))
     labels = ["input", *options.methods, *(["truth"] if has_target(protocol) else [])]
     left = np.concatenate([label(text, size) for text in labels])
@@ -70,18 +74,20 @@ def has_target(protocol: Protocol) -> bool:
     return protocol.dataset != "davis"
 
 
-def cells(protocol: Protocol, frames: int) -> list[tuple[int, int]]:
-    """(view, frame) of the columns, by position; frames beyond the clip are its last."""
-    return [(view, min(frame, frames - 1)) for frame in protocol.figure_frames for view in protocol.figure_views]
+def cells(protocol: Protocol, subject: Subject) -> list[tuple[int, int]]:
+    """(view, frame) of the columns, by position; frames beyond the clip are its last, views beyond the last are left
+    out."""
+    views = protocol.figures_of(len(subject.cameras))
+    return [(view, min(frame, subject.frames - 1)) for frame in protocol.figure_frames for view in views]
 
 
 def input_row(subject: Subject, protocol: Protocol, size: int) -> Picture:
     """The input's figure frames, cropped as the models see them, each above the views of that frame."""
     cropped = torch.from_numpy(crop_clip_rgba(subject.video.numpy(), size))
     pictures = to_pictures(over_background(cropped, torch.tensor(protocol.background)))
-    frames = [frame for _, frame in cells(protocol, subject.frames)]
+    frames = [frame for _, frame in cells(protocol, subject)]
     blank = np.full((size, size, 3), 255, np.uint8)
-    each = len(protocol.figure_views)
+    each = len(protocol.figures_of(len(subject.cameras)))
     return np.concatenate([pictures[f] if i % each == 0 else blank for i, f in enumerate(frames)], axis=1)
 
 
@@ -90,17 +96,17 @@ def method_row(folder: Path, subject: Subject, protocol: Protocol, size: int) ->
     if not folder.is_dir():
         raise ValueError(f"{subject.name}: {folder} is missing; run the evaluation of that method first.")
     row = []
-    for view, frame in cells(protocol, subject.frames):
+    for view, frame in cells(protocol, subject):
         path = folder / f"view{view}_frame{frame}.png"
         image = Image.open(path).convert("RGB") if path.exists() else Image.new("RGB", (size, size), "white")
         row.append(np.asarray(image.resize((size, size), Image.Resampling.LANCZOS)))
     return np.concatenate(row, axis=1)
 
 
-def target_row(views: torch.Tensor, protocol: Protocol, size: int) -> Picture:
+def target_row(subject: Subject, views: torch.Tensor, protocol: Protocol, size: int) -> Picture:
     """What the evaluation cameras see of the object."""
     row = []
-    for view, frame in cells(protocol, views.shape[1]):
+    for view, frame in cells(protocol, subject):
         picture = to_pictures(over_background(views[view, frame], torch.tensor(protocol.background))[None])[0]
         row.append(np.asarray(Image.fromarray(picture).resize((size, size), Image.Resampling.LANCZOS)))
     return np.concatenate(row, axis=1)

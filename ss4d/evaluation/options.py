@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import MISSING, Field, dataclass, fields
+from typing import Any
 
 from ss4d.evaluation.protocol import Protocol, load_protocol, names_in
 from ss4d.evaluation.typed import option
@@ -11,6 +12,15 @@ PROTOCOL = f"{', '.join(names_in())}, or a .yaml file"
 METHODS = "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views or gaussians"
 CHANGES = "of the protocol (docs/evaluation.md)"
 DEVICE = "cpu or cuda: where the models run"
+
+
+# Options of `run` that some methods alone read.
+METHODS_WITH = {
+    **dict.fromkeys(("steps", "guidance", "refine"), ("ours",)),
+    "model": ("ours", "reconstruction"),
+    "results": ("views", "gaussians"),
+    **dict.fromkeys(("axes", "azimuth"), ("gaussians",)),
+}
 
 
 @dataclass(kw_only=True)
@@ -33,6 +43,7 @@ class JudgingOptions:
     seeds: list[int] = option("of methods that sample; others take the first", [0, 1, 2])
     steps: int | None = option("ours: sampling steps, instead of the checkpoint's", None)
     guidance: float | None = option("ours: guidance strength, instead of the checkpoint's", None)
+    refine: bool = option("ours: true: align results with the pixels of their input (ss4d.refine)", False)
     weights: str | None = option("folder with the weights of the metrics' networks", None)
     download: bool = option("true: fetch weights that are not in that folder from the Hub", False)
     weights_hub: str | None = option("Hub repository with the weights of networks that have none of their own", None)
@@ -57,6 +68,19 @@ class RunOptions(JudgingOptions, ProtocolOptions):
     def name(self) -> str:
         """The method's name in results."""
         return self.label or self.method
+
+    def check_used(self) -> None:
+        """ValueError for an option that would change nothing: one that the method, or writing inputs, does not read."""
+        changed = [item.name for item in fields(self) if item.default_factory is MISSING and self._is_changed(item)]
+        for name in changed:
+            if self.inputs is not None and name not in ("protocol", "data", "inputs"):
+                raise ValueError(f"{name}={getattr(self, name)} has no meaning with inputs=, which judges no method.")
+            if self.method not in METHODS_WITH.get(name, (self.method,)):
+                of = " and ".join(METHODS_WITH[name])
+                raise ValueError(f"{name}={getattr(self, name)} is an option of method={of}, not of {self.method}.")
+
+    def _is_changed(self, item: Field[Any]) -> bool:
+        return item.default is not MISSING and getattr(self, item.name) != item.default
 
 
 @dataclass(kw_only=True)
@@ -113,6 +137,7 @@ class TimingOptions:
     label: str = option("the method's name in Table 4", "ours")
     frames: int = option("frames to take, evenly over the clip", 16)
     repeats: int = option("warm runs", 3)
+    seed: int = option("of all runs", 0)
     device: str | None = option(f"{DEVICE}; by default cuda where there is one", None)
     results: str = option("the folder of results", "outputs/eval")
 

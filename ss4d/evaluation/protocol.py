@@ -21,6 +21,7 @@ SET_METRICS = ("fvd", "fvd_views", "fvd_diagonal")  # of a whole set of objects
 
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
 FLICKERING_TARGET = "flickering_target"  # of the true views, beside a method's own
+NOVEL_PSNR = "novel_psnr"  # PSNR over the views that show other sides than the input
 METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS)
 DATASETS = ("prepared", "consistent4d", "davis")
 
@@ -74,8 +75,9 @@ class Protocol:
     @property
     def results(self) -> list[str]:
         """Names of all metrics that a result has."""
-        again = [aligned(name) for name in self.metrics if name not in SET_METRICS] if self.aligned else []
-        return [*self.metrics, *([FLICKERING_TARGET] if "flickering" in self.metrics else []), *again]
+        added = {"psnr": NOVEL_PSNR, "flickering": FLICKERING_TARGET}
+        every = [*self.metrics, *(name for metric, name in added.items() if metric in self.metrics)]
+        return [*every, *(aligned(name) for name in every if self.aligned and name not in SET_METRICS)]
 
     def fewest_frames(self, metric: str) -> int:
         """The frames that a clip must have for a metric to mean anything; with fewer it is n/a for that clip alone."""
@@ -84,6 +86,10 @@ class Protocol:
         if metric in ("fvd", "fvd_diagonal"):
             return find_variant(self.fvd_variant).fewest_frames
         return {"flickering": 2, FLICKERING_TARGET: 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
+
+    def figures_of(self, views: int) -> list[int]:
+        """The positions of the figure views among so many; those beyond them are left out."""
+        return [view for view in self.figure_views if view < views]
 
     def kind_of(self, name: str) -> str | None:
         """The kind of an object, where the protocol tells kinds apart."""

@@ -44,6 +44,7 @@ class Result:
     report: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files it was made of
     frames: int | None = None  # of the clip; versions before 0.3 do not say
+    category: str | None = None  # of the object, where the data set knows it
 
     def is_long_enough(self, metric: str, protocol: Protocol) -> bool:
         """Whether the clip has the frames that the metric takes."""
@@ -96,6 +97,22 @@ def write_result(
                 raise
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def failure_path(folder: Path) -> Path:
+    """Where it is kept why a result, whose folder would be this, could not be made."""
+    return folder.with_name(f"{folder.name}_failed.txt")
+
+
+def write_failure(folder: Path, sentence: str) -> None:
+    """Keep why a result could not be made, so that tables count it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    failure_path(folder).write_text(f"{sentence}\n", encoding="utf-8")
+
+
+def failed_objects(methods: Path, method: str) -> set[str]:
+    """Names, as those of folders, of the objects that a method has failed at with any seed."""
+    return {path.parent.name for path in (methods / method).glob("*/seed*_failed.txt")}
 
 
 def read_result(folder: Path, protocol: Protocol) -> Result:

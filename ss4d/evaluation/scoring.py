@@ -14,7 +14,15 @@ from ss4d.evaluation.alignment import align
 from ss4d.evaluation.crop import crop, object_box
 from ss4d.evaluation.networks import Networks
 from ss4d.evaluation.prediction import Prediction, Rendered, render
-from ss4d.evaluation.protocol import FLICKERING_TARGET, IMAGE_METRICS, SET_METRICS, SHAPE_METRICS, Protocol, aligned
+from ss4d.evaluation.protocol import (
+    FLICKERING_TARGET,
+    IMAGE_METRICS,
+    NOVEL_PSNR,
+    SET_METRICS,
+    SHAPE_METRICS,
+    Protocol,
+    aligned,
+)
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.flickering import flickering
 from ss4d.metrics.fvd import VideoNetwork, video_features
@@ -50,7 +58,7 @@ def score_aligned(subject: Subject, prediction: Prediction, protocol: Protocol, 
         return AlignedScores()
     moved = align(prediction, subject)
     if moved is None:
-        return AlignedScores(dict.fromkeys(aligned(name) for name in protocol.metrics if name not in SET_METRICS))
+        return AlignedScores(dict.fromkeys(name for name in protocol.results if name.startswith(aligned(""))))
     found = score(subject, render(moved, subject, protocol), protocol, replace(networks, video=None))
     report = {"alignment": moved.report["alignment"]} if "alignment" in moved.report else {}
     return AlignedScores({aligned(name): value for name, value in found.metrics.items()}, report)
@@ -67,6 +75,9 @@ def score(subject: Subject, prediction: Rendered, protocol: Protocol, networks: 
             _score_view(subject, prediction.views, view, protocol, networks) for view in range(len(subject.cameras))
         ]
         metrics |= {name: sum(view.metrics[name] for view in views) / len(views) for name in views[0].metrics}
+        if "psnr" in views[0].metrics:
+            novel = [view.metrics["psnr"] for view, other in zip(views, subject.other_sides(), strict=True) if other]
+            metrics[NOVEL_PSNR] = sum(novel) / len(novel) if novel else None
         features = {name: torch.cat([view.features[name] for view in views]) for name in views[0].features}
         if networks.video is not None:
             for name in views[0].videos:

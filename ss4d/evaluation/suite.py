@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ss4d.evaluation import evaluate
 from ss4d.evaluation.figures import draw, save_picture
-from ss4d.evaluation.options import FiguresOptions, RunOptions, SuiteOptions
+from ss4d.evaluation.options import METHODS_WITH, FiguresOptions, RunOptions, SuiteOptions
 from ss4d.evaluation.protocol import PROTOCOLS, names_in
 from ss4d.evaluation.table_formats import write_tables
 from ss4d.evaluation.tables import build_tables
@@ -29,9 +30,17 @@ def run(options: SuiteOptions) -> list[str]:
     suite = read_suite(options.suite)
     protocol = f"protocol={suite.protocol}"
     runs = [
-        from_arguments(RunOptions, [protocol, *(f"{key}={value}" for key, value in entry.items()), *options.arguments])
+        from_arguments(
+            RunOptions,
+            [
+                protocol,
+                *(f"{key}={value}" for key, value in entry.items()),
+                *arguments_of(entry.get("method", RunOptions.method), options.arguments),
+            ],
+        )
         for entry in suite.methods
     ]
+    check_arguments(suite, options.arguments)
     failed = [sentence for run_options in runs for sentence in evaluate.run(run_options)]
     given = from_arguments(RunOptions, [protocol, *options.arguments])
     out = Path(given.out)
@@ -47,6 +56,21 @@ def run(options: SuiteOptions) -> list[str]:
         )
         save_picture(draw(figure), out / "figure.png")
     return failed
+
+
+def arguments_of(method: str, arguments: Sequence[str]) -> list[str]:
+    """Those that a method reads, of arguments that are given to all methods of a suite."""
+    return [text for text in arguments if method in METHODS_WITH.get(text.partition("=")[0], (method,))]
+
+
+def check_arguments(suite: Suite, arguments: Sequence[str]) -> None:
+    """ValueError for an argument that no method of the suite reads, or that cannot be the same for all of them."""
+    methods = [entry.get("method", RunOptions.method) for entry in suite.methods]
+    for text in arguments:
+        if text.partition("=")[0] in ("method", "label", "inputs"):
+            raise ValueError(f"{text} cannot be given to a suite, whose methods differ in it: use `run`.")
+        if not any(text in arguments_of(method, [text]) for method in methods):
+            raise ValueError(f"{text}: no method of the suite reads it.")
 
 
 def read_suite(name: str) -> Suite:

@@ -30,6 +30,8 @@ class Row:
     published: bool
     values: list[Interval | float | None]
     origin: str = "this code"  # where its values come from
+    group: str = ""  # the best of a column is marked among the rows of one group
+    is_bound: bool = False  # the truth and what it bounds: never marked as the best
 
 
 @dataclass
@@ -71,7 +73,7 @@ def markdown(table: Table) -> str:
     lines = [f"### {caption(table)}", "", line(heading), line(["---", *["---:"] * len(table.columns), "---"])]
     for row in table.rows:
         cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
-        lines.append(line([row.name, *cells, row.origin]))
+        lines.append(line([row.name.replace("|", r"\|"), *cells, row.origin.replace("|", r"\|")]))
     return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), *([""] if table.notes else [])])
 
 
@@ -81,12 +83,13 @@ def line(cells: Sequence[str]) -> str:
 
 
 ESCAPES = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": "$<$", ">": "$>$"}
+ESCAPES |= {"[": "{[}", "]": "{]}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}  # `\\ [` would be a length
 ESCAPES |= {character: "\\" + character for character in "&%$#_{}"} | {"↑": r"$\uparrow$", "↓": r"$\downarrow$"}
 
 
 def escaped(text: str) -> str:
     """Text for LaTeX."""
-    return "".join(ESCAPES.get(character, character) for character in text)
+    return "".join(ESCAPES.get(character, character) for character in " ".join(text.split()))
 
 
 def latex(table: Table) -> str:
@@ -100,7 +103,7 @@ def latex(table: Table) -> str:
     for row in table.rows:
         cells = []
         for number, (value, column) in enumerate(zip(row.values, table.columns, strict=True)):
-            rank = ranks(table, number, row.published)
+            rank = {} if row.is_bound else ranks(table, number, row)
             command = rank.get(cell(value, column.digits).split(" ")[0])
             text = escaped(cell(value, column.digits))
             cells.append(f"{command}{{{text}}}" if command else text)
@@ -109,14 +112,15 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", *notes, r"\end{table}", ""])
 
 
-def ranks(table: Table, number: int, published: bool) -> dict[str, str]:
-    """The commands of the best and the second best value of a column, as they are printed, among the rows of one
-    source; none where the heading has no arrow."""
+def ranks(table: Table, number: int, row: Row) -> dict[str, str]:
+    """The commands of the best and the second best value of a column, as they are printed, among the rows of the same
+    source and group; none where the heading has no arrow, or no other row has a value."""
     column = table.columns[number]
     if not {"↑", "↓"} & set(column.heading):
         return {}
-    values = [row.values[number] for row in table.rows if row.published == published]
-    means = {value.mean if isinstance(value, Interval) else value for value in values if value is not None}
+    peers = [r for r in table.rows if (r.published, r.group) == (row.published, row.group) and not r.is_bound]
+    values = [value for peer in peers if (value := peer.values[number]) is not None]
+    means = {value.mean if isinstance(value, Interval) else value for value in values}
     printed = sorted({float(f"{mean:.{column.digits}f}") for mean in means}, reverse="↑" in column.heading)
     if len(values) < 2:
         return {}

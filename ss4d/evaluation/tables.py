@@ -9,12 +9,13 @@ from typing import Any
 
 from ss4d.evaluation.differences import differences_from
 from ss4d.evaluation.options import TablesOptions
-from ss4d.evaluation.protocol import PROTOCOLS, Protocol, load_protocol
-from ss4d.evaluation.results import protocol_folder, read_method
+from ss4d.evaluation.protocol import PROTOCOLS, SET_METRICS, Protocol, load_protocol
+from ss4d.evaluation.results import Result, failed_objects, protocol_folder, read_method
 from ss4d.evaluation.selection import comparable
+from ss4d.evaluation.subjects.subject import file_name
 from ss4d.evaluation.summary import Summary, summarise
 from ss4d.evaluation.table_formats import Column, Row, Table, counted, write_tables
-from ss4d.evaluation.timing import read_timings
+from ss4d.evaluation.timing import read_timings, timed_on
 from ss4d.evaluation.typed import from_mapping
 from ss4d.evaluation.user_study import read_ratings
 
@@ -59,6 +60,7 @@ def build_tables(
         tables.append(build_table(spec, results, study, protocol))
         if protocol is not None and spec.rows is None:
             tables += tables_of_kinds(spec, results, protocol)
+            tables += tables_of_categories(spec, results, protocol)
         if protocol is not None and against is not None:
             tables += tables_of_differences(spec, results, protocol, against)
     if against is not None and not any(table.id.endswith(f"_{against}") for table in tables):
@@ -102,7 +104,8 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
         ours = read_ratings(study) if study is not None else {}
         table.rows += [Row(name, False, [ratings.get(c.metric) for c in columns]) for name, ratings in ours.items()]
     elif spec.timing:
-        table.rows += [Row(name, False, [seconds]) for name, seconds in read_timings(results).items()]
+        for name, report in read_timings(results).items():
+            table.rows.append(Row(name, False, [report.get(c.metric) for c in columns], timed_on(report)))
     elif protocol is not None:
         if protocol.split:
             table.title += f" ({protocol.split} split)"
@@ -147,7 +150,37 @@ def add_rows(
             continue
         table.notes += summary.notes if summary else []
         values = [summary.metrics.get(column.metric) if summary else None for column in table.columns]
-        table.rows.append(Row(title, False, list(values), origin(summary)))
+        failed = failed_objects(folder, method)
+        if objects is not None:
+            failed &= {file_name(name) for name in objects}
+        row = Row(title, False, list(values), origin(summary, len(failed)), is_bound=is_bound(found[method]))
+        table.rows.append(row)
+
+
+def tables_of_categories(spec: TableSpec, results: Path, protocol: Protocol) -> list[Table]:
+    """The same table with a row for every category of objects and method, where the data set knows several: distances
+    of sets are left out, since a category has few objects."""
+    folder = protocol_folder(results, protocol)
+    found = {method: read_method(folder, method, protocol) for method in methods_with_results(folder).values()}
+    selection = comparable(found)
+    columns = [Column(*column) for column in spec.columns if column[0] not in SET_METRICS]
+    table = Table(f"{spec.id}_categories", f"{spec.title}: by category", columns)
+    chosen = [(method, result) for method, part in selection.results.items() for result in part]
+    categories = sorted({result.category for _, result in chosen if result.category is not None})
+    for category in categories:
+        for method in selection.results:
+            part = [result for other, result in chosen if other == method and result.category == category]
+            if part:
+                summary = summarise(folder, part, protocol, {*selection.mixed, *SET_METRICS})
+                values = [summary.metrics.get(column.metric) for column in columns]
+                row = Row(f"{category}: {method}", False, list(values), origin(summary), category, is_bound(part))
+                table.rows.append(row)
+    return [table] if len(categories) > 1 else []
+
+
+def is_bound(results: Sequence[Result]) -> bool:
+    """Whether results are the truth or what it bounds, which no method competes with."""
+    return any(result.identity.get("method") in ("truth", "true_voxels") for result in results)
 
 
 def methods_with_results(folder: Path) -> dict[str, str]:
@@ -174,8 +207,13 @@ def tables_of_differences(spec: TableSpec, results: Path, protocol: Protocol, ag
     return tables
 
 
-def origin(summary: Summary | None) -> str:
-    """How many objects and seeds a row is made of."""
-    if summary is None:
-        return "this code"
-    return f"this code, {counted(summary.objects, 'object')}, {counted(summary.seeds, 'seed')}"
+def origin(summary: Summary | None, failed: int = 0) -> str:
+    """How many objects and seeds a row is made of, and how many objects could not be made."""
+    parts = ["this code"]
+    if summary is not None:
+        parts += [counted(summary.objects, "object")]
+    if failed:
+        parts += [f"{counted(failed, 'object')} failed"]
+    if summary is not None:
+        parts += [counted(summary.seeds, "seed")]
+    return ", ".join(parts)

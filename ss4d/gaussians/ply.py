@@ -159,6 +159,14 @@ def read_ply(path: str | os.PathLike[str], up: Up | None = None) -> Gaussians:
     return Gaussians(*tensors, kernel_size=header.kernel_size)
 
 
+def has_higher_harmonics(path: str | os.PathLike[str]) -> bool:
+    """Whether the colours of a file depend on the view, which `read_ply` drops: harmonics that are not 0."""
+    with open(path, "rb") as file:
+        header = read_header(file, path)
+        table = np.frombuffer(file.read(header.count * header.dtype.itemsize), header.dtype)
+    return any(bool(table[name].any()) for name in header.dtype.names or () if name.startswith("f_rest_"))
+
+
 @dataclass(frozen=True)
 class Header:
     """What a PLY file says about itself, `up` and `kernel_size` in comments of ours."""

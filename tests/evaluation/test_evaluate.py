@@ -65,7 +65,8 @@ def test_every_method_gets_its_metrics_on_a_prepared_set(
 ):
     changes = [*BOXES[1:-1], "protocol.figure_frames=[0,1,2,3]", "protocol.crop=false"]
     arguments = ["protocol=ss4d_assets", *changes, f"method={method}", f"data={clip_folder}", f"out={tmp_path}"]
-    assert main(["run", *arguments, "seeds=[0,1]", f"model={pipeline_folder}"]) == 0
+    arguments += [f"model={pipeline_folder}"] if method == "ours" else []
+    assert main(["run", *arguments, "seeds=[0,1]"]) == 0
     protocol = load_protocol("ss4d_assets", [change.removeprefix("protocol.") for change in changes])
     subjects = open_subjects(protocol, clip_folder)
     found = results(tmp_path)
@@ -160,6 +161,13 @@ def test_bad_results_are_refused_with_object_and_file(kind: str, says: str, tmp_
     message = capsys.readouterr().err
     assert "failed: skull, seed 0: skull: " in message and str(named) in message and says in message
     assert list(results(tmp_path / "out")) == ["views/guppie/seed0"]  # the good one is judged all the same
+    changes = [argument for argument in DISCS if argument.startswith("protocol.")]
+    assert main(["tables", f"results={tmp_path / 'out'}", f"out={tmp_path}", *changes]) == 0
+    assert "this code, 1 object, 1 object failed, 1 seed" in (tmp_path / "tables.md").read_text()
+    shutil.rmtree(folder)
+    as_results(data, folder, DISCS)
+    assert main(["run", *DISCS, *options]) == 0
+    assert not list((tmp_path / "out").rglob("*failed*"))  # made now
 
 
 def test_killed_and_started_again_it_gives_the_same_tables_without_redoing_anything(
@@ -316,6 +324,10 @@ def test_the_same_shard_twice_at_once_leaves_one_result_each(tmp_path: Path):
         (["protocol=davis", "metod=ours"], "did you mean method?"),
         (["protocol=davis", "seeds=many"], "seeds"),
         (["protocol=davis", "protocols.size=77"], "there is no option protocols.size; did you mean protocol.?"),
+        (["protocol=davis", "method=truth", "steps=3"], "steps=3 is an option of method=ours, not of truth"),
+        (["protocol=davis", "refine=true", "method=views"], "refine=True is an option of method=ours, not of views"),
+        (["protocol=davis", "azimuth=90"], "azimuth=90 is an option of method=gaussians, not of ours"),
+        (["protocol=davis", "inputs=x", "label=y"], "label=y has no meaning with inputs="),
         (["protocol=davis", "protocol.frmes=3"], "there is no option frmes; did you mean frames?"),
         (["protocol=davis", "protocol.frames=many"], "frames: Value 'many'"),
         (["protocol=davis", "protocol.metrics=[beauty]"], "there is no metric 'beauty'; choose from psnr"),

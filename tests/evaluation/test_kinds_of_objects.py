@@ -59,6 +59,10 @@ def test_static_objects_lack_video_metrics_alone_and_each_kind_has_its_table(dat
     assert found["alpha_copy/box0"]["aligned_front_iou"] == found["alpha_copy/box0"]["front_iou"]
     changes = [argument for argument in given if argument.startswith("protocol.")]
     assert main(["tables", f"results={tmp_path / 'out'}", f"out={tmp_path}", *changes]) == 0
+    categories = table(tmp_path / "table_assets_categories.csv")
+    assert float(categories["cube: true_voxels", "psnr"]) == pytest.approx(moving["psnr"])
+    assert float(categories["crate: true_voxels", "psnr"]) == pytest.approx(still["psnr"])
+    assert ("crate: truth", "fvd") not in categories
     both, static = table(tmp_path / "table_assets.csv"), table(tmp_path / "table_assets_static.csv")
     assert float(both["true_voxels", "flickering"]) == pytest.approx(moving["flickering"])
     assert static["true_voxels", "flickering"] == "n/a"
@@ -110,3 +114,14 @@ def test_a_list_that_cannot_be_used_gets_one_sentence(
         path.write_text(content)
     assert main(["run", *SMALL, f"protocol.objects_file={path}", f"data={clip_folder}", "method=truth"]) == 1
     assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["ours", "truth", "nearest_clip"])
+def test_a_set_in_the_frame_of_views_gets_one_sentence(method: str, clip_folder: Path, tmp_path: Path, capsys):
+    root = shutil.copytree(clip_folder, tmp_path / "data")
+    rows = pyarrow.parquet.read_table(root / "tables" / "features.parquet").to_pylist()
+    write_table(root, "features", [row | {"cubes": 2} for row in rows])
+    assert main(["run", *SMALL, f"method={method}", f"data={root}", f"out={tmp_path / 'out'}"]) == 1
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and f"error: {root} has a cube of voxels for each view" in said
+    assert "name a set that was made with voxelize.frame=clip" in said and not (tmp_path / "out").exists()

@@ -40,6 +40,10 @@ def test_one_command_makes_tables_and_figure(clip_folder: Path, tmp_path: Path, 
     capsys.readouterr()
     assert main(["suite", "none", *options]) == 1
     assert "There is no suite 'none'; there are ss4d_assets" in capsys.readouterr().err
+    assert main(["suite", str(path), *options, "steps=3"]) == 1
+    assert "steps=3: no method of the suite reads it." in capsys.readouterr().err
+    assert main(["suite", str(path), *options, "protocols.size=77"]) == 1
+    assert "there is no option protocols.size; did you mean protocol.?" in capsys.readouterr().err
 
 
 def test_objaversedy_runs_and_fills_table_1(clip_folder: Path, pipeline_folder: Path, tmp_path: Path):

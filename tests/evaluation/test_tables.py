@@ -17,7 +17,7 @@ from ss4d.evaluation import figures, tables
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.results import FEATURES, protocol_folder, read_method, read_result
 from ss4d.evaluation.summary import summarise
-from ss4d.evaluation.table_formats import Column, Row, Table, latex
+from ss4d.evaluation.table_formats import Column, Row, Table, latex, markdown
 
 CHANGES = ["objects=[guppie,skull]", f"size={SIZE}", "views.azimuths=[0,90]", "figure_frames=[0,2]"]
 CHANGES += ["figure_views=[0,1]", "fvd_variant=clips"]
@@ -42,10 +42,10 @@ def test_all_tables_are_complete_without_any_result(tmp_path: Path):
     assert "| SS4D | 0.150 | 0.932 | 18.09 | 0.842 | 465 | paper |" in text
     assert "| SS4D | 0.149 | 0.947 | 18.90 | 0.843 | 455 | paper |" in text
     assert "| STAG4D | 1.913 | 1.627 | 1.807 | paper |" in text
-    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | paper |" in text
+    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | n/a | paper |" in text
     assert "| visible | 31.07 | 5261 | 76.3 | paper |" in text
     latex = (tmp_path / "tables.tex").read_text()
-    assert latex.count(r"\begin{table}") == 8
+    assert latex.count(r"\begin{table}") == 11
     assert r"L4GM & 0.243 & \underline{0.887} & 14.48 & 0.782 & 686 & paper \\" in latex
     # Table 1 of the paper: SS4D is the best in all, and the second best are these.
     assert (
@@ -80,7 +80,7 @@ def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_o
     text = (tmp_path / "tables.md").read_text()
     assert "- first lacks seed 1 of 1 object (trump): left out for all methods." in text
     assert "- second has no result for 1 object (skull): left out for all methods." in text
-    assert text.count("this code, 1 object, ") == 2
+    assert text.split("### Table 3. ")[0].count("this code, 1 object, ") == 2
 
 
 def test_differences_of_any_two_methods_are_paired_and_tested(tmp_path: Path, capsys):
@@ -182,7 +182,10 @@ def test_a_damaged_report_of_timing_is_named(content: str, tmp_path: Path, capsy
 
 def test_latex_escapes_what_labels_may_hold(tmp_path: Path):
     table = Table("x", "50% & more", [Column("psnr", "PSNR ↑", 1)], [Row(r"a_b #1 {~^\c}", False, [12.0])])
+    table.rows.append(Row("[x] 'y' \"z\" a|b\nc", False, [11.0], is_bound=True))
     text = latex(table)
+    assert r"{[}x{]} 'y' \textquotedbl{}z\textquotedbl{} a\textbar{}b c & 11.0" in text
+    assert r"| a_b #1 {~^\c} |" in (written := markdown(table)) and r"a\|b" in written
     assert r"\caption{50\% \& more}" in text and r"PSNR $\uparrow$" in text
     assert r"a\_b \#1 \{\textasciitilde{}\textasciicircum{}\textbackslash{}c\} & 12.0 &" in text
 
@@ -216,12 +219,16 @@ def test_a_figure_shows_input_methods_and_truth(tmp_path: Path, capsys):
 
 def test_timing_goes_into_table_4(tmp_path: Path, pipeline_folder: Path):
     arguments = ["timing", str(Path(__file__).parents[2] / "assets" / "demo.mp4"), f"model={pipeline_folder}"]
-    assert main([*arguments, "frames=2", "repeats=1", "device=cpu", f"results={tmp_path}", "label=tiny"]) == 0
+    assert main([*arguments, "frames=1", "repeats=1", "device=cpu", f"results={tmp_path}", "label=tiny"]) == 0
     report = json.loads((tmp_path / "timing_tiny.json").read_text())
     assert [stage["name"] for stage in report["cold"]] == ["conditioning", "structure", "latents", "gaussians"]
-    assert report["frames"] == 2 and report["seconds"] > 0 and report["cold"][0]["peak_memory_mb"] > 0
+    assert report["frames"] == 1 and report["seconds"] > 0 and report["cold"][0]["peak_memory_mb"] > 0
+    assert report["loading_seconds"] > 0 and report["export_seconds"] > 0 and len(report["sha256"]) == 64
+    assert report["device"] and report["seed"] == 0 and report["voxels"] > 0
     table = tables.build_tables(tmp_path)[3]
-    assert [row.values for row in table.rows if row.name == "tiny"] == [[report["seconds"]]]
+    row = next(row for row in table.rows if row.name == "tiny")
+    assert row.values == [report[f"{kind}seconds"] for kind in ("", "cold_", "loading_", "export_")]
+    assert f"{report['device']}, " in row.origin and f"1 frame, {pipeline_folder}" in row.origin
     assert not protocol_folder(tmp_path, load_protocol("davis")).exists()
 
 
@@ -238,3 +245,44 @@ def test_the_reconstruction_reports_length_and_speed(tmp_path: Path):
     assert metrics["encode_speed"] is not None and metrics["encode_speed"].mean == pytest.approx(2 / 0.75)
     row = {row.name: row for row in tables.build_tables(tmp_path)[5].rows if not row.published}
     assert row["mean"].values == [None, None, None] and row["visible"].values[1] == metrics["length"]
+
+
+def test_the_best_and_the_second_are_marked_among_methods_alone(tmp_path: Path):
+    """The truth does not compete, categories are compared for themselves, and a tie is the best twice."""
+    rows = [
+        *(Row("a", False, [3.0], group="x"), Row("b", False, [3.0], group="x"), Row("c", False, [2.0], group="x")),
+        *(Row("truth", False, [9.0], group="x", is_bound=True), Row("d", False, [1.0], group="y")),
+        *(Row("e", False, [0.5], group="y"), Row("f", False, [None], group="y"), Row("g", False, [1.0], group="z")),
+    ]
+    text = latex(Table("x", "", [Column("psnr", "PSNR ↑", 1)], rows))
+    marked = {line.split(" & ")[0]: line.split(" & ")[1] for line in text.splitlines() if "this code" in line}
+    assert (marked["a"], marked["b"], marked["c"]) == (r"\textbf{3.0}", r"\textbf{3.0}", r"\underline{2.0}")
+    assert (marked["truth"], marked["d"], marked["e"], marked["f"]) == (
+        "9.0",
+        r"\textbf{1.0}",
+        r"\underline{0.5}",
+        "n/a",
+    )
+    assert marked["g"] == "1.0"  # alone
+
+
+def test_figures_end_with_the_clip_and_leave_out_views_that_are_not_there(tmp_path: Path):
+    data = write_consistent4d(tmp_path / "data")
+    given = [f"protocol.{change}" for change in CHANGES if not change.startswith("figure")]
+    given += [
+        "protocol=consistent4d",
+        "protocol.metrics=[psnr]",
+        "protocol.figure_views=[16,1]",
+        "protocol.figure_frames=[0,99]",
+        f"data={data}",
+    ]
+    assert main(["run", *given, "method=truth", f"out={tmp_path}"]) == 0
+    options = ["figures", *given, f"results={tmp_path}", "methods=[truth]", f"size={SIZE}"]
+    assert main([*options, f"out={tmp_path / 'figure.png'}"]) == 0
+    picture = np.asarray(Image.open(tmp_path / "figure.png"))
+    height = SIZE + figures.GAP
+    assert picture.shape == (3 * height, figures.LABEL_WIDTH + 2 * (2 * SIZE + 2 * figures.GAP), 3)
+    left = figures.LABEL_WIDTH + SIZE
+    last = picture[2 * height : 2 * height + SIZE, left : left + SIZE]
+    expected = np.asarray(Image.open(data / "gt" / "guppie" / "eval_1" / "2.png"))
+    assert np.array_equal(last[expected[..., 3] > 0], expected[..., :3][expected[..., 3] > 0])

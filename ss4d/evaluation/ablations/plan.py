@@ -111,7 +111,7 @@ def evaluation(ablation: Ablation, options: AblateOptions, label: str, data: str
     """The options of `run` that evaluate a variant under a setting of the protocol."""
     folder = f"{options.out}/{ablation.name}"
     shared: dict[str, Any] = {item.name: getattr(options, item.name) for item in fields(JudgingOptions)}
-    return RunOptions(
+    judged = RunOptions(
         protocol=ablation.protocol,
         changes=[*changes, *options.changes],
         data=data,
@@ -121,3 +121,5 @@ def evaluation(ablation: Ablation, options: AblateOptions, label: str, data: str
         out=folder,
         **shared,
     )
+    judged.check_used()
+    return judged

@@ -1,11 +1,12 @@
 """Another method's results: a folder of rendered views, or of Gaussians as PLY files.
 
     RESULTS/<object>/protocol.txt                     the protocol's hash, as `write_inputs` leaves it
-    RESULTS/<object>/views/<view>/<frame>.png         square, 8 bit RGB or RGBA; or .npy, [S, S, 3] in [0, 1]
+    RESULTS/<object>/views/<view>/<frame>.png         square, RGB or RGBA; or .npy, [S, S, 3 or 4] in [0, 1]
     RESULTS/<object>/gaussians/<frame>.ply            instead of views
 
-An object's `/` is `__`, views and frames are numbered from 0 and sort naturally (0, 1, ..., 10). Whatever does not fit
-the protocol is refused, with the object and the file.
+An object's `/` is `__`, views and frames are numbered from 0 and sort naturally (0, 1, ..., 10). Alpha is straight, not
+premultiplied; RGB stands over the protocol's background. Whatever does not fit the protocol is refused, with the object
+and the file.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
-from ss4d.compositing import over_background
+from ss4d.evaluation.misread import check_alpha, check_background, frame_numbers
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import check_hash
 from ss4d.evaluation.subjects.subject import Subject, file_name
 from ss4d.files import natural_key
 from ss4d.gaussians import GaussianSequence
 from ss4d.gaussians.gaussians import TENSORS
-from ss4d.gaussians.ply import Up, read_ply
+from ss4d.gaussians.ply import Up, has_higher_harmonics, read_ply
+from ss4d.video.pictures import read_picture
 
 HASH_FILE = "protocol.txt"
 T = TypeVar("T")
@@ -60,12 +61,18 @@ def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
     """
     folder = open_object(root, subject, protocol) / "views"
     views = []
+    there = {p for p in folder.iterdir() if p.is_dir()} if folder.is_dir() else set()
     for number in range(len(subject.cameras)):
-        view = next((p for p in (folder / f"{number:03d}", folder / str(number)) if p.is_dir()), None)
-        if view is None:
+        found = sorted(there & {folder / f"{number:03d}", folder / str(number)})
+        if not found:
             raise ValueError(f"{subject.name}: the folder {folder / f'{number:03d}'} of view {number} is missing.")
+        there -= {view := found[0]}
         files = _frames(view, (".png", ".npy"), subject)
         views.append(torch.stack([_read_image(file, subject, protocol) for file in files]))
+    if there:
+        raise ValueError(
+            f"{subject.name}: {min(there)} is none of the {len(views)} views of the protocol: were others rendered?"
+        )
     return torch.stack(views)
 
 
@@ -79,6 +86,11 @@ def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up) -> 
     frames = []
     for file in _frames(folder, (".ply",), subject):
         gaussians = _named(subject, partial(read_ply, file, up))
+        if _named(subject, partial(has_higher_harmonics, file)):
+            raise ValueError(
+                f"{subject.name}: {file} has colours that depend on the view (spherical harmonics above degree 0), "
+                "which would be lost: render it and give views, or train it with degree 0."
+            )
         if not all(bool(torch.isfinite(getattr(gaussians, name)).all()) for name in TENSORS):
             raise ValueError(f"{subject.name}: {file} has values that are not finite.")
         frames.append(gaussians)
@@ -91,6 +103,7 @@ def _frames(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> list[P
     files = sorted((file for file in there if file.suffix in suffixes), key=natural_key)
     if len(files) != subject.frames:
         raise ValueError(f"{subject.name}: {folder} has {len(files)} frames, but the input has {subject.frames}.")
+    _named(subject, partial(frame_numbers, files))
     return files
 
 
@@ -99,20 +112,25 @@ def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
     if file.suffix == ".npy":
         pixels = torch.from_numpy(_named(subject, lambda: np.load(file, allow_pickle=False))).float()
     else:
-        pixels = torch.from_numpy(_named(subject, lambda: np.array(Image.open(file).convert("RGBA"))))
+        pixels = torch.from_numpy(_named(subject, lambda: read_picture(file)).copy()).float() / 255
     if tuple(pixels.shape[:2]) != (protocol.size, protocol.size) or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         size = " x ".join(str(side) for side in pixels.shape)
         raise ValueError(f"{subject.name}: {file} is {size}, but the protocol asks for {protocol.size} pixels square.")
-    if file.suffix == ".png":
-        return over_background(pixels, torch.tensor(protocol.background))
     if not bool(torch.isfinite(pixels).all()) or pixels.min() < 0 or pixels.max() > 1:
         raise ValueError(f"{subject.name}: {file} has values that are not finite or not in [0, 1].")
-    return pixels[..., :3].movedim(-1, 0)
+    background = torch.tensor(protocol.background)
+    colours, alpha = pixels[..., :3], pixels[..., 3:]
+    if alpha.numel():
+        _named(subject, lambda: check_alpha(pixels.numpy(), file))
+        colours = alpha * colours + (1 - alpha) * background
+    image = colours.movedim(-1, 0)
+    _named(subject, lambda: check_background(image, background, file))
+    return image
 
 
 def _named(subject: Subject, read: Callable[[], T]) -> T:
     """The result of `read`; its error gets the object's name."""
     try:
         return read()
-    except (ValueError, OSError, UnidentifiedImageError) as error:
+    except (ValueError, OSError) as error:
         raise ValueError(f"{subject.name}: {error}") from error

@@ -20,6 +20,9 @@ from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.models.checkpoint import load_model
 from ss4d.pipeline import SS4DPipeline
+from ss4d.refine import RefineSettings
+
+REFINEMENT = ("camera_source", "camera_iou", "skipped", "structure_iou")  # of its report, kept in the result
 
 
 class PipelineMethod(Method):
@@ -32,22 +35,29 @@ class PipelineMethod(Method):
         self.protocol = protocol
         self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
         self.steps, self.guidance = options.steps, options.guidance
+        self.refine = RefineSettings() if options.refine else None
         self.identity = {
             "sha256": checkpoint_hash(options.model),
             "structure": plain(dataclasses.asdict(self.pipeline.structure.override(options.steps, options.guidance))),
             "latents": plain(dataclasses.asdict(self.pipeline.latents.override(options.steps, options.guidance))),
         }
+        if self.refine is not None:
+            self.identity["refine"] = dataclasses.asdict(self.refine)
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        result = self.pipeline.run(subject.video.numpy(), seed, self.steps, self.guidance)
+        result = self.pipeline.run(subject.video.numpy(), seed, self.steps, self.guidance, self.refine or False)
         coords = torch.cat(
             [torch.nn.functional.pad(part, (1, 0), value=frame) for frame, part in enumerate(result.voxels)]
         )
+        report: dict[str, Any] = {"seconds": {stage.name: stage.seconds for stage in result.stages}}
+        if result.refinement is not None:
+            entries = result.refinement.entries()
+            report["refinement"] = {name: entries[name] for name in REFINEMENT}
         return Prediction(
             gaussians=result.gaussians.to("cpu"),
             voxels=Voxels(coords, result.resolution),
             placement=None if result.frame is None else out_of_view(result.frame, subject),
-            report={"seconds": {stage.name: stage.seconds for stage in result.stages}},
+            report=report,
         )
 
 

@@ -10,9 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from ss4d.cameras import Camera, orbit_camera
+from ss4d.evaluation.misread import check_alpha, frame_numbers
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.video import crop_clip_rgba, find_foreground, read_clip
+from ss4d.video.pictures import list_pictures
 
 
 class Consistent4DSubjects:
@@ -32,13 +34,18 @@ class Consistent4DSubjects:
 
     def load(self, name: str) -> Subject:
         protocol = self.protocol
-        video = read_rgba(self.root / "input" / name)[: protocol.frames]
+        given = self.root / "input" / name
+        video, numbers = read_rgba(given)[: protocol.frames], frame_numbers(list_pictures(given))
+        if unknown := unknown_views(self.root / "gt" / name, len(protocol.views.azimuths)):
+            raise ValueError(f"{name}: {unknown} has no azimuth in the protocol: give protocol.views.azimuths=[...].")
         views = []
         for view in range(len(protocol.views.azimuths)):
             folder = self.root / "gt" / name / f"eval_{view}"
             frames = read_rgba(folder)[: protocol.frames]
             if len(frames) != len(video):
                 raise ValueError(f"{name}: {folder} has {len(frames)} frames, but the input has {len(video)}.")
+            if frame_numbers(list_pictures(folder)) != numbers:
+                raise ValueError(f"{name}: the frames in {folder} have other numbers than those in {given}.")
             views.append(resize(frames, protocol.size))
         return Subject(name, video, input_camera(protocol), orbit(protocol), torch.stack(views), None)
 
@@ -58,11 +65,10 @@ class DavisSubjects:
         return [path for kind in ("JPEGImages", "Annotations") for path in files_in(self.root / kind / "480p" / name)]
 
     def load(self, name: str) -> Subject:
-        pictures = read_clip(self.root / "JPEGImages" / "480p" / name).frames
-        files = sorted((self.root / "Annotations" / "480p" / name).glob("*.png"))
-        if len(files) != len(pictures):
-            raise ValueError(f"{name}: {self.root} has {len(files)} masks of it, but {len(pictures)} frames.")
-        masks = np.stack([np.asarray(Image.open(file).convert("L")) != 0 for file in files])
+        folder, masks = (self.root / kind / "480p" / name for kind in ("JPEGImages", "Annotations"))
+        pictures = read_clip(folder).frames
+        if frame_numbers(list_pictures(folder)) != frame_numbers(list_pictures(masks) if masks.is_dir() else []):
+            raise ValueError(f"{name}: {masks} does not have a mask of every frame in {folder}, and of no other.")
         rgba = find_foreground(pictures, masks)[: self.protocol.frames]
         video = torch.from_numpy(crop_clip_rgba(rgba, self.protocol.size))
         return Subject(name, video, input_camera(self.protocol), orbit(self.protocol), None, None)
@@ -98,9 +104,23 @@ def files_in(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
+def unknown_views(folder: Path, views: int) -> Path | None:
+    """A folder eval_<view> beyond the views of the protocol."""
+    known = {f"eval_{view}" for view in range(views)}
+    return next((path for path in sorted(folder.glob("eval_*")) if path.is_dir() and path.name not in known), None)
+
+
 def read_rgba(folder: Path) -> Tensor:
-    """Frames of a folder, uint8 [T, H, W, 4]; a uniform background becomes transparent."""
-    return torch.from_numpy(find_foreground(read_clip(folder).frames))
+    """Frames of a folder, uint8 [T, H, W, 4]; a uniform background becomes transparent.
+
+    Raises:
+        ValueError: no frames, pictures that cannot be read, a gap in their numbers, or premultiplied alpha.
+    """
+    frames = read_clip(folder).frames
+    frame_numbers(list_pictures(folder))
+    if frames.shape[-1] == 4:
+        check_alpha(frames / np.float32(255), folder)
+    return torch.from_numpy(find_foreground(frames))
 
 
 def resize(frames: Tensor, size: int) -> Tensor:

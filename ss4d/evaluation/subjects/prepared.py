@@ -19,13 +19,22 @@ from ss4d.metrics.shape import voxel_grid
 
 
 class PreparedSubjects:
-    """The first clips of every object; the input is the first conditioning video of the protocol's yaw."""
+    """The first clips of every object; the input is the first conditioning video of the protocol's yaw.
+
+    Raises:
+        ValueError: the set lacks a stage or an object, or its voxels are in cubes of views.
+    """
 
     def __init__(self, protocol: Protocol, root: Path):
         self.protocol = protocol
         self.resolution = protocol.voxel_resolution or 64
         objects = protocol.objects or None
         self.clips = PreparedSet.open(root, self.resolution, ("render", "features"), protocol.split, objects)
+        if any(clip.cubes is not None for clip in self.clips.clips):
+            raise ValueError(
+                f"{root} has a cube of voxels for each view (voxelize.frame=turned or view), but an evaluation needs "
+                "those in the cube of the clip: name a set that was made with voxelize.frame=clip."
+            )
         taken: dict[str, int] = {}
         self.index: dict[str, int] = {}
         for index, clip in enumerate(self.clips.clips):
@@ -63,6 +72,7 @@ class PreparedSubjects:
                 np.stack([[archive.view(view, frame) for frame in range(frames)] for view in views])
             ),
             voxels=voxel_grid(coords, frames, self.resolution),
+            category=self.clips.clips[index].category,
         )
 
     def training_set(self) -> PreparedSet:

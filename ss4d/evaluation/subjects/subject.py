@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from ss4d.cameras import Camera
+
+SAME_SIDE = 10.0  # degrees between the directions of two cameras below which they show the same side
 
 
 @dataclass
@@ -22,11 +26,24 @@ class Subject:
     cameras: list[Camera]  # the V evaluation views
     views: Tensor | None  # uint8 [V, T, S, S, 4], the target: what they see of the object; None where unknown
     voxels: Tensor | None  # bool [T, R, R, R], the object's surface; None where unknown
+    category: str | None = None  # "animal", ...; None where the data set does not say
 
     @property
     def frames(self) -> int:
         """T."""
         return len(self.video)
+
+    def other_sides(self) -> list[bool]:
+        """Of each evaluation view, whether it sees another side than the input, `SAME_SIDE` degrees or more away."""
+        cosines = torch.stack([view_direction(camera) for camera in self.cameras]) @ view_direction(self.input_camera)
+        return (cosines < math.cos(math.radians(SAME_SIDE))).tolist()
+
+
+def view_direction(camera: Camera) -> Tensor:
+    """The unit vector [3] from the cube's centre to a camera, float64."""
+    rotation, translation = camera.extrinsics[:3, :3].double(), camera.extrinsics[:3, 3].double()
+    centre = -rotation.T @ translation
+    return centre / centre.norm()
 
 
 class SubjectSet(Protocol):
