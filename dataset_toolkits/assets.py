@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote
@@ -52,7 +53,7 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
     index = folder / "index.json"
     if index.exists():
         return read_index(index)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in _files(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
     identifiers = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
@@ -65,6 +66,21 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
         Asset(identifier, path, choose_split(identifier, val_share), source=f"file {path.name}")
         for identifier, path in zip(identifiers, paths, strict=True)
     ]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder and the folders that links in it lead to; what is reached twice is found once, and not
+    by a link if that can be."""
+    seen: set[Path] = set()
+    left = [folder]
+    while left:
+        for parent, folders, names in os.walk(left.pop(0)):
+            if (place := Path(parent).resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            left += sorted(link for name in folders if (link := Path(parent, name)).is_symlink())
+            yield from (Path(parent, name) for name in names)
 
 
 def choose_split(identifier: str, val_share: float) -> str:

@@ -117,7 +117,7 @@ class VoxelizeStage(Stage):
         ]
 
 
-def place(vertices: NDArray[np.float32], scale: float, centre: Sequence[float], name: str) -> NDArray[np.float64]:
+def place(vertices: NDArray[np.floating], scale: float, centre: Sequence[float], name: str) -> NDArray[np.float64]:
     """Vertices [T, V, 3] of the clip `name` moved into [-0.5, 0.5]^3.
 
     Raises:
