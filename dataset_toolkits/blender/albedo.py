@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dataset_toolkits.blender.errors import JobError
 
 WHITE, BLACK = (1.0, 1.0, 1.0), (0.0, 0.0, 0.0)
+BLANK = "ss4d blank"
 CUTOFF = 0.5  # glTF's default
 COLOUR_SOCKETS = ("Base Color", "Color")
 
@@ -104,7 +105,7 @@ class Surfaces:
                 continue
             material.diffuse_color = (*(WHITE if self.has_factors else colour.factor), 1.0)
             if material.node_tree:
-                material.node_tree.nodes.active = colour.image
+                material.node_tree.nodes.active = colour.image or _blank(material.node_tree)
         for mesh, layer in self._uv_layers.items():
             if layer:
                 mesh.uv_layers.active = mesh.uv_layers[layer]
@@ -118,9 +119,8 @@ def prepare_colours() -> tuple[Surfaces, Surfaces | None]:
     base = {None: Colour()} | {material: base_colour(material) for material in materials}
     glow = {None: Colour(BLACK)} | {material: emission(material) for material in materials}
     _set_alpha([*base.values(), *glow.values()])
-    surfaces = Surfaces("base", base)
+    surfaces, light = Surfaces("base", base), Surfaces("emission", glow)
     surfaces.show()
-    light = Surfaces("emission", glow)
     return surfaces, None if light.black else light
 
 
@@ -137,6 +137,15 @@ def _set_alpha(colours: list[Colour]) -> None:
             pixels[3::4] = pixels[3::4] >= CUTOFF
             image.alpha_mode = "STRAIGHT"  # the importer's CHANNEL_PACKED is no transparency to Workbench
             image.pixels.foreach_set(pixels)
+
+
+def _blank(tree: Any) -> Any:
+    """A node that shows the material's own colour: without an active image Workbench takes any other."""
+    node = tree.nodes.get(BLANK)
+    if node is None:
+        node = tree.nodes.new("ShaderNodeTexImage")
+        node.name = BLANK
+    return node
 
 
 class _Slots:
