@@ -44,13 +44,19 @@ def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | Non
     bpy.context.scene.render.fps = FPS
     try:
         asset = IMPORTERS[suffix](path)
-    except RuntimeError as error:  # what operators raise; the first line names the problem
-        reason = str(error).strip().splitlines()[0].removeprefix("Error: ")
-        raise JobError(f"Blender cannot read {path}: {reason}") from error
+    except RuntimeError as error:  # what operators raise
+        raise JobError(f"Blender cannot read {path}: {_reason(error)}") from error
     if not bpy.data.objects:  # some importers only print what is wrong
         raise JobError(f"Blender finds nothing in {path}: it is empty or damaged")
     _hide(hide_nodes)
     return asset
+
+
+def _reason(error: RuntimeError) -> str:
+    """What an operator says: its first line, or the last one of a traceback, which a damaged file leads to."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    first, *others = [line for line in lines if line and not line.startswith("Location:")] or ["it gives no reason"]
+    return f"it is damaged ({others[-1]})" if "Traceback" in first and others else first.removeprefix("Error: ")
 
 
 def check_triangles(path: Path, count: int, limit: int | None) -> None:
