@@ -137,7 +137,7 @@ def _indexed(entry: Mapping[str, Any], folder: Path) -> Asset:
     lists = {name: entry.get(name, []) for name in ("hide_nodes", "clips")}
     for name, value in texts.items():
         optional = name not in ("id", "file", "split")
-        if not (isinstance(value, str) and value or (optional and value in (None, ""))):
+        if not ((isinstance(value, str) and value) or (optional and value in (None, ""))):
             raise ValueError(f"{name} of an object must be text, but it is {value!r}")
     for name, values in lists.items():
         if not isinstance(values, list) or not all(isinstance(value, str) for value in values):

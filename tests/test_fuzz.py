@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from PIL import Image
 from damage import damaged, with_wrong_values
+from PIL import Image
 from videos import make_video, numbered
 
 from dataset_toolkits.__main__ import main as toolkit

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import io
 import time
 from pathlib import Path
+from typing import Any
 
 from damage import damaged_glb
-from gltf_builder import GltfBuilder, cube
-from test_pictures import QUARTERS, textured_wall
+from gltf_builder import GltfBuilder, cube, wall
+from PIL import Image
 
 from dataset_toolkits.blender.process import BlenderError, BlenderProcess
 
-SAMPLING = {"mode": "spread", "frames": 3, "fps": 24.0}
+SAMPLING: dict[str, Any] = {"mode": "spread", "frames": 3, "fps": 24.0}
 
 
 def whole_file(path: Path) -> bytes:
     """A textured wall, a morphing cube, a skinned one, and clips of both."""
     builder = GltfBuilder()
-    textured_wall(builder, QUARTERS)
+    png = io.BytesIO()
+    Image.new("RGB", (2, 2), "red").save(png, "PNG")
+    builder.json["images"] = [{"bufferView": builder.view(png.getvalue()), "mimeType": "image/png"}]
+    builder.json["textures"] = [{"source": 0}]
+    material = builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": 0}})
+    uv = builder.array([[0, 1], [1, 1], [1, 0], [0, 0]])
+    builder.node("wall", mesh=wall(builder, material, TEXCOORD_0=uv))
     offset = builder.array([[0, 1, 0]] * 8)
     weights = {
         "JOINTS_0": builder.array([[0, 0, 0, 0]] * 8, "uint8"),
@@ -36,8 +44,8 @@ def test_damaged_files_are_one_sentence(tmp_path: Path, blender: BlenderProcess)
     path, said = tmp_path / "a.glb", []
     whole = whole_file(path)
 
-    def pose() -> list[dict]:
-        arguments = {"hide_nodes": [], "clips": [], "clips_per_asset": 2, "max_triangles": 10_000}
+    def pose() -> list[dict[str, Any]]:
+        arguments: dict[str, Any] = {"hide_nodes": [], "clips": [], "clips_per_asset": 2, "max_triangles": 10_000}
         return list(blender.run("pose", path=str(path), sampling=SAMPLING, folder=str(tmp_path), **arguments))
 
     assert [result["problem"] for result in pose()[1:]] == [None, None]
