@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from dataset_toolkits.engine.stage import StageError
@@ -52,7 +54,7 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
     index = folder / "index.json"
     if index.exists():
         return read_index(index)
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    paths = sorted(path for path in _files(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
     identifiers = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
@@ -65,6 +67,21 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
         Asset(identifier, path, choose_split(identifier, val_share), source=f"file {path.name}")
         for identifier, path in zip(identifiers, paths, strict=True)
     ]
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    """All files below a folder and the folders that links in it lead to; what is reached twice is found once, and not
+    by a link if that can be."""
+    seen: set[Path] = set()
+    left = [folder]
+    while left:
+        for parent, folders, names in os.walk(left.pop(0)):
+            if (place := Path(parent).resolve()) in seen:
+                folders.clear()
+                continue
+            seen.add(place)
+            left += sorted(link for name in folders if (link := Path(parent, name)).is_symlink())
+            yield from (Path(parent, name) for name in names)
 
 
 def choose_split(identifier: str, val_share: float) -> str:
@@ -97,27 +114,46 @@ def read_index(index: Path) -> list[Asset]:
     """
     try:
         entries = json.loads(index.read_text())["objects"]
-        return [
-            Asset(
-                asset_id=entry["id"],
-                path=index.parent / entry["file"],
-                split=entry["split"],
-                category=entry.get("category"),
-                group=entry.get("group"),
-                licence=entry.get("licence"),
-                author=entry.get("author"),
-                source=entry.get("source"),
-                hide_nodes=entry.get("hide_nodes", []),
-                clips=_best_first(entry.get("clips", []), entry.get("best_clip")),
-            )
-            for entry in entries
-        ]
+        return [_indexed(entry, index.parent) for entry in entries]
     except OSError as error:
         raise StageError(f"the index {index} cannot be read: {error.strerror}") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise StageError(f"{index} is not JSON: {error}") from error
     except (KeyError, TypeError) as error:
         raise StageError(f"{index} needs a list objects whose entries have id, file and split: {error!r}") from error
+    except ValueError as error:
+        raise StageError(f"{index}: {error}") from error
+
+
+def _indexed(entry: Mapping[str, Any], folder: Path) -> Asset:
+    """One entry of an index in `folder`.
+
+    Raises:
+        KeyError: it lacks its id, file or split.
+        ValueError: a value is no text, or no list of texts.
+    """
+    texts = {name: entry[name] for name in ("id", "file", "split")}
+    texts |= {name: entry.get(name) for name in ("category", "group", "licence", "author", "source", "best_clip")}
+    lists = {name: entry.get(name, []) for name in ("hide_nodes", "clips")}
+    for name, value in texts.items():
+        optional = name not in ("id", "file", "split")
+        if not ((isinstance(value, str) and value) or (optional and value in (None, ""))):
+            raise ValueError(f"{name} of an object must be text, but it is {value!r}")
+    for name, values in lists.items():
+        if not isinstance(values, list) or not all(isinstance(value, str) for value in values):
+            raise ValueError(f"{name} of {texts['id']} must be a list of names, but it is {values!r}")
+    return Asset(
+        asset_id=texts["id"],
+        path=folder / texts["file"],
+        split=texts["split"],
+        category=texts["category"],
+        group=texts["group"],
+        licence=texts["licence"],
+        author=texts["author"],
+        source=texts["source"],
+        hide_nodes=lists["hide_nodes"],
+        clips=_best_first(lists["clips"], texts["best_clip"]),
+    )
 
 
 def _best_first(clips: Sequence[str], best: str | None) -> list[str]:

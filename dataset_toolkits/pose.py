@@ -53,6 +53,7 @@ class PoseStage(Stage):
     """`pose/<asset>.safetensors` of every collected asset; see docs/data.md."""
 
     name = "pose"
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = SUFFIXES["pose"]
     options: PoseOptions
 
@@ -108,7 +109,7 @@ class PoseStage(Stage):
         return BlenderProcess()
 
 
-def _measurements(vertices: NDArray[np.float32] | None, triangles: NDArray[np.int32]) -> Row:
+def _measurements(vertices: NDArray[np.floating] | None, triangles: NDArray[np.int32]) -> Row:
     """Columns of a clip, `vertices` [T, V, 3] and `triangles` [F, 3]; empty if it could not be posed."""
     if vertices is None:
         return dict.fromkeys(field.name for field in fields(Measurements)) | {"finite": False}
@@ -130,7 +131,7 @@ class Measurements:
     degenerate: float  # share of triangles, of all frames, without area
 
 
-def measure(vertices: NDArray[np.float32], triangles: NDArray[np.int32]) -> Measurements:
+def measure(vertices: NDArray[np.floating], triangles: NDArray[np.int32]) -> Measurements:
     """Measure a clip: finite `vertices` [T, V, 3], `triangles` [F, 3].
 
     A triangle counts as degenerate if twice its area is at most `NO_AREA` of the clip's longest side squared.
@@ -161,7 +162,7 @@ def clip_names(asset: str, clips: Sequence[str | None]) -> list[str]:
     return safe_names([f"{asset}/{clip}" for clip in clips])
 
 
-def _without_area(corners: NDArray[np.float32], side: float) -> NDArray[np.bool_]:
+def _without_area(corners: NDArray[np.floating], side: float) -> NDArray[np.bool_]:
     """[F] of triangles `corners` [F, 3, 3]."""
     origin = corners[:, 0].astype(np.float64)
     doubled = np.linalg.norm(np.cross(corners[:, 1] - origin, corners[:, 2] - origin), axis=1)

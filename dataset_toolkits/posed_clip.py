@@ -16,7 +16,7 @@ from ss4d.data.format import CLIPS, TRIANGLES, artifact_path, times_name, vertic
 class PosedClip:
     """One clip of an asset."""
 
-    vertices: NDArray[np.float32]  # [T, V, 3] in the asset's units
+    vertices: NDArray[np.floating]  # [T, V, 3] in the asset's units; float64 of what is far from the origin
     times: list[float]  # [T] in seconds of the file
     triangles: NDArray[np.int32]  # [F, 3]
 

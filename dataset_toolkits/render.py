@@ -87,6 +87,7 @@ class RenderStage(Stage):
     """`render/<clip>.zip` of every accepted clip; see docs/data.md."""
 
     name = "render"
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = SUFFIXES["render"]
     time_limit: ClassVar[float] = 12 * 3600.0  # the defaults are thousands of pictures by Cycles
     options: RenderOptions

@@ -22,6 +22,7 @@ from ss4d.data.format import SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, a
 from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 
 TOLERANCE = 1e-5  # by which rounding may carry a vertex out of the cube
+NO_SIZE = 1e-6  # in sides of the cube
 FRAMES = ("clip", "turned", "view")
 
 
@@ -52,6 +53,7 @@ class VoxelizeStage(Stage):
     """`voxelize/<clip>.safetensors` of every accepted clip; see docs/data.md."""
 
     name = "voxelize"
+    version: ClassVar[int] = 2
     suffix: ClassVar[str] = SUFFIXES["voxelize"]
     options: VoxelizeOptions
 
@@ -117,7 +119,7 @@ class VoxelizeStage(Stage):
         ]
 
 
-def place(vertices: NDArray[np.float32], scale: float, centre: Sequence[float], name: str) -> NDArray[np.float64]:
+def place(vertices: NDArray[np.floating], scale: float, centre: Sequence[float], name: str) -> NDArray[np.float64]:
     """Vertices [T, V, 3] of the clip `name` moved into [-0.5, 0.5]^3.
 
     Raises:
@@ -150,8 +152,10 @@ def _outside(vertices: NDArray[np.float64]) -> float:
 
 
 def voxelize_clip(vertices: NDArray[np.float64], triangles: NDArray[np.int32], resolution: int) -> NDArray[np.int16]:
-    """Surface voxels [N, 4] = (frame, x, y, z), sorted, of `vertices` [T, V, 3] in the cube."""
-    frames = [surface_voxels(frame[triangles], resolution) for frame in vertices]
+    """Surface voxels [N, 4] = (frame, x, y, z), sorted, of `vertices` [T, V, 3] in the cube; none of a frame in which
+    the object is scaled to a point, as no camera sees it."""
+    shown = [triangles if np.ptp(frame, axis=0).max() > NO_SIZE else triangles[:0] for frame in vertices]
+    frames = [surface_voxels(frame[faces], resolution) for frame, faces in zip(vertices, shown, strict=True)]
     index = np.repeat(np.arange(len(frames), dtype=np.int16), [len(coords) for coords in frames])
     coords = np.concatenate([index[:, None], np.concatenate(frames)], axis=1)
     return np.ascontiguousarray(coords)  # safetensors writes memory as it lies

@@ -42,8 +42,9 @@ class ResultFolder:
 
     A result is written into a hidden folder of its own inside the destination, on the same file system, and its files
     are moved into place one by one when it is complete: an existing folder needs nothing of its parent and may be a
-    mount point, and a link is followed. A process that ends on the way leaves the earlier result; the next one clears
-    up behind it, or finishes the moving.
+    mount point, and a link is followed. A process that ends on the way leaves the earlier result. Should it end within
+    the milliseconds in which files are moved, those that are not yet in place are whole in the hidden folder, and the
+    next process that writes or reads the result moves them in (`recover`).
 
     Example:
         >>> folder = ResultFolder.open("outputs")  # before anything is loaded
@@ -75,7 +76,7 @@ class ResultFolder:
         with tempfile.TemporaryFile(dir=existing) as probe:
             probe.write(b"0" * 4096)
         if existing == self.path:
-            self._recover()
+            self.recover()
             self._check_content()
         free = shutil.disk_usage(existing).free
         if free < MIN_FREE_BYTES:
@@ -96,7 +97,7 @@ class ResultFolder:
                 f"{self.given} holds something else than an earlier result ({entry.name}): name another folder."
             )
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
         """Clear up behind processes that ended on the way: what is unfinished goes, what is complete is moved in."""
         for folder in [*self.path.glob(f"{STAGING}*"), *self.path.glob(f"{COMPLETE}*")]:
             lock = os.open(folder, os.O_RDONLY)

@@ -11,8 +11,10 @@ import textwrap
 from pathlib import Path
 
 import pytest
+import torch
 from places import REPOSITORY, ROOT, as_nobody, content, reachable
 
+from ss4d.gaussians import Gaussians, write_ply
 from ss4d.result_folder import (
     COMPLETE,
     STAGING,
@@ -261,6 +263,40 @@ def test_a_process_that_is_killed_leaves_a_whole_result_and_the_next_run_no_trac
         if line == "done":
             break
     assert seen == {True, False} and line == "done"
+
+
+def test_who_reads_a_result_finishes_the_moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that ended after some files were moved: nobody sees frames of two results as one."""
+    from ss4d.viewer.result import read_result
+
+    def save_frames(count: int):
+        def write(folder: Path) -> None:
+            (folder / "frames").mkdir()
+            for index in range(count):
+                write_ply(Gaussians(*(torch.full(shape, float(count)) for shape in shapes)), folder / frame_file(index))
+            (folder / "result.json").write_text(f'{{"num_frames": {count}, "resolution": 8, "input": "clip.mp4"}}')
+
+        return write
+
+    shapes = ((4, 3), (4, 3), (4, 4), (4, 1), (4, 1, 3))
+    ResultFolder.open(tmp_path).write(save_frames(3))
+    moved: list[object] = []
+    replace = os.replace
+
+    def stop(source: object, target: object) -> None:
+        replace(source, target)  # type: ignore[arg-type]
+        if COMPLETE in str(source):
+            moved.append(target)
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ss4d.result_folder.os.replace", stop)
+        with pytest.raises(KeyboardInterrupt):
+            ResultFolder.open(tmp_path).write(save_frames(2))
+    assert moved == [tmp_path / frame_file(0)] and len(list(tmp_path.glob("frames/*"))) == 3
+    result = read_result(tmp_path)
+    assert [float(frame.xyz[0, 0]) for frame in result.gaussians] == [2.0, 2.0]
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["frames", "result.json"]
 
 
 def test_a_run_that_is_still_going_is_left_alone(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import bpy
+import numpy as np
 from mathutils import Vector
 
-from dataset_toolkits.blender.albedo import prepare_colours
+from dataset_toolkits.blender.albedo import Surfaces, prepare_colours
 from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.pixels import Layers, Picture, read_layers, to_picture
 
@@ -79,14 +80,14 @@ class Cycles:
 
 
 class Workbench:
-    """Rasterisation, fast: base colours, cutouts and vertex colours, no shadows, no other effects of materials."""
+    """Rasterisation, fast: base colours, emission and cutouts, no shadows, no other effects of materials."""
 
     def __init__(self, supersampling: int, ambient: float, key: float):
         scene = bpy.context.scene
         scene.render.engine = "BLENDER_WORKBENCH"
         scene.display.render_aa = "OFF"  # its own anti-aliasing takes twice as long as more pixels do
         self._supersampling = supersampling
-        self._has_factors = prepare_colours()
+        self._base, self._emission = prepare_colours()
         shading = scene.display.shading
         shading.light, shading.studio_light, shading.use_world_space_lighting = "STUDIO", "Default", True
         shading.studiolight_rotate_z = 0.0
@@ -102,16 +103,30 @@ class Workbench:
         light.direction = (TO_LIGHT.x, TO_LIGHT.z, -TO_LIGHT.y)  # y is up
 
     def render(self, size: int, folder: Path) -> Picture:
-        """Light on the textures; where colours are products, times an evenly lit pass of the other factor."""
-        shading, size = bpy.context.scene.display.shading, size * self._supersampling
-        shading.light, shading.color_type = "STUDIO", "TEXTURE"
-        layers = _render(size, folder)
-        if self._has_factors:
-            shading.light, shading.color_type = "FLAT", "VERTEX"
-            factors = _render(size, folder).light
-            factors[..., 3] = 1
-            layers = replace(layers, light=layers.light * factors)
+        """Light on the base colours, plus emission where there is any."""
+        size *= self._supersampling
+        layers = self._layers(self._base, "STUDIO", size, folder)
+        if self._emission is not None:
+            self._emission.show()
+            glow = self._layers(self._emission, "FLAT", size, folder)
+            self._base.show()
+            # A hole in the base colour is none in the emission: take it from what is seen only.
+            light = layers.light.copy()
+            light[..., :3] += np.where((glow.depth == layers.depth)[..., None], glow.light[..., :3], 0)
+            layers = replace(layers, light=light)
         return to_picture(layers, self._supersampling)
+
+    def _layers(self, surfaces: Surfaces, light: str, size: int, folder: Path) -> Layers:
+        """`light` on the textures; where colours are products, times an evenly lit pass of the other factor."""
+        shading = bpy.context.scene.display.shading
+        shading.light, shading.color_type = light, "TEXTURE"
+        layers = _render(size, folder)
+        if not surfaces.has_factors:
+            return layers
+        shading.light, shading.color_type = "FLAT", "VERTEX"
+        factors = _render(size, folder).light
+        factors[..., 3] = 1
+        return replace(layers, light=layers.light * factors)
 
 
 def _set_up_output(threads: int) -> None:

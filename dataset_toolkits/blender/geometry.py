@@ -50,12 +50,12 @@ def triangles() -> NDArray[np.int32]:
     return np.concatenate(parts)
 
 
-def vertices() -> NDArray[np.float32]:
+def vertices() -> NDArray[np.float64]:
     """World positions [V, 3] of all that is visible now."""
-    parts = [np.zeros((0, 3), np.float32)]
+    parts = [np.zeros((0, 3))]
     for shown in _visible():
         points = _get(shown.mesh.vertices, "co", np.float32, 3).astype(np.float64)
-        parts.append((points @ shown.matrix[:3, :3].T + shown.matrix[:3, 3]).astype(np.float32))
+        parts.append(points @ shown.matrix[:3, :3].T + shown.matrix[:3, 3])
     return np.concatenate(parts)
 
 

@@ -62,10 +62,13 @@ class ImportHooks:
     """What Blender's glTF importer calls while it reads; see its `import_user_extensions`."""
 
     tracks: dict[str, str] = field(default_factory=dict)  # animation's name in the file: name of its NLA tracks
-    hidden: list[str] = field(default_factory=list)  # objects of nodes that the file declares invisible
+    hidden: list[str] = field(default_factory=list)  # objects of nodes that are invisible, or in no or another scene
     finite: bool = True  # all positions; the importer itself would turn others into 0
+    elsewhere: set[int] = field(default_factory=set)  # ids of nodes that are not in the default scene
 
     def gather_import_gltf_before_hook(self, gltf: Any) -> None:
+        shown = _default_scene(gltf.data)
+        self.elsewhere = {id(node) for index, node in enumerate(gltf.data.nodes or []) if index not in shown}
         parents = {child: index for index, node in enumerate(gltf.data.nodes or []) for child in node.children or []}
         for skin in gltf.data.skins or []:
             _help_guess_bind_pose(gltf, skin, parents)
@@ -79,7 +82,7 @@ class ImportHooks:
 
     def gather_import_node_after_hook(self, vnode: Any, node: Any, blender_object: Any, gltf: Any) -> None:
         visibility = ((node.extensions if node else None) or {}).get("KHR_node_visibility", {})
-        if not visibility.get("visible", True):
+        if not visibility.get("visible", True) or id(node) in self.elsewhere:
             self.hidden.append(blender_object.name)
 
     def gather_import_mesh_before_hook(self, mesh: Any, gltf: Any) -> None:
@@ -91,6 +94,20 @@ class ImportHooks:
                 accessor = attributes.get("POSITION")
                 if accessor is not None:
                     self.finite &= bool(np.isfinite(BinaryData.decode_accessor(gltf, accessor)).all())
+
+
+def _default_scene(document: Any) -> set[int]:
+    """Nodes of the scene that a viewer shows: the default one, else the first; all nodes where there is none."""
+    nodes = document.nodes or []
+    if not document.scenes:
+        return set(range(len(nodes)))
+    left, shown = list(document.scenes[document.scene or 0].nodes or []), set()
+    while left:
+        index = left.pop()
+        if index not in shown:
+            shown.add(index)
+            left.extend(nodes[index].children or [])
+    return shown
 
 
 def _help_guess_bind_pose(gltf: Any, skin: Any, parents: dict[int, int]) -> None:

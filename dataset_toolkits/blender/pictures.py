@@ -14,7 +14,7 @@ from dataset_toolkits.blender.clips import Player
 from dataset_toolkits.blender.engines import make_engine
 from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.pixels import Picture
-from dataset_toolkits.blender.scene import open_asset
+from dataset_toolkits.blender.scene import is_far, move_scene, open_asset
 
 SENSOR = 36.0  # mm; any value gives the same pictures
 CUBE_RADIUS = 3**0.5 / 2  # of the sphere around the unit cube
@@ -45,6 +45,9 @@ def render(
         raise JobError(f"{path} has no clip '{clip}'")
     player = Player(asset.clips)
     player.start(found[0] if found else None)
+    if is_far(centre, 1 / scale):
+        move_scene([-value for value in centre])
+        centre = (0.0, 0.0, 0.0)
     engine = make_engine(**options)
     camera = _add_camera()
     for index, seconds in enumerate(times):

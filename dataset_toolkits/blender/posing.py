@@ -14,7 +14,7 @@ from dataset_toolkits.blender import geometry
 from dataset_toolkits.blender.clips import Animation, Player, scene_fps
 from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.sampling import Sampling
-from dataset_toolkits.blender.scene import check_triangles, open_asset
+from dataset_toolkits.blender.scene import check_triangles, is_far, move_scene, open_asset
 
 CHANGES = "the topology changes between frames"
 
@@ -31,8 +31,9 @@ def pose(
     """First `{"triangles": FILE}`, int32 [F, 3]; then, for every clip, `{"clip", "seconds", "times", "vertices",
     "problem"}`.
 
-    `vertices` is a file in `folder`, float32 [T, V, 3], of only those that triangles use, at the `times` [T] in
-    seconds; both are null where there is a `problem`. Without `clips` those of the file are taken.
+    `vertices` is a file in `folder`, float32 [T, V, 3] (float64 of what is far from the origin), of only those that
+    triangles use, at the `times` [T] in seconds; both are null where there is a `problem`. Without `clips` those of
+    the file are taken.
     """
     asset = open_asset(Path(path), hide_nodes, max_triangles)
     player = Player(asset.clips)
@@ -71,12 +72,28 @@ def pose(
 
 def _frames(
     player: Player, times: Sequence[float], expected: geometry.Topology, used: NDArray[np.int32]
-) -> NDArray[np.float32] | None:
+) -> NDArray[np.floating] | None:
     """[T, V, 3], or None where a frame is joined otherwise than `expected`."""
-    frames = np.empty((len(times), len(used), 3), np.float32)
-    for frame, seconds in zip(frames, times, strict=True):
-        player.seek(seconds)
-        if not geometry.topology().equals(expected):
-            return None
-        frame[:] = geometry.vertices()[used]
+    origin = _origin(player, times[0])
+    frames = np.empty((len(times), len(used), 3), np.float64 if origin.any() else np.float32)
+    move_scene(-origin)
+    try:
+        for frame, seconds in zip(frames, times, strict=True):
+            player.seek(seconds)
+            if not geometry.topology().equals(expected):
+                return None
+            frame[:] = geometry.vertices()[used] + origin
+    finally:
+        move_scene((0.0, 0.0, 0.0))
     return frames
+
+
+def _origin(player: Player, seconds: float) -> NDArray[np.float64]:
+    """The middle of a frame where it is far from the origin, else the origin [3]."""
+    player.seek(seconds)
+    vertices = geometry.vertices()
+    if len(vertices) and np.isfinite(vertices).all():
+        low, high = vertices.min(axis=0), vertices.max(axis=0)
+        if is_far((low + high) / 2, float((high - low).max())):
+            return ((low + high) / 2).astype(np.float32).astype(np.float64)  # as Blender can store it
+    return np.zeros(3)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.gltf import count_triangles, import_gltf
 
 FPS = 24  # of the scene while glTF is read; other formats bring their own
+FAR = 100.0  # sizes of an object from the origin to it, beyond which it is moved there: Blender has single precision
+ORIGIN = "ss4d origin"
 
 
 @dataclass(frozen=True)
@@ -42,13 +44,19 @@ def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | Non
     bpy.context.scene.render.fps = FPS
     try:
         asset = IMPORTERS[suffix](path)
-    except RuntimeError as error:  # what operators raise; the first line names the problem
-        reason = str(error).strip().splitlines()[0].removeprefix("Error: ")
-        raise JobError(f"Blender cannot read {path}: {reason}") from error
+    except RuntimeError as error:  # what operators raise
+        raise JobError(f"Blender cannot read {path}: {_reason(error)}") from error
     if not bpy.data.objects:  # some importers only print what is wrong
         raise JobError(f"Blender finds nothing in {path}: it is empty or damaged")
     _hide(hide_nodes)
     return asset
+
+
+def _reason(error: RuntimeError) -> str:
+    """What an operator says: its first line, or the last one of a traceback, which a damaged file leads to."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    first, *others = [line for line in lines if line and not line.startswith("Location:")] or ["it gives no reason"]
+    return f"it is damaged ({others[-1]})" if "Traceback" in first and others else first.removeprefix("Error: ")
 
 
 def check_triangles(path: Path, count: int, limit: int | None) -> None:
@@ -57,6 +65,24 @@ def check_triangles(path: Path, count: int, limit: int | None) -> None:
     """
     if limit is not None and count > limit:
         raise JobError(f"{path} has {count:,} triangles, more than pose.max_triangles={limit:,}; simplify it")
+
+
+def is_far(centre: Sequence[float], side: float) -> bool:
+    """Whether an object of this size at this place is to be moved to the origin, see `move_scene`."""
+    return max(map(abs, centre)) > FAR * side > 0
+
+
+def move_scene(offset: Sequence[float]) -> None:
+    """Shift all that was imported from where the file has it. The shift comes first in the chain of transforms, and so
+    what lies far out is computed with the accuracy that it has near the origin."""
+    origin = bpy.data.objects.get(ORIGIN)
+    if origin is None:
+        roots = [item for item in bpy.context.scene.objects if item.parent is None]
+        origin = bpy.data.objects.new(ORIGIN, None)
+        bpy.context.scene.collection.objects.link(origin)
+        for item in roots:
+            item.parent = origin
+    origin.location = offset
 
 
 def _open_gltf(path: Path) -> ImportedAsset:

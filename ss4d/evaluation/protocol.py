@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ss4d.config import read_yaml
 from ss4d.evaluation.typed import from_mapping, read_pairs
 
 PROTOCOLS = Path(__file__).parents[2] / "configs" / "eval"
@@ -116,17 +117,14 @@ def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
 
 def _read_objects(protocol: Protocol, origin: str) -> None:
     """Replace the name of the file by its content, so that the hash covers that."""
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
     path = Path(str(protocol.objects_file))
     if protocol.objects or protocol.kinds:
         raise ValueError(f"{origin}: give objects_file or objects, not both.")
     try:
-        content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    except (OSError, YAMLError) as error:
-        raise ValueError(f"{origin}: objects_file={path} cannot be read: {str(error).splitlines()[0]}.") from error
-    if not isinstance(content, dict) or not all(isinstance(names, list) for names in content.values()):
+        content = read_yaml(path)
+    except ValueError as error:
+        raise ValueError(f"{origin}: objects_file={path}: {error}.") from error
+    if not all(isinstance(names, list) for names in content.values()):
         raise ValueError(f"{origin}: {path} must map kinds to lists of objects.")
     protocol.kinds = {str(kind): [str(name) for name in names] for kind, names in content.items()}
     protocol.objects = [name for names in protocol.kinds.values() for name in names]
@@ -142,12 +140,16 @@ def load_protocol(name: str, changes: Sequence[str] = ()) -> Protocol:
         ValueError: there is none, or it has a key or value that no protocol has.
     """
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     path = Path(name) if name.endswith(".yaml") else PROTOCOLS / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"There is no protocol {name!r}; there are {', '.join(names_in())}.")
-    merged = OmegaConf.merge(OmegaConf.load(path), read_pairs(changes))
-    content: Any = OmegaConf.to_container(merged, resolve=True)
+    try:
+        merged = OmegaConf.merge(read_yaml(path), read_pairs(changes))
+        content: Any = OmegaConf.to_container(merged, resolve=True)
+    except OmegaConfBaseException as error:
+        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
     return make_protocol(content, str(path))
 
 

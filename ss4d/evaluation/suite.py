@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ss4d.config import read_yaml
 from ss4d.evaluation import evaluate
 from ss4d.evaluation.figures import draw, save_picture
 from ss4d.evaluation.options import METHODS_WITH, FiguresOptions, RunOptions, SuiteOptions
@@ -79,11 +80,8 @@ def read_suite(name: str) -> Suite:
     Raises:
         ValueError: there is none of that name, or it lacks protocol or methods.
     """
-    from omegaconf import OmegaConf
-
     path = Path(name) if name.endswith(".yaml") else PROTOCOLS / "suites" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(names_in("suites"))
         raise ValueError(f"There is no suite {name!r}; there are {known}, or pass a .yaml file.")
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return from_mapping(Suite, content, str(path))
+    return from_mapping(Suite, read_yaml(path), str(path))

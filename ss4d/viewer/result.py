@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import numpy as np
 
 from ss4d.gaussians.gaussians import GaussianSequence
 from ss4d.gaussians.ply import read_ply
-from ss4d.result_folder import DEFAULT_FPS, REPORT, frame_file
+from ss4d.result_folder import DEFAULT_FPS, REPORT, ResultFolder, frame_file
 from ss4d.video import read_clip
 
 
@@ -30,6 +31,8 @@ def read_result(folder: Path) -> Result:
 
     Raises ValueError where `folder` is no such folder, or a file of it is damaged.
     """
+    with suppress(OSError):  # somebody else's result may be read only
+        ResultFolder(folder.resolve(), folder).recover()
     try:
         report = json.loads((folder / REPORT).read_text("utf-8"))
         files = [find_frame(folder, index) for index in range(report["num_frames"])]

@@ -94,6 +94,21 @@ def test_a_folder_without_an_index(tmp_path: Path) -> None:
     assert {row["split"] for row in run(tmp_path, folder=str(folder), val_share=1.0).values()} == {"val"}
 
 
+def test_links_to_other_folders_are_followed(tmp_path: Path) -> None:
+    """Each file once, by its own name rather than a link's; a link to a folder above ends nowhere."""
+    folder, disk = tmp_path / "assets", tmp_path / "disk"
+    for path in (folder / "own" / "a.glb", disk / "pack" / "b.glb", disk / "c.glb"):
+        write(path)
+    (folder / "otherdisk").symlink_to(disk)
+    (folder / "also own").symlink_to(folder / "own")
+    (disk / "pack" / "back").symlink_to(folder)
+    (folder / "nowhere").symlink_to(tmp_path / "gone")
+    (folder / "d.glb").symlink_to(write(tmp_path / "d of elsewhere.glb"))
+    rows = run(tmp_path, folder=str(folder))
+    assert sorted(rows) == ["d", "otherdisk/c", "otherdisk/pack/b", "own/a"]
+    assert {row["status"] for row in rows.values()} == {"done"}
+
+
 def test_split_by_hash() -> None:
     splits = [choose_split(f"object {i}", 0.1) for i in range(2000)]
     assert 150 < splits.count("val") < 250

@@ -6,6 +6,7 @@ from safetensors.numpy import load_file
 from scenes import box, run, sphere_cameras, write_scene
 
 from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
 from dataset_toolkits.overlap import surface_voxels
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage, place
 from ss4d.data.format import read_table
@@ -28,6 +29,19 @@ def test_every_frame_is_placed_and_voxelised(tmp_path):
         np.testing.assert_array_equal(coords, expected)
         assert expected == sorted(expected)
         assert row[f"voxels_{resolution}"] == len(expected) / 2
+
+
+def test_a_frame_in_which_the_object_has_vanished_has_no_voxels_and_no_features(tmp_path):
+    """Scaled to a point at the end; what is seen of the other frames stays."""
+    frames = [box([-0.31] * 3, [0.22, 0.11, 0.02]), box([0.1] * 3, [0.1] * 3)]
+    write_scene(tmp_path, "toy", frames, sphere_cameras(6), 32)
+    (row,) = run(VoxelizeStage(tmp_path, VoxelizeOptions(resolutions=[8])))
+    coords = load_file(tmp_path / "voxelize" / "toy__move.safetensors")["coords_8"]
+    np.testing.assert_array_equal(coords[:, 1:], surface_voxels(frames[0].corners, 8))
+    assert not coords[:, 0].any() and row["voxels_8"] == len(coords) / 2
+    (row,) = run(FeaturesStage(tmp_path, FeaturesOptions()))
+    tensors = load_file(tmp_path / "features" / "toy__move.safetensors")
+    assert len(tensors["feats_8"]) and not tensors["coords_8"][:, 0].any() and np.isfinite(tensors["feats_8"]).all()
 
 
 def test_key_follows_the_placement_and_the_pose(tmp_path):

@@ -92,6 +92,81 @@ def test_alpha_cuts_holes_only_where_the_material_says_so(tmp_path, blender, eng
         assert np.isfinite(found.depth[0][16, 12]) == bool(expected)
 
 
+QUARTERS = [[[255, 0, 0, 255], [0, 255, 0, 255]], [[0, 0, 255, 255], [255, 255, 255, 255]]]  # red, green; blue, white
+CORNERS = {"upper left": (12, 12), "upper right": (12, 20), "lower left": (20, 12), "lower right": (20, 20)}
+
+
+def colours(rgba: NDArray[np.uint8]) -> dict[str, tuple[bool, ...]]:
+    """Which channels are bright in each quarter of the wall."""
+    return {name: tuple(bool(value > 100) for value in rgba[place][:3]) for name, place in CORNERS.items()}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_texture_transforms_are_applied(tmp_path, blender, engine):
+    """Offset, rotation and scale as KHR_texture_transform has them: uv' = offset + R(-rotation) (scale * uv)."""
+    red, green, blue, white = (True, False, False), (False, True, False), (False, False, True), (True, True, True)
+    transforms: list[tuple[dict[str, Any], list[tuple[bool, ...]]]] = [
+        ({"offset": [0.5, 0.0]}, [green, red, white, blue]),
+        ({"offset": [0.5, 0.5], "scale": [0.5, 0.5]}, [white] * 4),
+        ({"offset": [0.0, 1.0], "rotation": math.pi / 2}, [blue, red, white, green]),
+    ]
+    for transform, expected in transforms:
+        builder = GltfBuilder()
+        transformed = {"index": texture(builder, QUARTERS), "extensions": {"KHR_texture_transform": transform}}
+        textured_wall(builder, QUARTERS, colour={"baseColorTexture": transformed})
+        builder.json["extensionsUsed"] = ["KHR_texture_transform", "KHR_materials_specular"]
+        rgba = Pictures(blender, builder.write(tmp_path / "wall.glb"), engine).rgba[0]
+        assert list(colours(rgba).values()) == expected, transform
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_images_take_the_uv_layer_that_the_material_names(tmp_path, blender, engine):
+    builder = GltfBuilder()
+    mirrored = builder.array([[1, 1], [0, 1], [0, 0], [1, 0]])
+    second = {"baseColorTexture": {"index": texture(builder, QUARTERS), "texCoord": 1}}
+    textured_wall(builder, QUARTERS, colour=second, attributes={"TEXCOORD_1": mirrored})
+    rgba = Pictures(blender, builder.write(tmp_path / "wall.glb"), engine).rgba[0]
+    assert colours(rgba)["upper left"] == (False, True, False) and colours(rgba)["upper right"] == (True, False, False)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_emission_is_added_to_the_lit_colour(tmp_path, blender, engine):
+    """An image of its own in another place than the base colour's, times a factor; no light changes it."""
+    builder = GltfBuilder()
+    shifted = {"index": 0, "extensions": {"KHR_texture_transform": {"offset": [0.5, 0.0]}}}
+    grey = {"baseColorTexture": None, "baseColorFactor": [0.25, 0.25, 0.25, 1]}
+    textured_wall(builder, QUARTERS, colour=grey, emissiveTexture=shifted, emissiveFactor=[0.1, 0.4, 1.0])
+    del builder.json["materials"][0]["pbrMetallicRoughness"]["baseColorTexture"]
+    builder.json["extensionsUsed"] = ["KHR_texture_transform", "KHR_materials_specular"]
+    rgba = Pictures(blender, builder.write(tmp_path / "wall.glb"), engine).rgba[0]
+    lit = LIGHT * 0.25
+    for place, light in (("upper right", [0.1, 0, 0]), ("lower right", [0, 0, 1.0]), ("upper left", [0, 0.4, 0])):
+        expected = srgb(np.minimum(lit + np.array(light), 1))
+        np.testing.assert_allclose(rgba[CORNERS[place]], [*expected, 255], atol=5)
+
+
+def test_emission_does_not_shine_through_holes(tmp_path, blender):
+    builder = GltfBuilder()
+    left_clear = [[[255, 0, 0, 60], [255, 0, 0, 255]]]
+    textured_wall(builder, left_clear, alphaMode="MASK", emissiveFactor=[0.0, 1.0, 0.0])
+    rgba = Pictures(blender, builder.write(tmp_path / "wall.glb"), "BLENDER_WORKBENCH").rgba[0]
+    assert not rgba[16, 12].any() and rgba[16, 20].tolist()[1:] == [255, 0, 255]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_lies_far_out_is_seen_as_near_the_origin(tmp_path, blender, engine):
+    pictures = []
+    for place in (0.0, 1e6):
+        builder = GltfBuilder()
+        material = builder.material(pbrMetallicRoughness={"metallicFactor": 0}, doubleSided=True)
+        root = builder.node("root", translation=[place, 0, 0])
+        builder.node("wall", root, mesh=wall(builder, material), translation=[0.2, 0.1, 0])
+        path = builder.write(tmp_path / "wall.glb")
+        pictures.append(Pictures(blender, path, engine, centre=[place, 0, 0]))
+    np.testing.assert_array_equal(pictures[0].rgba, pictures[1].rgba)
+    np.testing.assert_array_equal(pictures[0].depth, pictures[1].depth)
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_cropped_and_normalised_camera_sees_what_the_pinhole_formula_says(tmp_path, blender, engine):
     """The camera is in the normalised world; the wall stands far out in the asset's own units."""

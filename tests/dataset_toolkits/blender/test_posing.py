@@ -144,6 +144,51 @@ def test_hidden_nodes_take_their_children_along(tmp_path, blender):
         Posed(tmp_path, path, blender, hide_nodes=["wrong"])
 
 
+@pytest.mark.parametrize("scene", [None, 0, 1])
+def test_only_the_default_scene_is_shown(tmp_path, blender, scene):
+    """The first one where none is named; nodes of other scenes and of none are left out."""
+    builder = two_cubes()
+    other = builder.node("other", mesh=0, translation=[9, 0, 0])
+    builder.node("child of other", parent=other, mesh=0, translation=[1, 0, 0])
+    builder.node("orphan", mesh=0, translation=[20, 0, 0])
+    builder.json["scenes"] = [{"nodes": [0, 1]}, {"nodes": [other]}]
+    del builder.json["scene"]
+    if scene is not None:
+        builder.json["scene"] = scene
+    posed = Posed(tmp_path, builder.write(tmp_path / "cubes.glb"), blender, frames=1, clips=["slide"])
+    first = np.concatenate([spun(0), cube_at(2), cube_at(2, 0, 2)])
+    assert same_points(posed.vertices["slide"][0], np.concatenate([cube_at(9), cube_at(10)]) if scene == 1 else first)
+
+
+def test_a_file_without_scenes_is_shown_whole(tmp_path, blender):
+    builder = two_cubes()
+    del builder.json["scene"], builder.json["scenes"]
+    posed = Posed(tmp_path, builder.write(tmp_path / "cubes.glb"), blender, frames=1, clips=["slide"])
+    assert len(posed.triangles) == 36
+
+
+@pytest.mark.parametrize("moved", ["node", "animation"])
+def test_what_lies_far_out_keeps_its_accuracy(tmp_path, blender, moved):
+    """1,000 km from the origin single precision knows steps of 6 cm."""
+    builder = two_cubes()
+    far = [1e6, 0.0, -2e6]
+    root = builder.node("root", **({"translation": far} if moved == "node" else {}))
+    builder.json["nodes"][root]["children"] = [0, 1]
+    builder.json["scenes"][0]["nodes"] = [root]
+    if moved == "animation":
+        for animation in builder.json["animations"]:
+            sampler = {"input": builder.array([0.0, 1.0]), "output": builder.array([far, far])}
+            animation["channels"].append({"sampler": 1, "target": {"node": root, "path": "translation"}})
+            animation["samplers"].append(sampler)
+    posed = Posed(tmp_path, builder.write(tmp_path / "cubes.glb"), blender)
+    place = np.array([1e6, 2e6, 0.0])
+    right, rider = cube_at(2, 0, 0), cube_at(2, 0, 2)
+    for frame, degrees in enumerate((0, 45, 90, 135, 180)):
+        spin = posed.vertices["spin"][frame]
+        assert spin.dtype == np.float64 and same_points(spin - place, np.concatenate([spun(degrees), right, rider]))
+    assert posed.row["spin"]["low"] == pytest.approx([1e6 - 2.7071, 2e6 - 0.7071, -0.5], abs=1e-3)
+
+
 def test_morph_targets_and_shared_skins_move(tmp_path, blender):
     builder = GltfBuilder()
     offset = builder.array(np.tile([0, 1, 0], (8, 1)))
@@ -236,9 +281,13 @@ def test_ten_million_triangles_are_refused_by_the_header(tmp_path, blender):
         Posed(tmp_path, builder.write(tmp_path / "huge.glb"), blender)
 
 
+@pytest.mark.parametrize("far", [0.0, 1e4])
 @pytest.mark.parametrize(("suffix", "clip"), [(".fbx", "left|spin"), (".usdc", "default")])
-def test_other_formats_are_posed_alike(tmp_path, blender, suffix, clip):
+def test_other_formats_are_posed_alike(tmp_path, blender, suffix, clip, far):
     builder = two_cubes()
+    root = builder.node("root", translation=[far, 0, 0])
+    builder.json["nodes"][root]["children"] = [0, 1]
+    builder.json["scenes"][0]["nodes"] = [root]
     builder.json["animations"] = builder.json["animations"][:1]
     path = tmp_path / f"cubes{suffix}"
     glb = builder.write(tmp_path / "cubes.glb")
@@ -249,4 +298,4 @@ def test_other_formats_are_posed_alike(tmp_path, blender, suffix, clip):
     right, rider = cube_at(2, 0, 0), cube_at(2, 0, 2)
     for frame, degrees in enumerate((0, 45, 90, 135, 180)):
         expected = np.concatenate([spun(degrees), right, rider])
-        assert same_points(posed.vertices[clip][frame], expected, tolerance=0.02)
+        assert same_points(posed.vertices[clip][frame] - [far, 0, 0], expected, tolerance=0.02)
