@@ -92,6 +92,6 @@ def _without_missing(section: Any) -> Any:
 
 def _check_alike(phases: Sequence[Phase]) -> None:
     for phase in phases[1:]:
-        for key in ("strategy", "precision"):
+        for key in ("strategy", "precision", "freeze"):
             if getattr(phase.train, key) != getattr(phases[0].train, key):
                 raise ValueError(f"phases.{phase.name} sets train.{key}, which must be the same in all phases")

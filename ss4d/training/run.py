@@ -19,7 +19,7 @@ from ss4d.backend import Backend, describe, use
 from ss4d.config import load_options, option
 from ss4d.models import create_model
 from ss4d.training.cost import phase_cost
-from ss4d.training.distributed import World, from_first, joined_world
+from ss4d.training.distributed import by_first, joined_world
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.precision import autocast_dtype, is_fast_at_bfloat16
@@ -86,7 +86,7 @@ def run(config: DictConfig) -> int | None:
         return None
     with joined_world(options.gpus) as world:
         run_dir = Path(options.run_dir)
-        _check_on_first(world, run_dir, config)
+        by_first(lambda: check_same_run(run_dir, config, world.size), world)
         use(options.backend, world.device)
         torch.manual_seed(options.seed)
         models = {name: create_model(spec.name, **spec.args) for name, spec in options.models.items()}
@@ -96,13 +96,15 @@ def run(config: DictConfig) -> int | None:
             report = warm_start(models, options.init_from, aims.name)
             if world.is_first:
                 print(report)
+        trainer = Trainer(objective, phases, content["models"], run_dir, content, world)
+        trainer.prepare()
         if world.is_first:
             half = autocast_dtype(phases[0].train.precision, world.device) is not None
             record(run_dir, config, world.size, describe(world.device, half))
             print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
             print(", ".join(f"{part}: {name}" for part, name in describe(world.device, half).items()))
             print(schedule(phases, world.size))
-        return Trainer(objective, phases, content["models"], run_dir, content, world).fit()
+        return trainer.fit()
 
 
 def forecast(phases: list[Phase], content: Mapping[str, Any]) -> str:
@@ -127,19 +129,6 @@ def schedule(phases: list[Phase], processes: int) -> str:
             f"{frames} frames a step, at most {phase.data.tokens_per_batch:,} tokens a batch"
         )
     return "\n".join(lines)
-
-
-def _check_on_first(world: World, run_dir: Path, config: DictConfig) -> None:
-    """`check_same_run` by the first process; all stop where it refuses."""
-    refusal = None
-    if world.is_first:
-        try:
-            check_same_run(run_dir, config, world.size)
-        except ValueError as error:
-            refusal = str(error)
-    refusal = from_first(refusal, world)
-    if refusal is not None:
-        raise ValueError(refusal)
 
 
 def record(run_dir: Path, config: DictConfig, processes: int, backend: Mapping[str, str]) -> None:

@@ -13,6 +13,7 @@ import torch
 from tiny import CHANNELS, IMAGE_SIZE, QUARTER_TURNS, RESOLUTION, box_voxels, latent, picture
 
 from ss4d.data import (
+    BatchLoader,
     DataSettings,
     FeatureDataset,
     MaskingSettings,
@@ -22,7 +23,6 @@ from ss4d.data import (
     StructureLatentDataset,
     Window,
     WindowDataset,
-    batch_loader,
     open_dataset,
 )
 from ss4d.data.format import Cube
@@ -156,8 +156,8 @@ def test_two_workers_make_what_none_makes(kind: type[WindowDataset], clip_folder
     for workers in (0, 2):
         options, state = settings(clip_folder, kind, workers), torch.get_rng_state()
         dataset = open_dataset(kind, options)
-        list(islice(batch_loader(dataset, options, seed=3), 2))  # files are open before workers are forked
-        loader = batch_loader(dataset, options, seed=3, start=4)
+        list(islice(BatchLoader(dataset, options, seed=3), 2))  # files are open before workers are forked
+        loader = BatchLoader(dataset, options, seed=3, start=4)
         batches.append([plain(batch) for batch in islice(loader, 5)])
         assert torch.equal(torch.get_rng_state(), state)  # the models' random numbers do not depend on loading
     assert batches[0] == batches[1] and batches[0][0] != batches[0][1]
