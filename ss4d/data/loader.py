@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
+from ss4d.config import option
 from ss4d.data.dataset import WindowDataset, tensors_of
 from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
@@ -26,12 +27,12 @@ class DataSettings(BatchSettings):
     root: str
     split: str | None
     objects: Sequence[str] | None
-    resolution: int
+    resolution: int = option(at_least=1)
     quarter_turns: Sequence[int]
     category_weight: Mapping[str, float] | None
     static_weight: float
     group_cap: float | None
-    workers: int
+    workers: int = option(at_least=0)
     recolor: float
     masking: MaskingSettings
 
@@ -154,8 +155,8 @@ _MEMORY_ADVICE = "lower data.workers, or allow more memory (of a container: dock
 
 @dataclass(frozen=True)
 class _Guarded(Dataset[Any]):
-    """Samples and batches of a dataset, or a `Fault`. It travels as a value, for torch puts a worker's traceback into the
-    message of what is raised there."""
+    """Samples and batches of a dataset, or a `Fault`. That travels as a value: torch would put a worker's traceback
+    into the message of what is raised there."""
 
     dataset: WindowDataset
     leave_out_faults: bool

@@ -109,8 +109,8 @@ class CheckpointStore:
             warnings.warn(f"{path} is damaged ({fault}): resuming from the one before it", stacklevel=3)
         if fault is not None:
             raise ValueError(
-                f"all checkpoints in {self.folder} are damaged (the first: {fault}): bring one back from a copy, or move "
-                "the folder away to begin at step 0"
+                f"all checkpoints in {self.folder} are damaged (the first: {fault}): bring one back from a copy, or "
+                "move the folder away to begin at step 0"
             )
         return None
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,6 +44,10 @@ class WandbOptions:
     mode: Literal["disabled", "offline", "online"]
     project: str
 
+    def __post_init__(self) -> None:
+        if self.mode != "disabled" and find_spec("wandb") is None:
+            raise ValueError(f"wandb.mode = {self.mode} needs the wandb package: pip install 'ss4d[train]'")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -64,6 +69,11 @@ class RunOptions:
     phases: Mapping[str, Any] | None
     backend: Backend
     wandb: WandbOptions
+
+    def __post_init__(self) -> None:
+        for key in ("run_dir", "init_from"):
+            if getattr(self, key) == "":
+                raise ValueError(f"{key} is empty: name a folder")
 
 
 def run(config: DictConfig) -> int | None:

@@ -1,8 +1,8 @@
 """A run folder is one run: whoever resumes it is compared with what began it, before anything is written.
 
 What decides the model or the order of its data must be the same: `seed`, `models`, `objective`, and, of each phase that
-has begun, `data`, the batches of a step and `train.freeze`. All else may change (the `train` section, phases ahead, processes, workers,
-backends, logging); `history.jsonl` keeps what did.
+has begun, `data`, the batches of a step and `train.freeze`. All else may change (the rest of the `train` section,
+phases ahead, processes, workers, backends, logging); `history.jsonl` keeps what did.
 """
 
 from __future__ import annotations
@@ -118,8 +118,8 @@ def _differences(
             yield f"phase {name} instead of {old_name}"
             return
         yield from (prefix + text for text in _changes("data", old["data"], new["data"]))
-        frozen = (section["train"].get("freeze") or [] for section in (old, new))
-        yield from _changes(f"{prefix}train.freeze", *frozen)
+        was_frozen, is_frozen = (section["train"].get("freeze") or [] for section in (old, new))
+        yield from _changes(f"{prefix}train.freeze", was_frozen, is_frozen)
         yield from _changes(f"{prefix}batch_size", old["data"]["max_clips"], new["data"]["max_clips"])
         had, has = old["accumulation"] * (old_processes or 0), new["accumulation"] * processes
         if old_processes is not None and had != has:

@@ -97,9 +97,9 @@ class Trainer:
         Raises:
             ValueError: an option, data or a checkpoint that does not fit.
         """
-        if self.world.is_first and (reason := self.objective.missing_for_preview()):
-            if any(phase.train.preview_every for phase in self.phases):
-                print(reason)
+        reason = self.objective.missing_for_preview()
+        if reason and self.world.is_first and any(phase.train.preview_every for phase in self.phases):
+            print(reason)
         self.data = {phase.name: self._open(phase) for phase in self.phases}
         self._set_up(self.data[self.phases[0].name].train, self.phases[0])
         self.costs = {phase.name: phase_cost(phase, self.config, self.world.size) for phase in self.phases}

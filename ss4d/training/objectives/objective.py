@@ -34,14 +34,15 @@ class ObjectiveOptions:
 class Objective(nn.Module):
     """Owns the models it trains (`models`), loads those it needs frozen, and turns a batch into a loss.
 
-    A new objective names its `Options`, `dataset` and `trainable` models, defines `forward` and `preview`, and joins `OBJECTIVES`.
+    A new objective names its `Options`, `dataset` and `trainable` models, defines `forward` and `preview`, and joins
+    `OBJECTIVES`.
 
     Args:
         models: the trained models by name.
         options: an instance of its `Options`.
 
     Raises:
-        ValueError: a model that this objective does not train.
+        ValueError: a model that this objective does not train, or none of those that it needs.
     """
 
     Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
@@ -55,9 +56,12 @@ class Objective(nn.Module):
             if type(model) not in self.trainable.get(name, ()):
                 known = "; ".join(f"{key}: {_names(classes)}" for key, classes in self.trainable.items())
                 raise ValueError(
-                    f"objective.name = {options.name} cannot train models.{name}, a {type(model).__name__}, but {known}: "
-                    f"take experiment={options.name}/tiny or /paper"
+                    f"objective.name = {options.name} trains no models.{name} of the class {type(model).__name__}, but "
+                    f"{known}: take experiment={options.name}/tiny or /paper"
                 )
+        for name in self.trainable:
+            if name not in models and not hasattr(options, name):
+                raise ValueError(f"models has no {name}, which objective.name = {options.name} trains")
         self.models = nn.ModuleDict(models)
         self.frozen = nn.ModuleDict()
         self.options = options
