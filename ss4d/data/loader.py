@@ -20,7 +20,7 @@ from ss4d.data.sampler import BatchSettings, ClipWeights, TokenBatchSampler
 from ss4d.data.windows import Window
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DataSettings(BatchSettings):
     """The `data` section of the config; configs/train.yaml says what each means."""
 

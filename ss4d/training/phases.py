@@ -78,8 +78,8 @@ def check_overrides_are_used(config: DictConfig, overrides: Sequence[str]) -> No
         ValueError: every phase sets the key, so that it would be ignored.
     """
     phases = dict(config.get("phases") or {})
-    for key in (text.partition("=")[0].lstrip("+") for text in overrides):
-        if key.partition(".")[0] not in PHASE_KEYS:
+    for key, _, value in (text.lstrip("+").partition("=") for text in overrides):
+        if key.partition(".")[0] not in PHASE_KEYS or value == "???":
             continue
         own = [str(name) for name, changes in phases.items() if _sets(changes, key)]
         if own and len(own) == len(phases):

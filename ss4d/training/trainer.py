@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ss4d.data import BatchLoader, WindowDataset, open_dataset, to_device
+from ss4d.data import BatchLoader, WindowDataset, to_device
 from ss4d.data.masking import contact_sheet
 from ss4d.memory import peak_memory
 from ss4d.training.checkpointing import CheckpointStore
@@ -39,11 +39,12 @@ from ss4d.training.optimization import (
     optimizer_tensors,
     set_options,
 )
+from ss4d.training.phase_data import PhaseData, open_data
 from ss4d.training.phases import Phase
 from ss4d.training.precision import autocast_dtype
 from ss4d.training.stopping import StopSignal
 from ss4d.training.throughput import COUNTS, throughput
-from ss4d.training.validation import first_batch, mean_metrics, validation_set
+from ss4d.training.validation import first_batch, mean_metrics
 
 
 @dataclass
@@ -57,14 +58,6 @@ class Progress:
     good_steps: int = 0
     skipped: int = 0
     norms: tuple[float, ...] = ()
-
-
-@dataclass(frozen=True)
-class PhaseData:
-    """What a phase reads."""
-
-    train: WindowDataset
-    held_out: WindowDataset | None  # where it is looked at
 
 
 class Trainer:
@@ -100,7 +93,7 @@ class Trainer:
         reason = self.objective.missing_for_preview()
         if reason and self.world.is_first and any(phase.train.preview_every for phase in self.phases):
             print(reason)
-        self.data = {phase.name: self._open(phase) for phase in self.phases}
+        self.data = {phase.name: open_data(self.objective, phase, self.seed) for phase in self.phases}
         self._set_up(self.data[self.phases[0].name].train, self.phases[0])
         self.costs = {phase.name: phase_cost(phase, self.config, self.world.size) for phase in self.phases}
         self._restore()
@@ -127,14 +120,6 @@ class Trainer:
         if self.world.is_first:
             print(f"stopped by signal {self.stop.agreed} after step {self.progress.step}; the same command resumes")
         return self.stop.agreed
-
-    def _open(self, phase: Phase) -> PhaseData:
-        train, settings = open_dataset(self.objective.dataset, phase.data), phase.train
-        BatchLoader(train, phase.data, self.seed)  # frames that no clip has are refused here, not after days
-        held_out = None
-        if settings.validate_every or (settings.preview_every and not self.objective.missing_for_preview()):
-            held_out = validation_set(self.objective, phase)
-        return PhaseData(train, held_out)
 
     def _set_up(self, dataset: WindowDataset, first: Phase) -> None:
         models = self.objective.models

@@ -37,10 +37,6 @@ class StructureFlowObjective(FlowObjective):
         if self.options.positional_init:
             if "image_encoder" not in self.models:
                 raise ValueError("objective.positional_init needs an image encoder that is trained: set it to false")
-            if not len(self.models["flow"].blocks):
-                raise ValueError(
-                    "objective.positional_init needs a flow with blocks: raise models.flow.args.num_blocks"
-                )
             start_attention_at_positions(self.models["flow"], self.models["image_encoder"])
 
     def forward(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
