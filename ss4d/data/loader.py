@@ -137,13 +137,11 @@ class BatchLoader:
                     yield batch
                 elif not self.leave_out_faults or in_a_row == MOST_FAULTS:
                     raise ValueError(batch.reason)
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, OSError) as error:
+            if not self.workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
                 raise
-            first = str(error).splitlines()[0]
-            raise ValueError(
-                f"a process of data.workers = {self.workers} has died ({first}): {_MEMORY_ADVICE}"
-            ) from error
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"data.workers = {self.workers}: {reason}: {_MEMORY_ADVICE}") from error
 
     def clips_at(self, place: int) -> list[str]:
         """Names of the clips in the batch at a place of the run."""
@@ -181,5 +179,5 @@ class _Guarded(Dataset[Any]):
                 for tensor in tensors_of(batch):
                     tensor.share_memory_()
             except RuntimeError as error:
-                return Fault(f"the shared memory of data.workers is full ({error}): {_MEMORY_ADVICE}")
+                return Fault(f"data.workers: the shared memory is full ({error}): {_MEMORY_ADVICE}")
         return batch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -131,6 +132,8 @@ class Trainer:
         self.objective.to(self.world.device).train()
         self.objective.frozen.eval()
         if first.train.compile:
+            if self.world.device.type == "cpu":
+                warnings.warn("train.compile: on a CPU the first step compiles for minutes", stacklevel=2)
             for model in models.values():
                 for block in getattr(model, "blocks", []):
                     block.compile(dynamic=True)

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import fit, logged, overrides
+from torch.utils.data import DataLoader
 
 import train
 from ss4d.training import stopping
@@ -22,14 +24,14 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.pa
 def test_a_full_shared_memory_is_one_sentence(clip_folder: Path, tmp_path: Path):
     lines = overrides("structure_flow", clip_folder, tmp_path / "run", "train.steps=3", "data.workers=1")
     command = [sys.executable, str(SCRIPT), *lines, "hydra.run.dir=."]
-    script = 'mount -t tmpfs -o size=8k tmpfs /dev/shm || exit 77; exec "$@"'
+    script = 'mount -t tmpfs -o size=64k tmpfs /dev/shm || exit 77; exec "$@"'
     try:
         result = subprocess.run(
             ["unshare", "--mount", "sh", "-c", script, "sh", *command],
             env=ENVIRONMENT,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
     except FileNotFoundError:
         pytest.skip("needs unshare")
@@ -40,10 +42,35 @@ def test_a_full_shared_memory_is_one_sentence(clip_folder: Path, tmp_path: Path)
     assert said.startswith("train.py: step 1, ") and "data.workers" in said and "docker run --shm-size" in said
 
 
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "No space left on device"),  # not even room for semaphores
+        (
+            RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error.\nmore"),
+            "killed by signal: Bus error",
+        ),
+    ],
+)
+def test_workers_that_cannot_start_or_die_are_one_sentence(
+    error: Exception, said: str, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    class Failing(DataLoader):
+        def __iter__(self) -> Any:
+            raise error
+
+    monkeypatch.setattr("ss4d.data.loader.DataLoader", Failing)
+    with pytest.raises(ValueError) as refused:
+        fit("structure_vae", clip_folder, tmp_path, "train.steps=1", "data.workers=1")
+    message = str(refused.value)
+    assert message.startswith("step 1, data.workers = 1: ") and said in message and "docker run --shm-size" in message
+    assert "\n" not in message
+
+
 def test_with_standard_error_closed_a_run_trains(clip_folder: Path, tmp_path: Path):
     lines = overrides("structure_vae", clip_folder, tmp_path / "run", "train.steps=2")
     command = ["sh", "-c", 'exec "$@" 2>&-', "sh", sys.executable, str(SCRIPT), *lines]
-    result = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, timeout=120)
+    result = subprocess.run(command, env=ENVIRONMENT, stdout=subprocess.PIPE, text=True, timeout=300)
     assert result.returncode == 0 and len(logged(tmp_path / "run")) == 2
     log = (tmp_path / "run/log.csv").read_text()
     assert all(line.count(",") == 2 for line in log.splitlines())  # nothing that was printed went into a file
