@@ -11,10 +11,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from ss4d.failures import open_standard_streams, show_warnings_as_notes
+
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
 
 def main() -> None:
+    open_standard_streams()
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
         print(help_text())
@@ -31,18 +34,30 @@ def main() -> None:
         hydra.main(version_base="1.3", config_path=str(CONFIGS), config_name="train")(train)()
     except (HydraException, ValueError) as error:
         sys.exit(f"train.py: {explain(error, arguments)}")
+    except KeyboardInterrupt:
+        sys.exit(130)  # before the first step
 
 
 def train(config: Any) -> None:
     """Run with a config that Hydra composed; what is wrong with it, or with the machine, is said in a sentence."""
+    import torch
+
     from ss4d.training.checkpointing import SaveError
-    from ss4d.training.command_line import with_folder_of_job
+    from ss4d.training.command_line import of_job
     from ss4d.training.run import run
 
+    show_warnings_as_notes()
     try:
-        stopped = run(with_folder_of_job(config))
+        stopped = run(of_job(config))
     except (ValueError, SaveError, FloatingPointError) as error:
         sys.exit(f"train.py: {error}")
+    except OSError as error:
+        sys.exit(f"train.py: {error.filename or 'run_dir'}: {error.strerror or error}: check the disk and start again")
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        advice = (
+            "lower batch_size, frames or data.tokens_per_batch, or set train.activation_gb (dry_run=true estimates)"
+        )
+        sys.exit(f"train.py: the memory is not enough ({' '.join(str(error).split())[:200]}): {advice}")
     if stopped is not None:
         sys.exit(128 + stopped)  # as shells have it: 143 for SIGTERM, 130 for Ctrl-C; 0 is a finished run
 

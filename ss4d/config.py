@@ -126,6 +126,11 @@ def nearest_key(key: str, known: Sequence[str]) -> str:
     return did_you_mean(key, known, f"there are {', '.join(sorted({other.partition('.')[0] for other in known}))}")
 
 
+def check_value(value: Any, kind: Any, key: str, **limits: Any) -> None:
+    """ValueError unless a value is one of a type, within `limits` (see `option`)."""
+    _convert(value, kind, key, limits)
+
+
 class _Text(str):
     """A value from the command line, still to be read: how depends on the type of its option."""
 

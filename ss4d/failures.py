@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 PACKAGE = Path(__file__).parent
 ROOT = PACKAGE.parent  # where the commands lie
@@ -33,6 +34,7 @@ def run_command(work: Callable[[], object], arguments: Sequence[str], debug: boo
         arguments: of the command line, for the report.
         debug: print the traceback as well.
     """
+    open_standard_streams()
     try:
         work()
     except KeyboardInterrupt:
@@ -53,6 +55,30 @@ def notes() -> Iterator[None]:
         yield
     for message in dict.fromkeys(str(warning.message) for warning in caught):
         note(message)
+
+
+def show_warnings_as_notes() -> None:
+    """From now on, print every warning for users as a note, when it is given."""
+    before = warnings.showwarning
+
+    def show(message: Any, category: type[Warning], *place: Any) -> None:
+        if category is UserWarning:
+            note(str(message))
+        else:
+            before(message, category, *place)
+
+    warnings.showwarning = show  # type: ignore[assignment]
+
+
+def open_standard_streams() -> None:
+    """Put the null device where a standard stream is closed, as daemons have it: else what is printed fails, or, from
+    libraries in C, goes into the file that is opened next."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, os.fdopen(number, "r" if number == 0 else "w", closefd=False))
 
 
 def note(message: str) -> None:

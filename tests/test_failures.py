@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from places import REPOSITORY
 
 from ss4d.failures import note, run_command, without_folders
 
@@ -80,3 +83,19 @@ def test_folders_of_paths_are_left_out():
 def test_a_note_is_one_line(capsys: pytest.CaptureFixture[str]):
     note("first\nsecond")
     assert capsys.readouterr().err == "note: first second\n"
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_leave_files_alone(closed: str, tmp_path: Path):
+    """What is printed, by Python or below it, must not go into the file that takes the free number."""
+    script = (
+        "import os, sys\n"
+        "from ss4d.failures import note, run_command\n"
+        "def work():\n"
+        "    with open(sys.argv[1], 'w') as file:\n"
+        "        file.write('content'); file.flush(); os.write(2, b'noise'); note('noise'); print('noise')\n"
+        "sys.exit(run_command(work, []))\n"
+    )
+    command = ["sh", "-c", f'exec "$@" {closed}', "sh", sys.executable, "-c", script, str(tmp_path / "file")]
+    assert subprocess.run(command, cwd=REPOSITORY).returncode == 0
+    assert (tmp_path / "file").read_text() == "content"

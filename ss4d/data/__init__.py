@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from ss4d.data.latents import SparseLatents as SparseLatents
     from ss4d.data.latents import StructureLatentDataset as StructureLatentDataset
     from ss4d.data.latents import StructureLatents as StructureLatents
+    from ss4d.data.loader import BatchLoader as BatchLoader
     from ss4d.data.loader import DataSettings as DataSettings
-    from ss4d.data.loader import batch_loader as batch_loader
     from ss4d.data.loader import open_dataset as open_dataset
     from ss4d.data.masking import MaskingSettings as MaskingSettings
     from ss4d.data.masking import contact_sheet as contact_sheet
@@ -42,7 +42,7 @@ _MODULES = {
         *("SparseLatentBatch", "SparseLatentDataset", "SparseLatents"),
         *("StructureLatentDataset", "StructureLatents"),
     ),
-    "loader": ("DataSettings", "batch_loader", "open_dataset"),
+    "loader": ("DataSettings", "BatchLoader", "open_dataset"),
     "masking": ("MaskingSettings", "contact_sheet", "mask_video", "moving_occluder"),
     "occupancy": ("Occupancy", "OccupancyDataset"),
     "prepared": ("PreparedClip", "PreparedSet"),

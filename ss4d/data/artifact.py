@@ -29,7 +29,7 @@ class Artifact:
     """One file, `ROOT/<stage>/<clip>.safetensors`. Each call opens it anew (this only maps it into memory), so it can
     be pickled and used in any process.
 
-    All methods raise ValueError if the file is missing or damaged, or has no such tensor.
+    All methods raise ValueError if the file is missing or damaged, has no such tensor or values that are not finite.
     """
 
     root: Path
@@ -52,7 +52,7 @@ class Artifact:
         """Entries `frames` of a tensor [T, ...], float32."""
         with self._opened(name) as file:
             stored = file.get_slice(name)
-            return torch.cat([stored[frame : frame + 1] for frame in frames]).float()
+            return self._finite(name, torch.cat([stored[frame : frame + 1] for frame in frames]).float())
 
     def coords(self, name: str, frames: Sequence[int]) -> Tensor:
         """Rows of coords [N, 4] that belong to `frames`, int32; frames are renumbered from 0 in the given order."""
@@ -66,7 +66,7 @@ class Artifact:
             coords = file.get_tensor(coords_name).int()
             rows = self._rows(coords, frames)
             stored = file.get_slice(values_name)
-            values = torch.cat([stored[part] for part in rows]).float()
+            values = self._finite(values_name, torch.cat([stored[part] for part in rows]).float())
         return VoxelRows(_renumber(coords, rows), values, len(frames))
 
     def _rows(self, coords: Tensor, frames: Sequence[int]) -> list[slice]:
@@ -77,6 +77,11 @@ class Artifact:
         chosen = torch.tensor(frames, dtype=frame.dtype)
         first, end = torch.searchsorted(frame, chosen), torch.searchsorted(frame, chosen, right=True)
         return [slice(a, b) for a, b in zip(first.tolist(), end.tolist(), strict=True)]
+
+    def _finite(self, name: str, values: Tensor) -> Tensor:
+        if not bool(values.isfinite().all()):
+            raise ValueError(f"{self.path}: {name} has values that are not finite: {self._remedy}")
+        return values
 
     @property
     def _remedy(self) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar
 
@@ -36,6 +36,20 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if is_dataclass(batch) and not isinstance(batch, type):
         return type(batch)(*(to_device(getattr(batch, field.name), device) for field in fields(batch)))
     raise TypeError(f"a batch cannot hold a {type(batch).__name__}")
+
+
+def tensors_of(batch: Any) -> Iterator[Tensor]:
+    """All tensors of a batch."""
+    if isinstance(batch, SparseTensor):
+        yield from (batch.feats, batch.coords)
+    elif isinstance(batch, Tensor):
+        yield batch
+    elif isinstance(batch, list):
+        for part in batch:
+            yield from tensors_of(part)
+    else:
+        for field in fields(batch):
+            yield from tensors_of(getattr(batch, field.name))
 
 
 class WindowDataset(Dataset[Any]):

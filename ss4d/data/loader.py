@@ -3,34 +3,36 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ss4d.data.dataset import WindowDataset
+from ss4d.config import option
+from ss4d.data.dataset import WindowDataset, tensors_of
 from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedClip, PreparedSet
 from ss4d.data.sampler import BatchSettings, ClipWeights, TokenBatchSampler
+from ss4d.data.windows import Window
 
 
-@dataclass
+@dataclass(kw_only=True)
 class DataSettings(BatchSettings):
     """The `data` section of the config; configs/train.yaml says what each means."""
 
     root: str
     split: str | None
     objects: Sequence[str] | None
-    resolution: int
+    resolution: int = option(at_least=1)
     quarter_turns: Sequence[int]
     category_weight: Mapping[str, float] | None
     static_weight: float
     group_cap: float | None
-    workers: int
+    workers: int = option(at_least=0)
     recolor: float
     masking: MaskingSettings
 
@@ -61,6 +63,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
             f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0"
         )
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
+    clips.check_files(kind.stages)
     _note_what_is_left_out(clips.clips, settings)
     if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
@@ -79,17 +82,102 @@ def _note_what_is_left_out(clips: Sequence[PreparedClip], settings: DataSettings
         )
 
 
-def batch_loader(
-    dataset: WindowDataset, settings: DataSettings, seed: int, start: int = 0, rank: int = 0, world_size: int = 1
-) -> DataLoader[Any]:
-    """This rank's endless batches from place `start` of the run on, the same for any number of workers."""
-    clips = dataset.clips.clips
-    weights = settings.clip_weights().of(clips)
-    sampler = TokenBatchSampler(clips, dataset.frame_tokens(), weights, settings, seed, start, rank, world_size)
-    return DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=dataset.collate,
-        num_workers=settings.workers,
-        generator=torch.Generator(),  # else the loader would draw from torch's own, which the models use
-    )
+MOST_FAULTS = 100  # batches in a row without a clip that can be read
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a sample, or the batch that it was for, could not be made."""
+
+    reason: str
+
+
+class BatchLoader:
+    """Endless batches of one rank, the same for any number of workers.
+
+    Args:
+        start: place of the run that the first batch is for, counted over all ranks.
+        leave_out_faults: go on without the clips that cannot be read, with a warning, instead of raising ValueError.
+    """
+
+    def __init__(
+        self,
+        dataset: WindowDataset,
+        settings: DataSettings,
+        seed: int,
+        start: int = 0,
+        rank: int = 0,
+        world_size: int = 1,
+        leave_out_faults: bool = False,
+    ):
+        clips, weights = dataset.clips.clips, settings.clip_weights().of(dataset.clips.clips)
+        self.dataset, self.workers, self.leave_out_faults = dataset, settings.workers, leave_out_faults
+        self.sampler = TokenBatchSampler(
+            clips, dataset.frame_tokens(), weights, settings, seed, start, rank, world_size
+        )
+        guarded = _Guarded(dataset, leave_out_faults)
+        self._loader = DataLoader(
+            guarded,
+            batch_sampler=self.sampler,
+            collate_fn=guarded.collate,
+            num_workers=settings.workers,
+            generator=torch.Generator(),  # else the loader would draw from torch's own, which the models use
+        )
+
+    def __iter__(self) -> Iterator[Any]:
+        """
+        Raises:
+            ValueError: a clip cannot be read, or a worker has died.
+        """
+        in_a_row = 0
+        try:
+            for batch in self._loader:
+                in_a_row = in_a_row + 1 if isinstance(batch, Fault) else 0
+                if not isinstance(batch, Fault):
+                    yield batch
+                elif not self.leave_out_faults or in_a_row == MOST_FAULTS:
+                    raise ValueError(batch.reason)
+        except (RuntimeError, OSError) as error:
+            if not self.workers or (isinstance(error, RuntimeError) and "DataLoader worker" not in str(error)):
+                raise
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"data.workers = {self.workers}: {reason}: {_MEMORY_ADVICE}") from error
+
+    def clips_at(self, place: int) -> list[str]:
+        """Names of the clips in the batch at a place of the run."""
+        return list(dict.fromkeys(self.dataset.clips.clips[window.clip].name for window in self.sampler.batch(place)))
+
+
+_MEMORY_ADVICE = "lower data.workers, or allow more memory (of a container: docker run --shm-size=8g)"
+
+
+@dataclass(frozen=True)
+class _Guarded(Dataset[Any]):
+    """Samples and batches of a dataset, or a `Fault`. That travels as a value: torch would put a worker's traceback
+    into the message of what is raised there."""
+
+    dataset: WindowDataset
+    leave_out_faults: bool
+
+    def __getitem__(self, window: Window) -> Any:
+        try:
+            return self.dataset[window]
+        except (ValueError, OSError) as error:
+            return Fault(f"clip {self.dataset.clips.clips[window.clip].name}: {error}")
+
+    def collate(self, samples: Sequence[Any]) -> Any:
+        faults = [sample for sample in samples if isinstance(sample, Fault)]
+        good = [sample for sample in samples if not isinstance(sample, Fault)]
+        if self.leave_out_faults:
+            for fault in faults:
+                warnings.warn(f"left out: {fault.reason}", stacklevel=2)
+        if not good or (faults and not self.leave_out_faults):
+            return faults[0]
+        batch = self.dataset.collate(good)
+        if get_worker_info() is not None:
+            try:  # where the queue to the main process does this, a failure makes the run wait for ever
+                for tensor in tensors_of(batch):
+                    tensor.share_memory_()
+            except RuntimeError as error:
+                return Fault(f"data.workers: the shared memory is full ({error}): {_MEMORY_ADVICE}")
+        return batch

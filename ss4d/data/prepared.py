@@ -115,11 +115,23 @@ class PreparedSet:
         """The rendered pictures of a clip."""
         return _archive(artifact_path(self.root, "render", self.clips[index].name), os.getpid())
 
+    def check_files(self, stages: Sequence[str]) -> None:
+        """ValueError unless every clip has its file of these stages; each folder is listed once."""
+        for stage in stages:
+            folder = artifact_path(self.root, stage, "").parent
+            there = set(os.listdir(folder)) if folder.is_dir() else set()
+            paths = [artifact_path(self.root, stage, clip.name) for clip in self.clips]
+            if missing := [path for path in paths if path.name not in there]:
+                raise ValueError(
+                    f"{len(missing)} of {len(paths)} files of the {stage} stage are missing, {missing[0]} first: bring "
+                    f"them back, or run `python -m dataset_toolkits {stage} --root {self.root}` again"
+                )
+
     def latent_statistics(self, kind: LatentKind) -> LatentStatistics:
         """Mean and standard deviation of "structure" or "sparse" latents.
 
         Raises:
-            ValueError: the encode stage has not written them.
+            ValueError: the encode stage has not written them, or they do not normalise.
         """
         path = statistics_path(self.root)
         if not path.exists():
@@ -129,7 +141,13 @@ class PreparedSet:
             raise ValueError(
                 f"{path} has no {kind} latents: {how_to_run('encode', self.root)}, with encode.{kind}_encoder"
             )
-        return LatentStatistics(**{key: torch.tensor(values) for key, values in statistics[kind].items()})
+        found = LatentStatistics(**{key: torch.tensor(values) for key, values in statistics[kind].items()})
+        if not (bool(found.mean.isfinite().all()) and bool((found.std > 0).all()) and bool(found.std.isfinite().all())):
+            raise ValueError(
+                f"{path}: mean and std of the {kind} latents must be finite, and std above 0: run "
+                f"`python -m dataset_toolkits encode --root {self.root}` again"
+            )
+        return found
 
 
 # The process is part of the key: a forked one must not share the place in the file with its parent.

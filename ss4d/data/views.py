@@ -60,7 +60,7 @@ class ViewArchive:
     """Reads an archive; safe to pickle and to use in several processes, each opens the file for itself.
 
     Raises:
-        ValueError: a damaged archive, named with the remedy.
+        ValueError: a missing or damaged archive, named with the remedy.
     """
 
     def __init__(self, path: Path):
@@ -107,6 +107,10 @@ class ViewArchive:
     def _file(self) -> zipfile.ZipFile:
         try:
             return zipfile.ZipFile(self.path)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{self.path} is missing, though the tables list it: run the render stage again"
+            ) from error
         except zipfile.BadZipFile as error:
             raise ValueError(f"{self.path} is damaged ({error}): delete it and run the render stage again") from error
 

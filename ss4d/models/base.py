@@ -80,7 +80,7 @@ class SparsePosterior:
         return self.mean.replace(_sample(self.mean.feats, self.logvar.feats, generator))
 
     def kl(self) -> Tensor:
-        """KL divergence to the standard normal, averaged over all elements (a scalar)."""
+        """KL divergence to the standard normal, averaged over all elements (a scalar); 0 without voxels."""
         return _kl(self.mean.feats, self.logvar.feats)
 
 
@@ -90,7 +90,8 @@ def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator | None) -> 
 
 
 def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    return 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()
+    divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
+    return divergence.mean() if len(divergence) else divergence.sum()
 
 
 def blocks_of(share: float, blocks: int) -> int:

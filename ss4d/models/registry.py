@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
-from ss4d.config import did_you_mean
+from ss4d.config import check_value, did_you_mean
 from ss4d.models.compnet import SparseFlowOptions
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
@@ -25,6 +25,12 @@ class _Entry:
     build: Callable[..., nn.Module]
     options: Callable[..., Any] | None = None
     defaults: dict[str, Any] = field(default_factory=dict)
+
+    def check(self, args: Mapping[str, Any]) -> None:
+        """ValueError for a value of another type than its annotation says, or a number below 0."""
+        hints = get_type_hints(self.options or self.build.__init__)  # type: ignore[misc]
+        for key, value in args.items():
+            check_value(value, hints[key], key, at_least=0)
 
     def accepted(self) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(self.options or self.build).parameters)
@@ -63,7 +69,7 @@ def create_model(name: str, **args: Any) -> nn.Module:
             same models (the prefix stood for a memory controller).
 
     Raises:
-        ValueError: an unknown name or argument, with the nearest valid one.
+        ValueError: an unknown name or argument, with the nearest valid one, or a value of another type.
     """
     entry = _MODELS.get(name) or _MODELS.get(name.removeprefix("Elastic"))
     if entry is None:
@@ -72,6 +78,10 @@ def create_model(name: str, **args: Any) -> nn.Module:
     for key in args:
         if key not in accepted:
             raise ValueError(f"{name} takes no argument '{key}': {_nearest(key, accepted)}")
+    try:
+        entry.check(args)
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from error
     missing = [key for key, parameter in accepted.items() if _required(parameter) and key not in args]
     if missing:
         raise ValueError(f"{name} needs the argument{'s' * (len(missing) > 1)} {', '.join(missing)}")

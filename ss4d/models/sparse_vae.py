@@ -12,6 +12,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import normalize, softplus
 
+from ss4d.config import check_value
 from ss4d.gaussians.gaussians import Gaussians, GaussianSequence
 from ss4d.hammersley import radical_inverse
 from ss4d.models.base import SparsePosterior, TorsoModel, check_choice, zero
@@ -153,7 +154,9 @@ class GaussianDecoderOptions(SparseTransformerOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_choice("scaling_activation", self.representation_config["scaling_activation"], ("softplus", "exp"))
+        config = self.representation_config
+        check_choice("scaling_activation", config["scaling_activation"], ("softplus", "exp"))
+        check_value(config["num_gaussians"], int, "representation_config.num_gaussians", at_least=1)
 
 
 class GaussianDecoder(SparseTransformer):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import warnings
 import zlib
@@ -16,10 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed.checkpoint as dcp
+from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
-from ss4d.training.distributed import World, from_first, gathered, wait_for_all
+from ss4d.training.distributed import World, by_first, gathered, wait_for_all
 
 
 class SaveError(OSError):
@@ -53,23 +56,32 @@ class CheckpointStore:
             final = None
         self._together(lambda: _finish(temporary, final, progress), temporary)
         if self.world.is_first:
-            for path in self._all()[:-keep]:
+            # Those ahead of this step are damaged, and no reason to drop good ones.
+            for path in [path for number, path in checkpoints_of(self.folder) if number <= step][:-keep]:
                 shutil.rmtree(path)
 
     def load(self, tensors: dict[str, Any]) -> dict[str, Any] | None:
         """Read the newest undamaged checkpoint into `tensors`, in place; returns its progress, None if there is none.
 
         Damaged ones are passed over with a warning.
+
+        Raises:
+            ValueError: all are damaged, or it is of another model.
         """
-        path = from_first(self._newest() if self.world.is_first else None, self.world)
+        path = by_first(self._newest, self.world)
         if path is None:
             return None
         _check_fits(path, tensors)
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*single process.*")
-            dcp.load(tensors, checkpoint_id=path)
+        _read(tensors, path)
         progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
         return progress
+
+    def remove_unfinished(self) -> None:
+        """Clear away what a process that was killed had begun to write."""
+        if self.world.is_first and self.folder.is_dir():
+            for path in self.folder.iterdir():
+                if re.fullmatch(r"\.step_\d+", path.name) and path.is_dir():
+                    shutil.rmtree(path)
 
     def _together(self, work: Callable[[], None], temporary: Path) -> None:
         """Do the work on all processes; if it fails on one, all stop and nothing stays behind."""
@@ -89,15 +101,52 @@ class CheckpointStore:
             )
 
     def _newest(self) -> Path | None:
-        for path in reversed(self._all()):
+        fault = None
+        for _, path in reversed(checkpoints_of(self.folder)):
             fault = find_fault(path)
             if fault is None:
                 return path
             warnings.warn(f"{path} is damaged ({fault}): resuming from the one before it", stacklevel=3)
+        if fault is not None:
+            raise ValueError(
+                f"all checkpoints in {self.folder} are damaged (the first: {fault}): bring one back from a copy, or "
+                "move the folder away to begin at step 0"
+            )
         return None
 
-    def _all(self) -> list[Path]:
-        return sorted(self.folder.glob("step_*"))
+
+def checkpoints_of(folder: Path) -> list[tuple[int, Path]]:
+    """The checkpoints in a folder by their step, in order; other names are left alone."""
+    found = [(re.fullmatch(r"step_(\d+)", path.name), path) for path in folder.glob("step_*") if path.is_dir()]
+    return sorted((int(match[1]), path) for match, path in found if match)
+
+
+def averaged_weights(path: Path, model: str) -> dict[str, Tensor]:
+    """The averaged weights of one of the models in a checkpoint.
+
+    Raises:
+        ValueError: it is damaged, or has no such model.
+    """
+    if fault := find_fault(path):
+        raise ValueError(f"{path} is damaged ({fault}): give another checkpoint")
+    prefix = f"average.{model}."
+    stored: dict[str, Any] = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
+    tensors = {
+        key: torch.empty(value.size, dtype=value.properties.dtype)
+        for key, value in stored.items()
+        if key.startswith(prefix)
+    }
+    if not tensors:
+        names = dict.fromkeys(key.split(".")[1] for key in stored if key.startswith("average."))
+        raise ValueError(f"{path} has no model {model}, only {', '.join(names)}")
+    _read(tensors, path)
+    return {key.removeprefix(prefix): value for key, value in tensors.items()}
+
+
+def _read(tensors: dict[str, Any], path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*single process.*")
+        dcp.load(tensors, checkpoint_id=path)
 
 
 def _check_fits(path: Path, tensors: dict[str, Any]) -> None:
@@ -135,13 +184,20 @@ def find_fault(path: Path) -> str | None:
         manifest = json.loads((path / "manifest.json").read_text())
     except (OSError, ValueError):
         return "manifest.json is missing or cut short"
-    for name, expected in manifest.items():
+    try:
+        entries = [(name, int(entry["size"]), int(entry["crc32"])) for name, entry in manifest.items()]
+        json.loads((path / "progress.json").read_text())["step"]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return "manifest.json or progress.json has another form than this version writes"
+    if ".metadata" not in manifest:
+        return "manifest.json does not list .metadata"
+    for name, size, checksum in entries:
         file = path / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != expected["size"]:
-            return f"{name} has {file.stat().st_size} bytes instead of {expected['size']}"
-        if _checksum(file) != expected["crc32"]:
+        if file.stat().st_size != size:
+            return f"{name} has {file.stat().st_size} bytes instead of {size}"
+        if _checksum(file) != checksum:
             return f"{name} has another content than was written"
     return None
 

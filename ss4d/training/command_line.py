@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ss4d.config import did_you_mean, nearest_key
+from ss4d.training.phases import check_overrides_are_used
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 GROUPS = ("experiment", "debug")  # folders of configs/, of which a file is chosen; the first one must be
@@ -33,9 +36,11 @@ def compose_config(arguments: Sequence[str]) -> DictConfig:
     check_choices(arguments)
     try:
         with initialize_config_dir(str(CONFIGS), version_base="1.3"):
-            return compose("train", list(arguments))
+            config = compose("train", list(arguments))
     except (HydraException, ValueError) as error:
         raise ValueError(explain(error, arguments)) from error
+    check_overrides_are_used(config, arguments)
+    return config
 
 
 def check_choices(arguments: Sequence[str]) -> None:
@@ -44,6 +49,7 @@ def check_choices(arguments: Sequence[str]) -> None:
         raise ValueError("'=' stands without a key in front: give key=value, such as train.steps=5")
     if any(argument in ("--hydra-help", "--info", "--version") for argument in arguments):
         return
+    _check_launcher(arguments)
     for group in GROUPS:
         known = sorted(
             path.relative_to(CONFIGS / group).with_suffix("").as_posix() for path in (CONFIGS / group).rglob("*.yaml")
@@ -55,6 +61,18 @@ def check_choices(arguments: Sequence[str]) -> None:
                 raise ValueError(f"unknown {group} {name}: {did_you_mean(name, known, 'it is ' + ' or '.join(known))}")
         if group == GROUPS[0] and not chosen:
             raise ValueError(f"no {group} is named: give {group}=NAME with one of {', '.join(known)}")
+
+
+def _check_launcher(arguments: Sequence[str]) -> None:
+    """ValueError where a launcher of submitit is asked for that cannot work here."""
+    launcher = next((text.partition("=")[2] for text in arguments if text.startswith("hydra/launcher=submitit")), None)
+    if launcher and find_spec("submitit") is None:
+        raise ValueError(f"hydra/launcher={launcher} needs a package: pip install hydra-submitit-launcher")
+    if launcher == "submitit_slurm" and shutil.which("srun") is None:
+        raise ValueError(
+            "hydra/launcher=submitit_slurm needs SLURM, and srun is not on this machine: start it on a login node of "
+            "the cluster, or take torchrun"
+        )
 
 
 def name_sweep(arguments: Sequence[str]) -> list[str]:
@@ -70,10 +88,11 @@ def name_sweep(arguments: Sequence[str]) -> list[str]:
     return [f"hydra.job.config.override_dirname.exclude_keys=[{quoted}]"]
 
 
-def with_folder_of_job(config: DictConfig) -> DictConfig:
-    """The config of a job of a sweep, with a folder of its own inside `run_dir`, such as RUN_DIR/seed=1; a job alone,
-    and one whose `run_dir` is swept, keeps its own."""
-    if not HydraConfig.initialized() or HydraConfig.get().mode != RunMode.MULTIRUN:
+def of_job(config: DictConfig) -> DictConfig:
+    """The config that Hydra composed for a job, checked by `check_overrides_are_used`. One of a sweep gets a folder of
+    its own inside `run_dir`, such as RUN_DIR/seed=1, unless `run_dir` is swept."""
+    check_overrides_are_used(config, HydraConfig.get().overrides.task)
+    if HydraConfig.get().mode != RunMode.MULTIRUN:
         return config
     name = HydraConfig.get().job.override_dirname.replace("/", "_")
     if name:
@@ -102,7 +121,7 @@ def explain(error: Exception, arguments: Sequence[str]) -> str:
         key = cause.full_key  # inside of a mapping that was given
     sentence = f"unknown key {key}: {nearest_key(key, list(_known_keys(arguments)))}"
     if any(fnmatchcase(key, pattern) for pattern in FREE_FORM) and text.startswith("Could not override"):
-        sentence += f" Or add it with +{key}=VALUE"
+        sentence += f"{'' if sentence.endswith('?') else '.'} Or add it with +{key}=VALUE"
     return sentence
 
 

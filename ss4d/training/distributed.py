@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -15,6 +15,8 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,24 @@ def from_first(value: Any, world: World) -> Any:
     values = [value]
     dist.broadcast_object_list(values, src=0)
     return values[0]
+
+
+def by_first(work: Callable[[], T], world: World) -> T:
+    """What `work` returns to the first process, which alone calls it.
+
+    Raises:
+        ValueError: on all processes, where it does on the first.
+    """
+    result, refusal = None, None
+    if world.is_first:
+        try:
+            result = work()
+        except ValueError as error:
+            refusal = str(error)
+    result, refusal = from_first((result, refusal), world)
+    if refusal is not None:
+        raise ValueError(refusal)
+    return result  # type: ignore[return-value]
 
 
 def wait_for_all(world: World) -> None:

@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ss4d.flow import SamplerSettings
-from ss4d.models.checkpoint import CheckpointError, load_model, read_json, read_weights, save_model
+from ss4d.models.checkpoint import (
+    CheckpointError,
+    load_model,
+    read_json,
+    read_weights,
+    save_model,
+    save_model_weights,
+    save_weights,
+)
 from ss4d.models.folder import NAMES, PipelineFolder, write_pipeline
 from ss4d.view_frame import ViewFrame
 
@@ -50,6 +59,27 @@ def export(
     frame = common_frame(projections)
     write_pipeline(out, NAMES, structure, latents, latent_statistics(runs, base), frame)
     return total
+
+
+def export_run(
+    weights: Mapping[str, Tensor],
+    specs: Mapping[str, Mapping[str, Any]],
+    statistics: Mapping[str, Tensor],
+    folder: Path,
+) -> None:
+    """Write the models of a run, which `export` reads.
+
+    Args:
+        weights: of all models, with "MODEL." in front of their names.
+        specs: {"name", "args"} by model.
+        statistics: of the latents, which inference needs beside the weights; may be empty.
+    """
+    for name, spec in specs.items():
+        prefix = f"{name}."
+        own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
+        save_model_weights(own, folder / name, spec["name"], dict(spec["args"]), torch.float32)
+    if statistics:
+        save_weights(dict(statistics), folder / "latent_statistics.safetensors")
 
 
 def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewFrame | None:

@@ -114,12 +114,8 @@ def _drop_rows_after(path: Path, step: int) -> None:
 def _open_wandb(run_dir: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> Any:
     if options["mode"] == "disabled":
         return None
-    try:
-        import wandb
-    except ImportError as error:
-        raise ValueError(
-            f"wandb.mode = {options['mode']} needs the wandb package: pip install 'ss4d[train]'"
-        ) from error
+    import wandb
+
     # The id follows from the folder, so that a resumed run is one run there, too.
     name = hashlib.sha256(str(run_dir.resolve()).encode()).hexdigest()[:16]
     return wandb.init(

@@ -16,7 +16,8 @@ from ss4d.training.settings import TrainSettings
 
 def adamw(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> AdamW:
     """AdamW whose state exists from the start, so that a checkpoint can be read into it in place."""
-    optimizer = AdamW(parameters, settings.learning_rate, betas=(0.9, 0.99), weight_decay=settings.weight_decay)
+    optimizer = AdamW(parameters, settings.learning_rate)
+    set_options(optimizer, settings)
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             optimizer.state[parameter] = {
@@ -27,18 +28,26 @@ def adamw(parameters: Iterable[nn.Parameter], settings: TrainSettings) -> AdamW:
     return optimizer
 
 
+def set_options(optimizer: Optimizer, settings: TrainSettings) -> None:
+    """What AdamW takes from a phase, beside the learning rate."""
+    for group in optimizer.param_groups:
+        group.update(betas=settings.betas, weight_decay=settings.weight_decay, eps=settings.epsilon)
+
+
 def optimizer_tensors(optimizer: Optimizer, names: Mapping[Tensor, str]) -> dict[str, dict[str, Tensor]]:
     """The optimiser's tensors by parameter name: what a checkpoint holds, whatever the number of processes."""
     return {names[parameter]: dict(state) for parameter, state in optimizer.state.items()}
 
 
 def learning_rate(settings: TrainSettings, step: int) -> float:
-    """Linear warm-up, then a cosine down to `final_learning_rate`; `step` counts from the start of the phase."""
+    """Linear warm-up, then a cosine down to `final_learning_rate`, which the last step of the phase has; `step` counts
+    from the start of the phase."""
     if step < settings.warmup_steps:
         return settings.learning_rate * (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, settings.steps - settings.warmup_steps)
+    steps = settings.steps - 1 - settings.warmup_steps
+    done = min(1.0, (step - settings.warmup_steps) / steps) if steps > 0 else 1.0
     span = settings.learning_rate - settings.final_learning_rate
-    return settings.final_learning_rate + 0.5 * span * (1 + math.cos(math.pi * min(done, 1)))
+    return settings.final_learning_rate + 0.5 * span * (1 + math.cos(math.pi * done))
 
 
 HISTORY = 1000  # gradient norms that adaptive clipping looks back on
@@ -46,9 +55,10 @@ HISTORY = 1000  # gradient norms that adaptive clipping looks back on
 
 @dataclass
 class GradientClipper:
-    """Clips the norm of all gradients to `limit`, or lower, to a percentile of recent norms (adaptive clipping)."""
+    """Clips the norm of all gradients to `limit` (None: to none), or lower, to a percentile of recent norms (adaptive
+    clipping)."""
 
-    limit: float
+    limit: float | None
     percentile: float | None
     history: list[float] = field(default_factory=list)
 
@@ -69,13 +79,16 @@ class GradientClipper:
 
     def threshold(self) -> float:
         """The norm allowed now."""
+        limit = math.inf if self.limit is None else self.limit
         if self.percentile is None or len(self.history) < HISTORY // 10:
-            return self.limit
+            return limit
         ordered = sorted(self.history)
-        return min(self.limit, ordered[min(len(ordered) - 1, int(len(ordered) * self.percentile / 100))])
+        return min(limit, ordered[min(len(ordered) - 1, int(len(ordered) * self.percentile / 100))])
 
 
 GROW_AFTER = 1000  # good steps in a row
+LEAST_SCALE = 1.0
+MOST_SKIPPED = 50  # steps in a row
 
 
 @dataclass
@@ -86,6 +99,7 @@ class LossScale:
     value: float
     fixed: bool
     good_steps: int = 0
+    skipped: int = 0  # steps in a row
 
     @classmethod
     def of(cls, precision: str) -> LossScale:
@@ -94,14 +108,20 @@ class LossScale:
 
     def update(self, finite: bool) -> None:
         """Take note of whether a step's gradients were finite."""
+        self.skipped = 0 if finite else self.skipped + 1
         if self.fixed:
             return
         if not finite:
-            self.value, self.good_steps = self.value / 2, 0
+            self.value, self.good_steps = max(LEAST_SCALE, self.value / 2), 0
             return
         self.good_steps += 1
         if self.good_steps == GROW_AFTER:
             self.value, self.good_steps = 2 * self.value, 0
+
+    @property
+    def gives_up(self) -> bool:
+        """Whether no smaller scale will help."""
+        return self.skipped >= (1 if self.fixed else MOST_SKIPPED)
 
 
 class WeightAverage:

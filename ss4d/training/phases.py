@@ -5,6 +5,7 @@ A phase is a partial config laid over the rest of it: `phases.frames16 = {frames
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +47,12 @@ def read_phases(config: DictConfig) -> list[Phase]:
             train = load_options(TrainSettings, options["train"], section="train")
         except ValueError as error:
             raise ValueError(f"phase {name}: {error}" if given else str(error)) from None
+        if 1 < train.steps <= train.warmup_steps:
+            warnings.warn(
+                f"phase {name}: train.warmup_steps = {train.warmup_steps} leaves none of {train.steps} steps for the "
+                "schedule after it",
+                stacklevel=2,
+            )
         start = phases[-1].stop if phases else 0
         phases.append(Phase(str(name), start, start + train.steps, options["accumulation"], data, train))
     _check_alike(phases)
@@ -64,13 +71,40 @@ def phase_sections(config: DictConfig) -> list[tuple[str, dict[str, Any]]]:
     return [(str(name), _overlay(base, str(name), changes or {})) for name, changes in given.items()]
 
 
+def check_overrides_are_used(config: DictConfig, overrides: Sequence[str]) -> None:
+    """Compare what the command line gives with what the phases set for themselves; what some set is warned of.
+
+    Raises:
+        ValueError: every phase sets the key, so that it would be ignored.
+    """
+    phases = dict(config.get("phases") or {})
+    for key, _, value in (text.lstrip("+").partition("=") for text in overrides):
+        if key.partition(".")[0] not in PHASE_KEYS or value == "???":
+            continue
+        own = [str(name) for name, changes in phases.items() if _sets(changes, key)]
+        if own and len(own) == len(phases):
+            raise _ignored(key, OmegaConf.select(config, key), own[0])
+        if own:
+            others = ", ".join(str(name) for name in phases if name not in own)
+            warnings.warn(f"{key} holds in the phases {others}; {', '.join(own)} set their own", stacklevel=2)
+
+
 def _check_steps_are_used(config: DictConfig, phases: Mapping[str, Any]) -> None:
-    own = [name for name, changes in phases.items() if "steps" in ((changes or {}).get("train") or {})]
-    if phases and len(own) == len(phases) and not OmegaConf.is_missing(config.train, "steps"):
-        raise ValueError(
-            f"train.steps = {config.train.steps} would be ignored, for every phase has steps of its own: set "
-            f"phases.{own[0]}.train.steps, or phases=null for a run of one phase"
-        )
+    own = [name for name, changes in phases.items() if _sets(changes, "train.steps")]
+    if own and len(own) == len(phases) and not OmegaConf.is_missing(config.train, "steps"):
+        raise _ignored("train.steps", config.train.steps, own[0])
+
+
+def _sets(changes: Any, key: str) -> bool:
+    """Whether a phase has a value for a key; a section of values does not count."""
+    return not isinstance(OmegaConf.select(OmegaConf.create(changes or {}), key), DictConfig | None)
+
+
+def _ignored(key: str, value: Any, phase: str) -> ValueError:
+    return ValueError(
+        f"{key} = {value} would be ignored, for every phase has {key.rpartition('.')[2]} of its own: set "
+        f"phases.{phase}.{key}, or phases=null for a run of one phase"
+    )
 
 
 def _overlay(base: DictConfig, name: str, changes: Any) -> dict[str, Any]:
@@ -78,6 +112,12 @@ def _overlay(base: DictConfig, name: str, changes: Any) -> dict[str, Any]:
         if key not in PHASE_KEYS:
             raise ValueError(f"phases.{name} sets {key}; a phase may set {', '.join(PHASE_KEYS)}")
     options: Any = OmegaConf.to_container(OmegaConf.merge(base, changes), resolve=True)
+    for key, same in (("frames", "frames"), ("batch_size", "max_clips")):
+        if key in changes and options["data"].get(same) != options[key]:
+            raise ValueError(
+                f"phases.{name} sets {key} = {options[key]}, but data.{same} = {options['data'].get(same)} is given as "
+                "well: give one of the two"
+            )
     if not isinstance(options["accumulation"], int) or options["accumulation"] < 1:
         raise ValueError(f"phases.{name}: accumulation = {options['accumulation']} must be a whole number from 1 on")
     return {key: value if key == "accumulation" else _without_missing(value) for key, value in options.items()}
@@ -92,6 +132,6 @@ def _without_missing(section: Any) -> Any:
 
 def _check_alike(phases: Sequence[Phase]) -> None:
     for phase in phases[1:]:
-        for key in ("strategy", "precision"):
+        for key in ("strategy", "precision", "freeze"):
             if getattr(phase.train, key) != getattr(phases[0].train, key):
                 raise ValueError(f"phases.{phase.name} sets train.{key}, which must be the same in all phases")

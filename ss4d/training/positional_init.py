@@ -22,9 +22,11 @@ def start_attention_at_positions(flow: nn.Module, image_encoder: nn.Module) -> N
     strong as drawn. Only the start is tied; a small model otherwise spends its first steps on finding where to look.
 
     Raises:
-        ValueError: the two are not of one width.
+        ValueError: the two are not of one width, or the flow has no block.
     """
     model, encoder = cast(StructureFlow, flow), cast(PatchImageEncoder, image_encoder)
+    if not model.blocks_in_order():
+        raise ValueError("objective.positional_init needs a flow with blocks: raise its num_blocks")
     width, patch_width = model.blocks[0].cross_attn.to_q.weight.shape[1], encoder.position.shape[1]  # type: ignore[union-attr,index]
     if width != patch_width:
         raise ValueError(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from ss4d.backend import Backend, describe, use
 from ss4d.config import load_options, option
 from ss4d.models import create_model
 from ss4d.training.cost import phase_cost
-from ss4d.training.distributed import World, from_first, joined_world
+from ss4d.training.distributed import by_first, joined_world
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.precision import autocast_dtype, is_fast_at_bfloat16
@@ -43,6 +44,10 @@ class WandbOptions:
     mode: Literal["disabled", "offline", "online"]
     project: str
 
+    def __post_init__(self) -> None:
+        if self.mode != "disabled" and find_spec("wandb") is None:
+            raise ValueError(f"wandb.mode = {self.mode} needs the wandb package: pip install 'ss4d[train]'")
+
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions:
@@ -65,6 +70,11 @@ class RunOptions:
     backend: Backend
     wandb: WandbOptions
 
+    def __post_init__(self) -> None:
+        for key in ("run_dir", "init_from"):
+            if getattr(self, key) == "":
+                raise ValueError(f"{key} is empty: name a folder")
+
 
 def run(config: DictConfig) -> int | None:
     """Train as a resolved `configs/train.yaml` says.
@@ -86,7 +96,7 @@ def run(config: DictConfig) -> int | None:
         return None
     with joined_world(options.gpus) as world:
         run_dir = Path(options.run_dir)
-        _check_on_first(world, run_dir, config)
+        by_first(lambda: check_same_run(run_dir, config, world.size), world)
         use(options.backend, world.device)
         torch.manual_seed(options.seed)
         models = {name: create_model(spec.name, **spec.args) for name, spec in options.models.items()}
@@ -96,13 +106,15 @@ def run(config: DictConfig) -> int | None:
             report = warm_start(models, options.init_from, aims.name)
             if world.is_first:
                 print(report)
+        trainer = Trainer(objective, phases, content["models"], run_dir, content, world)
+        trainer.prepare()
         if world.is_first:
             half = autocast_dtype(phases[0].train.precision, world.device) is not None
             record(run_dir, config, world.size, describe(world.device, half))
             print(f"run folder {run_dir}, {world.size} process{'es' * (world.size > 1)} on {world.device.type}")
             print(", ".join(f"{part}: {name}" for part, name in describe(world.device, half).items()))
             print(schedule(phases, world.size))
-        return Trainer(objective, phases, content["models"], run_dir, content, world).fit()
+        return trainer.fit()
 
 
 def forecast(phases: list[Phase], content: Mapping[str, Any]) -> str:
@@ -127,19 +139,6 @@ def schedule(phases: list[Phase], processes: int) -> str:
             f"{frames} frames a step, at most {phase.data.tokens_per_batch:,} tokens a batch"
         )
     return "\n".join(lines)
-
-
-def _check_on_first(world: World, run_dir: Path, config: DictConfig) -> None:
-    """`check_same_run` by the first process; all stop where it refuses."""
-    refusal = None
-    if world.is_first:
-        try:
-            check_same_run(run_dir, config, world.size)
-        except ValueError as error:
-            refusal = str(error)
-    refusal = from_first(refusal, world)
-    if refusal is not None:
-        raise ValueError(refusal)
 
 
 def record(run_dir: Path, config: DictConfig, processes: int, backend: Mapping[str, str]) -> None:

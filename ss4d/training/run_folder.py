@@ -1,8 +1,8 @@
 """A run folder is one run: whoever resumes it is compared with what began it, before anything is written.
 
 What decides the model or the order of its data must be the same: `seed`, `models`, `objective`, and, of each phase that
-has begun, `data` and the batches of a step. All else may change (the `train` section, phases ahead, processes, workers,
-backends, logging); `history.jsonl` keeps what did.
+has begun, `data`, the batches of a step and `train.freeze`. All else may change (the rest of the `train` section,
+phases ahead, processes, workers, backends, logging); `history.jsonl` keeps what did.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.training.checkpointing import checkpoints_of
 from ss4d.training.phases import phase_sections
 
 # Decoders for pictures and processes that load: neither changes what is learnt.
@@ -27,8 +28,7 @@ SHOWN = 8  # differences in a message
 
 def reached_step(run_dir: Path) -> int | None:
     """The step of the newest checkpoint; None where the folder has none."""
-    names = [path.name.removeprefix("step_") for path in (run_dir / "checkpoints").glob("step_*")]
-    return max((int(name) for name in names if name.isdecimal()), default=None)
+    return max((step for step, _ in checkpoints_of(run_dir / "checkpoints")), default=None)
 
 
 def check_same_run(run_dir: Path, config: DictConfig, processes: int) -> None:
@@ -118,6 +118,8 @@ def _differences(
             yield f"phase {name} instead of {old_name}"
             return
         yield from (prefix + text for text in _changes("data", old["data"], new["data"]))
+        was_frozen, is_frozen = (section["train"].get("freeze") or [] for section in (old, new))
+        yield from _changes(f"{prefix}train.freeze", was_frozen, is_frozen)
         yield from _changes(f"{prefix}batch_size", old["data"]["max_clips"], new["data"]["max_clips"])
         had, has = old["accumulation"] * (old_processes or 0), new["accumulation"] * processes
         if old_processes is not None and had != has:

@@ -7,8 +7,8 @@ bit, and two processes do what one does that accumulates twice as much.
 from __future__ import annotations
 
 import math
-import signal
 import time
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,14 +20,16 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ss4d.data import WindowDataset, batch_loader, open_dataset, to_device
+from ss4d.data import BatchLoader, WindowDataset, to_device
 from ss4d.data.masking import contact_sheet
 from ss4d.memory import peak_memory
-from ss4d.models.checkpoint import save_model_weights, save_weights
 from ss4d.training.checkpointing import CheckpointStore
 from ss4d.training.cost import phase_cost, recompute
-from ss4d.training.distributed import World, distribute, full_tensor, gradients_kept_local, highest
+from ss4d.training.distributed import World, distribute, full_tensor, gathered, gradients_kept_local
+from ss4d.training.export import export_run
+from ss4d.training.freezing import freeze
 from ss4d.training.monitor import Meter, Monitor
+from ss4d.training.non_finite import check_weights, explain
 from ss4d.training.objectives import Objective
 from ss4d.training.optimization import (
     GradientClipper,
@@ -36,11 +38,14 @@ from ss4d.training.optimization import (
     adamw,
     learning_rate,
     optimizer_tensors,
+    set_options,
 )
+from ss4d.training.phase_data import PhaseData, open_data
 from ss4d.training.phases import Phase
 from ss4d.training.precision import autocast_dtype
+from ss4d.training.stopping import StopSignal
 from ss4d.training.throughput import COUNTS, throughput
-from ss4d.training.validation import first_batch, mean_metrics, validation_set
+from ss4d.training.validation import first_batch, mean_metrics
 
 
 @dataclass
@@ -49,9 +54,10 @@ class Progress:
 
     step: int = 0
     place: int = 0  # batches taken by all processes together
-    best: float = math.inf  # lowest validation loss
+    best: float = math.inf  # lowest validation loss of the phase
     scale: float | None = None
     good_steps: int = 0
+    skipped: int = 0
     norms: tuple[float, ...] = ()
 
 
@@ -77,36 +83,57 @@ class Trainer:
         self.store = CheckpointStore(run_dir / "checkpoints", world)
         self.progress = Progress()
         self.monitor: Monitor | None = None
-        self.received: int | None = None  # the last signal that reached this process
-        self.stop_signal: int | None = None  # the one that all processes agreed to stop for
+        self.stop = StopSignal()
+
+    def prepare(self) -> None:
+        """Open the data of all phases and go to where the newest checkpoint was written. Nothing is written yet.
+
+        Raises:
+            ValueError: an option, data or a checkpoint that does not fit.
+        """
+        reason = self.objective.missing_for_preview()
+        if reason and self.world.is_first and any(phase.train.preview_every for phase in self.phases):
+            print(reason)
+        self.data = {phase.name: open_data(self.objective, phase, self.seed) for phase in self.phases}
+        self._set_up(self.data[self.phases[0].name].train, self.phases[0])
+        self.costs = {phase.name: phase_cost(phase, self.config, self.world.size) for phase in self.phases}
+        self._restore()
 
     def fit(self) -> int | None:
-        """Train to the end of the last phase, from the newest checkpoint if there is one.
+        """Train to the end of the last phase; `prepare` comes first.
 
         Returns the number of the signal that stopped the run before its end, None at its end.
 
         Raises:
+            ValueError: a clip that cannot be read.
             SaveError: a checkpoint could not be written.
             FloatingPointError: the loss or its gradients stopped being finite.
         """
-        first = self.phases[0]
-        datasets = {phase.name: open_dataset(self.objective.dataset, phase.data) for phase in self.phases}
-        self._set_up(datasets[first.name], first)
-        self._restore()
-        with self._stoppable(), self._monitored():
+        self.store.remove_unfinished()
+        if self.progress.step:
+            self._export(self.run_dir / "ckpts")  # a run can be killed between its last checkpoint and this
+        with self.stop.caught(), self._monitored():
             for phase in self.phases:
-                if self.progress.step < phase.stop and self.stop_signal is None:
-                    self._run_phase(phase, datasets[phase.name])
-            if self.stop_signal is not None and self.world.is_first:
-                print(f"stopped by signal {self.stop_signal} after step {self.progress.step}; the same command resumes")
-        return self.stop_signal
+                if self.progress.step < phase.stop and self.stop.agreed is None:
+                    self._run_phase(phase, self.data[phase.name])
+        if self.stop.agreed is None or self.progress.step == self.phases[-1].stop:
+            return None
+        if self.world.is_first:
+            print(f"stopped by signal {self.stop.agreed} after step {self.progress.step}; the same command resumes")
+        return self.stop.agreed
 
     def _set_up(self, dataset: WindowDataset, first: Phase) -> None:
         models = self.objective.models
         self.objective.prepare(dataset.clips)
+        check_weights(models, f"init_from = {self.config['init_from']}")
+        learning = freeze(models, first.train.freeze)
+        if self.world.is_first:
+            print(learning)
         self.objective.to(self.world.device).train()
         self.objective.frozen.eval()
         if first.train.compile:
+            if self.world.device.type == "cpu":
+                warnings.warn("train.compile: on a CPU the first step compiles for minutes", stacklevel=2)
             for model in models.values():
                 for block in getattr(model, "blocks", []):
                     block.compile(dynamic=True)
@@ -118,18 +145,18 @@ class Trainer:
         self.clipper = GradientClipper(first.train.gradient_clip, first.train.clip_percentile)
         self.scale = LossScale.of(first.train.precision)
 
-    def _run_phase(self, phase: Phase, dataset: WindowDataset) -> None:
-        settings, world = phase.train, self.world
+    def _run_phase(self, phase: Phase, data: PhaseData) -> None:
+        settings, world, held_out = phase.train, self.world, data.held_out
+        if self.progress.step == phase.start:
+            self.progress.best = math.inf  # losses of another phase are of other clips or frames
         self.clipper.limit, self.clipper.percentile = settings.gradient_clip, settings.clip_percentile
-        cost = phase_cost(phase, self.config, world.size)
+        cost = self.costs[phase.name]
         recompute(dict(self.objective.models.items()), cost.share)
         self.flops_per_token = cost.model_flops / cost.tokens
-        for group in self.optimizer.param_groups:
-            group["weight_decay"] = settings.weight_decay
-        loader = batch_loader(dataset, phase.data, self.seed, self.progress.place, world.rank, world.size)
+        set_options(self.optimizer, settings)
+        loader = BatchLoader(data.train, phase.data, self.seed, self.progress.place, world.rank, world.size)
         batches, meter = iter(loader), Meter()
-        held_out = validation_set(self.objective, phase) if settings.validate_every else None
-        pictured = self._pictured(phase) if settings.preview_every else None
+        pictured = self._pictured(phase, data) if settings.preview_every else None
         bar = tqdm(
             total=phase.stop,
             initial=self.progress.step,
@@ -138,54 +165,66 @@ class Trainer:
             disable=not world.is_first,
             dynamic_ncols=True,
         )
-        while self.progress.step < phase.stop and self.stop_signal is None:
-            self._step(phase, batches, meter)
+        while self.progress.step < phase.stop and self.stop.agreed is None:
+            self._step(phase, loader, batches, meter)
             step, last = self.progress.step, self.progress.step == phase.stop
             bar.update()
             if step % settings.log_every == 0 or last:
                 self._log(meter, bar)
-            if held_out is not None and (step % settings.validate_every == 0 or last):
+            if held_out is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
                 self._validate(phase, held_out)
             if pictured is not None and (step % settings.preview_every == 0 or last):
                 self._preview(phase, pictured)
             if step % settings.save_every == 0 or last:
                 self._save(settings.keep)
-            # Not the same variable: a signal that comes during this exchange is seen after the next step.
-            self.stop_signal = highest(self.received, world)
-        if self.stop_signal is not None and self.progress.step % settings.save_every:
+            self.stop.agree(world)
+        if self.progress.step < phase.stop and self.progress.step % settings.save_every:
             self._save(settings.keep)
         bar.close()
 
-    def _step(self, phase: Phase, batches: Iterator[Any], meter: Meter) -> None:
+    def _step(self, phase: Phase, loader: BatchLoader, batches: Iterator[Any], meter: Meter) -> None:
         """One update, from `accumulation` batches of every process."""
         started, settings, progress, world = time.monotonic(), phase.train, self.progress, self.world
         rate = learning_rate(settings, progress.step - phase.start)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
+        losses: list[torch.Tensor] = []
         for part in range(phase.accumulation):
-            batch = to_device(next(batches), world.device)
+            batch = to_device(self._next(batches), world.device)
             generator = self._generator(progress.place + part * world.size + world.rank)
             with gradients_kept_local(self.wrapped, self.objective.models.values(), part < phase.accumulation - 1):
                 with self._autocast(settings.precision):
                     loss = self.wrapped(batch, generator)
                 (loss.total * (self.scale.value / phase.accumulation)).backward()
+            losses.append(loss.total.detach())
             size = batch.size
             meter.add({**loss.metrics, "clips": size.clips, "frames": size.frames, "tokens": size.tokens})
-        progress.place += phase.accumulation * world.size
         norm = self.clipper.clip(self.parameters, self.scale.value)
         if math.isfinite(norm):
             self.optimizer.step()
             self.average.update(self.objective.models, settings.ema_decay, progress.step)
-        elif self.scale.fixed:
-            raise FloatingPointError(
-                f"the gradients at step {progress.step} are not finite (norm {norm}): lower train.learning_rate or "
-                "train.gradient_clip, and start again to resume from the last checkpoint"
-            )
         self.scale.update(math.isfinite(norm))
+        if self.scale.gives_up:
+            self._give_up(loader, losses, norm)
         self.optimizer.zero_grad(set_to_none=True)
+        progress.place += phase.accumulation * world.size
         progress.step += 1
         seconds = time.monotonic() - started  # the GPU was waited for, for `norm`
         meter.add({"gradient_norm": norm, "learning_rate": rate, "batches": phase.accumulation, "seconds": seconds})
+
+    def _next(self, batches: Iterator[Any]) -> Any:
+        try:
+            return next(batches)
+        except ValueError as error:
+            raise ValueError(f"step {self.progress.step + 1}, {error}") from error
+
+    def _give_up(self, loader: BatchLoader, losses: list[torch.Tensor], norm: float) -> None:
+        """FloatingPointError that names the clips whose loss is not finite (all processes come here at one step)."""
+        own = [self.progress.place + part * self.world.size + self.world.rank for part in range(len(losses))]
+        bad = [place for place, loss in zip(own, losses, strict=True) if not bool(loss.isfinite())]
+        names = gathered([name for place in bad for name in loader.clips_at(place)], self.world)
+        clips = list(dict.fromkeys(name for part in names for name in part))
+        raise FloatingPointError(explain(self.progress.step + 1, norm, clips, self.scale))
 
     def _generator(self, place: int) -> torch.Generator:
         """The source of all randomness of one batch."""
@@ -214,22 +253,18 @@ class Trainer:
             metrics = mean_metrics(self.objective, held_out, phase, self.world, autocast)
         if self.monitor is not None:
             self.monitor.log(self.progress.step, {f"val_{key}": value for key, value in metrics.items()})
-        if metrics["loss"] < self.progress.best:
+        if metrics.get("loss", math.inf) < self.progress.best:
             self.progress.best = metrics["loss"]
             self._export(self.run_dir / "best")
 
-    def _pictured(self, phase: Phase) -> Any:
+    def _pictured(self, phase: Phase, data: PhaseData) -> Any:
         """The held-out batch that previews show, and on the first time what masking makes of training videos."""
-        reason = self.objective.missing_for_preview()
-        if reason is not None:
-            if self.world.is_first:
-                print(reason)
+        if data.held_out is None or self.objective.missing_for_preview():
             return None
-        held_out = validation_set(self.objective, phase)
         if self.monitor is not None and phase.data.masking.probability:
-            batch = next(iter(batch_loader(open_dataset(self.objective.dataset, phase.data), phase.data, self.seed)))
+            batch = next(iter(BatchLoader(data.train, phase.data, self.seed)))
             self.monitor.pictures(phase.start, "masking", contact_sheet(batch.images[:4, :, :3])[None])
-        return to_device(first_batch(held_out, phase), self.world.device)
+        return to_device(first_batch(data.held_out, phase), self.world.device)
 
     def _preview(self, phase: Phase, batch: Any) -> None:
         """What the averaged weights make of held-out clips; all processes take part, for the models may be cut up."""
@@ -255,14 +290,8 @@ class Trainer:
     def _export(self, folder: Path) -> None:
         """The averaged weights as models, and what inference needs beside them."""
         weights = {key: full_tensor(value) for key, value in self.average.tensors.items()}
-        if not self.world.is_first:
-            return
-        for name, spec in self.specs.items():
-            prefix = f"{name}."
-            own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
-            save_model_weights(own, folder / name, spec["name"], dict(spec["args"]), torch.float32)
-        if statistics := self.objective.statistics():
-            save_weights(statistics, folder / "latent_statistics.safetensors")
+        if self.world.is_first:
+            export_run(weights, self.specs, self.objective.statistics(), folder)
 
     def _tensors(self) -> dict[str, Any]:
         return {
@@ -274,6 +303,7 @@ class Trainer:
     def _save(self, keep: int) -> None:
         progress = self.progress
         progress.scale, progress.good_steps = self.scale.value, self.scale.good_steps
+        progress.skipped = self.scale.skipped
         progress.norms = tuple(self.clipper.history)
         self.store.save(progress.step, self._tensors(), asdict(progress), keep)
         self._export(self.run_dir / "ckpts")
@@ -284,32 +314,15 @@ class Trainer:
         values = self.store.load(tensors)
         if values is None:
             return
-        self.progress = Progress(**values)
+        try:
+            self.progress = Progress(**values)
+        except TypeError as error:
+            raise ValueError(f"progress.json in {self.store.folder} is of another version: {error}") from error
         self.clipper.history = list(self.progress.norms)
         self.scale.value, self.scale.good_steps = float(self.progress.scale or 1.0), self.progress.good_steps
-        self._export(self.run_dir / "ckpts")  # a run can be killed between its last checkpoint and this
+        self.scale.skipped = self.progress.skipped
         if self.world.is_first:
             print(f"resuming at step {self.progress.step}")
-
-    @contextmanager
-    def _stoppable(self) -> Iterator[None]:
-        """SIGTERM (a preempted job) and Ctrl-C end the run after the current step, with a checkpoint.
-
-        A handler that is already there, such as a launcher's, stays.
-        """
-
-        def stop(number: int, _: Any) -> None:
-            self.received = number
-
-        default: dict[signal.Signals, Any] = {signal.SIGTERM: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
-        ours = [number for number, handler in default.items() if signal.getsignal(number) == handler]
-        for number in ours:
-            signal.signal(number, stop)
-        try:
-            yield
-        finally:
-            for number in ours:
-                signal.signal(number, default[number])
 
     @contextmanager
     def _monitored(self) -> Iterator[None]:

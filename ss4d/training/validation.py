@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from ss4d.data import DataSettings, WindowDataset, batch_loader, open_dataset, to_device
+from ss4d.data import BatchLoader, DataSettings, WindowDataset, open_dataset, to_device
 from ss4d.training.distributed import World
 from ss4d.training.monitor import Meter
 from ss4d.training.objectives import Objective
@@ -25,7 +26,7 @@ def validation_set(objective: Objective, phase: Phase) -> WindowDataset:
 
 def first_batch(held_out: WindowDataset, phase: Phase) -> Any:
     """The batch that is looked at again and again."""
-    return next(iter(batch_loader(held_out, _settings(phase), SEED)))
+    return next(iter(BatchLoader(held_out, _settings(phase), SEED, leave_out_faults=True)))
 
 
 def mean_metrics(
@@ -33,15 +34,22 @@ def mean_metrics(
 ) -> dict[str, float]:
     """Mean metrics of the first `train.validate_batches` batches, shared out over all processes.
 
-    Batches are loaded outside of autocast, which cannot join their half-precision tensors on a CPU.
+    A clip that cannot be read, and a batch whose loss is not finite, is left out with a warning: one bad clip must not
+    decide which weights are the best. Batches are loaded outside of autocast, which cannot join their half-precision
+    tensors on a CPU.
     """
     meter = Meter()
     each = -(-phase.train.validate_batches // world.size)
-    loader = batch_loader(held_out, _settings(phase), SEED, 0, world.rank, world.size)
+    loader = BatchLoader(held_out, _settings(phase), SEED, 0, world.rank, world.size, leave_out_faults=True)
     for index, batch in enumerate(islice(loader, each)):
-        generator = torch.Generator(world.device).manual_seed(world.rank + index * world.size)
+        place = world.rank + index * world.size
+        generator = torch.Generator(world.device).manual_seed(place)
         with autocast():
-            meter.add(objective(to_device(batch, world.device), generator).metrics)
+            loss = objective(to_device(batch, world.device), generator)
+        if bool(loss.total.isfinite()):
+            meter.add(loss.metrics)
+        else:
+            warnings.warn(f"held-out batch {place}: the loss is not finite, the batch is left out", stacklevel=2)
     return meter.means(world)
 
 

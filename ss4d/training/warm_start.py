@@ -6,6 +6,7 @@ weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 from ss4d.models.checkpoint import CheckpointError, read_weights
 from ss4d.models.folder import NAMES, PipelineFolder
+from ss4d.training.checkpointing import averaged_weights
 
 TEMPORAL = ("input_blocks_t.", "out_blocks_t.")
 
@@ -34,7 +36,10 @@ class WarmStart:
 
 
 def warm_start(models: Mapping[str, nn.Module], source: str, objective: str) -> str:
-    """Load every model of an experiment from a run folder, a checkpoint folder or a Hub id; returns a report.
+    """Load every model of an experiment; returns a report.
+
+    Args:
+        source: a run folder, its `ckpts`, `best` or `checkpoints/step_*`, a checkpoint folder or a Hub id.
 
     Raises:
         CheckpointError: a weight that is missing, unexpected or of another shape, other than CompNet's temporal
@@ -50,9 +55,18 @@ class _Source:
 
 
 def _weights(source: str, objective: str, name: str) -> _Source:
-    run = Path(source) / "ckpts" / f"{name}.safetensors"
-    if run.is_file():
-        return _Source(str(run), read_weights(run))
+    folder = Path(source)
+    if folder.is_dir() and re.fullmatch(r"step_\d+", folder.name):
+        return _Source(str(folder), averaged_weights(folder, name))
+    for path in (folder / "ckpts" / f"{name}.safetensors", folder / f"{name}.safetensors"):
+        if path.is_file():
+            return _Source(str(path), read_weights(path))
+    if folder.is_dir() and not (folder / "pipeline.json").exists():
+        there = ", ".join(path.stem for place in (folder / "ckpts", folder) for path in place.glob("*.safetensors"))
+        raise CheckpointError(
+            f"init_from = {source} has no weights of {name}{f', only of {there}' * bool(there)}: give a run folder RUN "
+            f"of {objective}, RUN/best, RUN/checkpoints/step_N, a checkpoint folder with pipeline.json, or a Hub id"
+        )
     ours = next(key for key, known in NAMES.items() if (known.run, known.trained_as) == (objective, name))
     stem = PipelineFolder.open(source).stem(ours)
     return _Source(str(stem), read_weights(stem.with_suffix(".safetensors")))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import is_dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -12,7 +13,9 @@ import pytest
 import torch
 from tiny import CHANNELS, IMAGE_SIZE, QUARTER_TURNS, RESOLUTION, box_voxels, latent, picture
 
+from dataset_toolkits.engine.records import write_table
 from ss4d.data import (
+    BatchLoader,
     DataSettings,
     FeatureDataset,
     MaskingSettings,
@@ -22,10 +25,9 @@ from ss4d.data import (
     StructureLatentDataset,
     Window,
     WindowDataset,
-    batch_loader,
     open_dataset,
 )
-from ss4d.data.format import Cube
+from ss4d.data.format import Cube, read_table
 from ss4d.data.turns import turn_extrinsics
 from ss4d.sparse import SparseTensor
 
@@ -156,11 +158,28 @@ def test_two_workers_make_what_none_makes(kind: type[WindowDataset], clip_folder
     for workers in (0, 2):
         options, state = settings(clip_folder, kind, workers), torch.get_rng_state()
         dataset = open_dataset(kind, options)
-        list(islice(batch_loader(dataset, options, seed=3), 2))  # files are open before workers are forked
-        loader = batch_loader(dataset, options, seed=3, start=4)
+        list(islice(BatchLoader(dataset, options, seed=3), 2))  # files are open before workers are forked
+        loader = BatchLoader(dataset, options, seed=3, start=4)
         batches.append([plain(batch) for batch in islice(loader, 5)])
         assert torch.equal(torch.get_rng_state(), state)  # the models' random numbers do not depend on loading
     assert batches[0] == batches[1] and batches[0][0] != batches[0][1]
+
+
+def test_absent_categories_and_short_clips_are_notes(clip_folder: Path, tmp_path: Path):
+    root = shutil.copytree(clip_folder, tmp_path / "clips")
+    table = [{**row, "frames": 2} if row["name"] == "box0__slide" else row for row in read_table(root, "render")]
+    write_table(root, "render", table)
+    options = settings(root, OccupancyDataset, 0)
+    options = replace(options, frames=[4], category_weight={"fish": 0.35})
+    with pytest.warns(UserWarning) as caught:
+        dataset = open_dataset(OccupancyDataset, options)
+    said = [str(warning.message) for warning in caught]
+    assert said == [
+        "data.category_weight: no clip is of category fish",
+        "1 of 2 clips have fewer than 4 frames and are left out",
+    ]
+    batches = [batch.grid.sum((1, 2, 3, 4, 5)).tolist() for batch in islice(BatchLoader(dataset, options, seed=0), 4)]
+    assert {value for batch in batches for value in batch} == {4 * 6**3}  # of the long clip alone
 
 
 def test_pictures_of_latents_with_colour_keep_theirs(clip_folder: Path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+from small_runs import overrides
 
 from ss4d.training.command_line import compose_config
 from ss4d.training.run import run
@@ -87,12 +88,70 @@ def test_what_fits_passes(overrides: list[str], monkeypatch: pytest.MonkeyPatch,
         ("threads=-1", "threads = -1 must be at least 1, or null"),
         ("backend.attention=flas", "backend.attention = 'flas': choose one of auto, torch, sdpa"),
         ("wandb.mode=ofline", "wandb.mode = ofline must be one of disabled, offline, online"),
+        ("train.gradient_clip=0", "train.gradient_clip = 0.0 must be above 0, or null"),
+        ("train.ema_decay=1.5", "train.ema_decay = 1.5 must be at least 0 and below 1"),
+        ("train.warmup_steps=-5", "train.warmup_steps = -5 must be at least 0"),
+        ("phases.single.train.steps=2.5", "phase single: train.steps = 2.5 must be a whole number"),
+        ("batch_size=1.5", "batch_size = 1.5 must be a whole number"),
+        ("accumulation=0.5", "accumulation = 0.5 must be a whole number"),
+        ("train.save_every=1.5", "train.save_every = 1.5 must be a whole number"),
+        ("train.learning_rate=inf", "train.learning_rate = inf must be a finite number"),
+        ("train.betas=[0.9]", "train.betas = [0.9] must be a list of 2"),
+        ("train.betas=[0.9,1]", "train.betas[1] = 1.0 must be at least 0 and below 1"),
+        ("train.epsilon=0", "train.epsilon = 0.0 must be above 0"),
+        ("train.freeze=flow", "train.freeze = flow must be a list"),
+        (
+            "phases.varied.train.final_learning_rate=1",
+            "phase varied: train.final_learning_rate = 1.0 must be at most train.learning_rate = 0.0004",
+        ),
+        ("data.workers=-1", "data.workers = -1 must be at least 0"),
+        ("data.resolution=0", "data.resolution = 0 must be at least 1"),
+        ("run_dir=''", "run_dir is empty: name a folder"),
+        ("init_from=''", "init_from is empty: name a folder"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(override: str, message: str):
     with pytest.raises(ValueError) as error:
         run(compose_config([TINY, override, "dry_run=true"]))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("experiment", "changes", "message"),
+    [
+        (
+            "structure_vae",
+            ["objective.name=sparse_vae"],
+            "objective.name = sparse_vae trains no models.encoder of the class",
+        ),
+        ("structure_vae", ["~models.decoder"], "models has no decoder, which objective.name = structure_vae trains"),
+        (
+            "sparse_flow",
+            ["objective.image_encoder=null"],
+            "objective.image_encoder is null, and models has no image_encod",
+        ),
+        ("structure_vae", ["models.encoder.args.channels=3"], "SparseStructureEncoder: channels = 3 must be a list"),
+        ("structure_vae", ["models.encoder.args.channels=[-4,4]"], "channels[0] = -4 must be at least 0"),
+        ("structure_flow", ["models.flow.args.model_channels=abc"], "model_channels = abc must be a whole number"),
+        ("structure_flow", ["models.flow.args.num_blocks=0"], "needs a flow with blocks: raise its num_blocks"),
+        ("structure_vae", ["train.validate_every=1"], "has no clip of split val among its 2 accepted clips"),
+        ("structure_vae", ["frames=[8]"], "frames = 8, but the longest of 2 clips has 4 frames"),
+        ("structure_vae", ["data.root=nowhere"], "nowhere/tables/curate.parquet is missing"),
+    ],
+)
+def test_what_does_not_fit_together_is_refused_before_anything_is_written(
+    experiment: str, changes: list[str], message: str, clip_folder: Path, tmp_path: Path
+):
+    with pytest.raises(ValueError) as error:
+        run(compose_config(overrides(experiment, clip_folder, tmp_path / "run", "train.steps=1", *changes)))
+    assert message in str(error.value) and "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wandb_that_is_not_installed_is_said_at_the_start(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(ValueError, match=r"wandb.mode = online needs .*pip install"):
+        run(compose_config([TINY, "wandb.mode=online", "dry_run=true"]))
 
 
 def test_experiments_that_do_not_exist_are_refused():

@@ -17,16 +17,19 @@ from ss4d.training.settings import TrainSettings
 
 @pytest.fixture(scope="module")
 def settings() -> TrainSettings:
-    config = resolve(["experiment=structure_flow/tiny", "phases=null", "train.steps=110", "train.warmup_steps=10"])
+    config = resolve(["experiment=structure_flow/tiny", "phases=null", "train.steps=111", "train.warmup_steps=10"])
     train = read_phases(config)[0].train
-    return replace(train, steps=110, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.2)
+    return replace(train, steps=111, warmup_steps=10, learning_rate=1.0, final_learning_rate=0.2)
 
 
 def test_learning_rate_warms_up_and_follows_a_cosine(settings: TrainSettings):
     assert learning_rate(settings, 0) == pytest.approx(0.1)
     assert learning_rate(settings, 9) == learning_rate(settings, 10) == 1.0
     assert learning_rate(settings, 60) == pytest.approx(0.6)  # half way
-    assert learning_rate(settings, 110) == pytest.approx(0.2)
+    assert learning_rate(settings, 110) == pytest.approx(0.2)  # the last of 111 steps
+    for steps, expected in {11: [1.0, 0.2], 12: [1.0, 1.0, 0.2], 10: [1.0]}.items():
+        short = replace(settings, steps=steps)
+        assert [learning_rate(short, step) for step in range(9, steps)] == pytest.approx(expected)
 
 
 def parameter(gradient: list[float]) -> nn.Parameter:

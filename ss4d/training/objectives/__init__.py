@@ -38,5 +38,9 @@ def objective_options(section: Mapping[str, Any]) -> ObjectiveOptions:
 
 
 def create_objective(models: Mapping[str, nn.Module], options: ObjectiveOptions) -> Objective:
-    """The objective of that name, training `models`."""
+    """The objective of that name, training `models`.
+
+    Raises:
+        ValueError: a model that it does not train.
+    """
     return OBJECTIVES[options.name](models, options)

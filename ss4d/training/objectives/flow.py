@@ -12,8 +12,10 @@ from torch import Tensor
 from ss4d.config import option
 from ss4d.data import PreparedSet
 from ss4d.flow import FlowPath, ImageCondition, SamplerSettings, logit_normal_times
+from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
 
+IMAGE_ENCODERS = (PatchImageEncoder, DinoImageEncoder)
 TIME_BINS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # for which errors are logged one by one
 PREVIEW_SAMPLER = SamplerSettings(steps=12, cfg_strength=2.0, cfg_interval=(0.5, 1.0), rescale_t=3.0)
 
@@ -59,8 +61,8 @@ class FlowObjective(Objective):
 
 
 def flow_loss(error: Tensor, t: Tensor) -> Loss:
-    """The mean error [B] of videos at times [B], and that of each bin of time that holds any."""
-    total, metrics = error.mean(), {}
+    """The mean error [B] of videos at times [B], and that of each bin of time that holds any; B may be 0."""
+    total, metrics = error.mean() if len(error) else error.sum(), {}
     for low, high in itertools.pairwise(TIME_BINS):
         inside = (t >= low) & ((t < high) | (high == TIME_BINS[-1]))
         if bool(inside.any()):

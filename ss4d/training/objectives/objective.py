@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,19 +34,34 @@ class ObjectiveOptions:
 class Objective(nn.Module):
     """Owns the models it trains (`models`), loads those it needs frozen, and turns a batch into a loss.
 
-    A new objective names its `Options` and `dataset`, defines `forward` and `preview`, and joins `OBJECTIVES`.
+    A new objective names its `Options`, `dataset` and `trainable` models, defines `forward` and `preview`, and joins
+    `OBJECTIVES`.
 
     Args:
         models: the trained models by name.
         options: an instance of its `Options`.
+
+    Raises:
+        ValueError: a model that this objective does not train, or none of those that it needs.
     """
 
     Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
     dataset: ClassVar[type[WindowDataset]]  # where its batches come from
+    trainable: ClassVar[Mapping[str, tuple[type[nn.Module], ...]]]  # models that it can train, and of which classes
     options: Any  # an instance of `Options`
 
     def __init__(self, models: Mapping[str, nn.Module], options: Any):
         super().__init__()
+        for name, model in models.items():
+            if type(model) not in self.trainable.get(name, ()):
+                known = "; ".join(f"{key}: {_names(classes)}" for key, classes in self.trainable.items())
+                raise ValueError(
+                    f"objective.name = {options.name} trains no models.{name} of the class {type(model).__name__}, but "
+                    f"{known}: take experiment={options.name}/tiny or /paper"
+                )
+        for name in self.trainable:
+            if name not in models and not hasattr(options, name):
+                raise ValueError(f"models has no {name}, which objective.name = {options.name} trains")
         self.models = nn.ModuleDict(models)
         self.frozen = nn.ModuleDict()
         self.options = options
@@ -83,6 +98,10 @@ class Objective(nn.Module):
             return self.models[name]
         if name not in self.frozen:
             source = getattr(self.options, name)
+            if source is None:
+                raise CheckpointError(
+                    f"objective.{name} is null, and models has no {name} to train: give one of the two"
+                )
             try:
                 model = DinoImageEncoder(source) if source in DINO_HUB_IDS else load_model(Path(source))
             except CheckpointError as error:
@@ -97,3 +116,7 @@ class Objective(nn.Module):
         if source is None or not Path(f"{source}.safetensors").exists():
             return f"no previews: objective.{name} = {source} is no trained decoder"
         return None
+
+
+def _names(classes: Sequence[type]) -> str:
+    return " or ".join(kind.__name__ for kind in classes)

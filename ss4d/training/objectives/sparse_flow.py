@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from ss4d.data import PreparedSet, SparseLatentBatch, SparseLatentDataset
 from ss4d.flow import sample, velocity
-from ss4d.training.objectives.flow import PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.models.sparse_flow import SparseFlow
+from ss4d.training.objectives.flow import IMAGE_ENCODERS, PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
 from ss4d.training.objectives.objective import Loss
 from ss4d.training.previews import Preview, picture, renderings, tile
 
@@ -26,6 +28,7 @@ class SparseFlowObjective(FlowObjective):
 
     Options = SparseFlowOptions
     dataset = SparseLatentDataset
+    trainable: ClassVar = {"flow": (SparseFlow,), "image_encoder": IMAGE_ENCODERS}
     options: SparseFlowOptions
 
     def prepare(self, clips: PreparedSet) -> None:
@@ -44,8 +47,9 @@ class SparseFlowObjective(FlowObjective):
         x_t = x0.replace(self.path.sample(x0.feats, noise, t[video]))
         predicted = velocity(self.models["flow"], x_t, t, cond).feats
         error = (predicted - self.path.velocity(x0.feats, noise)).square().mean(1)
-        per_video = torch.zeros_like(t).index_add(0, video, error) / torch.bincount(video, minlength=len(t))
-        return flow_loss(per_video, t)
+        voxels = torch.bincount(video, minlength=len(t))
+        per_video = torch.zeros_like(t).index_add(0, video, error) / voxels.clamp(min=1)
+        return flow_loss(per_video[voxels > 0], t[voxels > 0])  # a video without voxels has nothing to say
 
     def preview(self, batch: SparseLatentBatch, generator: torch.Generator) -> Preview:
         """Decoded latents of the first video above, samples below."""

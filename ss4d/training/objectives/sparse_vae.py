@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -16,8 +17,11 @@ from ss4d.data import FeatureBatch, FeatureDataset, PreparedSet, TargetView
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.metrics.lpips import load_lpips
 from ss4d.metrics.ssim import structural_similarity
+from ss4d.models.sparse_vae import GaussianDecoder, SparseEncoder
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
 from ss4d.training.previews import VIDEOS, Preview, picture, tile
+
+LEAST_ERROR = 1e-10  # mean squared, for a PSNR of 100 dB at most
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,7 @@ class SparseVAEObjective(Objective):
 
     Options = SparseVAEOptions
     dataset = FeatureDataset
+    trainable: ClassVar = {"encoder": (SparseEncoder,), "decoder": (GaussianDecoder,)}
     options: SparseVAEOptions
 
     def prepare(self, clips: PreparedSet) -> None:
@@ -69,6 +74,8 @@ class SparseVAEObjective(Objective):
         options, l1, ssim, psnr, perceptual, regulariser = self.options, [], [], [], [], kl.new_zeros(())
         for views, sequence in zip(targets, sequences, strict=True):
             for gaussians, view in zip(sequence, views, strict=True):
+                if not len(gaussians):  # a frame without voxels
+                    continue
                 background = torch.rand(3, generator=generator, device=kl.device)
                 colour, target = _rendering_and_target(gaussians, view, background)
                 # Picture by picture: views and conditioning videos may differ in size.
@@ -76,9 +83,12 @@ class SparseVAEObjective(Objective):
                 ssim.append(structural_similarity(colour[None], target[None]))
                 if "lpips" in self.frozen:
                     perceptual.append(self.frozen["lpips"](colour[None], target[None])[0])
-                psnr.append(-10 * torch.log10((colour.detach() - target).square().mean()))
+                psnr.append(-10 * torch.log10((colour.detach() - target).square().mean().clamp(min=LEAST_ERROR)))
                 regulariser = regulariser + options.volume_weight * gaussians.scale.prod(1).mean()
                 regulariser = regulariser + options.opacity_weight * (1 - gaussians.opacity).square().mean()
+        if not l1:
+            nothing = kl + sum(gaussians.xyz.sum() for sequence in sequences for gaussians in sequence)
+            return Loss(nothing, {"loss": nothing})  # zero, which still gives every parameter its gradient
         l1_mean, ssim_mean = torch.stack(l1).mean(), torch.stack(ssim).mean()
         total = l1_mean + options.ssim_weight * (1 - ssim_mean) + options.kl_weight * kl + regulariser / len(l1)
         metrics = {"l1": l1_mean, "ssim": ssim_mean, "kl": kl, "psnr": torch.stack(psnr).mean()}

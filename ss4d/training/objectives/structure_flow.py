@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 
 from ss4d.config import option
 from ss4d.data import StructureLatentDataset, StructureLatents
 from ss4d.flow import sample, velocity
-from ss4d.training.objectives.flow import PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.models.structure_flow import StructureFlow
+from ss4d.training.objectives.flow import IMAGE_ENCODERS, PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
 from ss4d.training.objectives.objective import Loss
 from ss4d.training.positional_init import start_attention_at_positions
 from ss4d.training.previews import VIDEOS, Preview, silhouettes
@@ -28,6 +30,7 @@ class StructureFlowObjective(FlowObjective):
 
     Options = StructureFlowOptions
     dataset = StructureLatentDataset
+    trainable: ClassVar = {"flow": (StructureFlow,), "image_encoder": IMAGE_ENCODERS}
     options: StructureFlowOptions
 
     def initialize(self) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ss4d.config import option
 from ss4d.data import Occupancy, OccupancyDataset
+from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
 from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
@@ -25,6 +27,7 @@ class StructureVAEObjective(Objective):
 
     Options = StructureVAEOptions
     dataset = OccupancyDataset
+    trainable: ClassVar = {"encoder": (StructureEncoder,), "decoder": (StructureDecoder,)}
     options: StructureVAEOptions
 
     def forward(self, batch: Occupancy, generator: torch.Generator) -> Loss:
