@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,13 +28,9 @@ class Suite:
 def run(options: SuiteOptions) -> list[str]:
     """Evaluate every method of a suite, then write tables and figure; returns what could not be made."""
     suite = read_suite(options.suite)
-    protocol = f"protocol={suite.protocol}"
-    runs = [
-        from_arguments(RunOptions, [protocol, *(f"{key}={value}" for key, value in entry.items()), *options.arguments])
-        for entry in suite.methods
-    ]
+    runs = method_options(suite, options.arguments)
     failed = [sentence for run_options in runs for sentence in evaluate.run(run_options)]
-    given = from_arguments(RunOptions, [protocol, *options.arguments])
+    given = from_arguments(RunOptions, [f"protocol={suite.protocol}", *options.arguments])
     out = Path(given.out)
     write_tables(build_tables(out, changes=given.changes), out)
     if suite.figure and not failed:
@@ -47,6 +44,12 @@ def run(options: SuiteOptions) -> list[str]:
         )
         save_picture(draw(figure), out / "figure.png")
     return failed
+
+
+def method_options(suite: Suite, arguments: Sequence[str]) -> list[RunOptions]:
+    """The options of `run` for every method of a suite; `arguments` hold for all of them."""
+    entries = ([f"{key}={value}" for key, value in entry.items()] for entry in suite.methods)
+    return [from_arguments(RunOptions, [f"protocol={suite.protocol}", *entry, *arguments]) for entry in entries]
 
 
 def read_suite(name: str) -> Suite:
