@@ -8,7 +8,7 @@ DEMO_MODEL=checkpoints/ss4d-tiny
 DEMO_OUT=outputs/demo
 VENV=.venv
 STAMP=$VENV/.ss4d-installed         # what was installed: a checksum of the files that decide it
-DEV_STAMP=$VENV/.ss4d-dev-installed # the same for what tests and data preparation want on top
+DEV_STAMP=$VENV/.ss4d-dev-installed # the same for what tests and data preparation need on top
 BLENDER_VENV=.venv-blender
 BLENDER_STAMP=$BLENDER_VENV/.ss4d-installed
 BLENDER_LIBRARIES="libgl1 libegl1 libegl-mesa0 libgl1-mesa-dri libx11-6 libxext6 libxfixes3 libxi6 libxrender1 \
@@ -18,7 +18,7 @@ usage() {
     cat <<END
 Usage: ./setup.sh install|data|demo|blender|test
   install   create $VENV and install SS4D with pinned requirements; does nothing where that is done
-  data      install, then add what preparing data wants (Ray, DINOv2, Objaverse; also the linters and pytest)
+  data      install, then add what data preparation needs (Ray, DINOv2, Objaverse; also the linters and pytest)
   demo      install, then turn $DEMO_CLIP into 4D Gaussians in $DEMO_OUT
   blender   create $BLENDER_VENV with Blender, for the dataset toolkit's stages pose and render (Python 3.11)
   test      install, then lint, check types and run the tests
@@ -70,9 +70,9 @@ make_venv() {
 }
 
 install() {
-    local wanted version
-    wanted=$(cat requirements.txt pyproject.toml | cksum)
-    if [[ -f $STAMP && $(<"$STAMP") == "$wanted" && -x $VENV/bin/python ]]; then return; fi
+    local needed version
+    needed=$(cat requirements.txt pyproject.toml | cksum)
+    if [[ -f $STAMP && $(<"$STAMP") == "$needed" && -x $VENV/bin/python ]]; then return; fi
     rm -f "$STAMP"
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
     version=$(python_version "$VENV/bin/python") || version="broken"
@@ -83,17 +83,17 @@ install() {
     say "installing the other requirements"
     pip_install -r requirements.txt
     pip_install --no-deps --no-build-isolation --editable .
-    echo "$wanted" >"$STAMP"
+    echo "$needed" >"$STAMP"
     say "installed in $VENV"
 }
 
 install_dev() {
-    local wanted
-    wanted=$(cksum <requirements-dev.txt)
-    if [[ -f $DEV_STAMP && $DEV_STAMP -nt $STAMP && $(<"$DEV_STAMP") == "$wanted" ]]; then return; fi
-    say "installing what tests and data preparation want on top"
+    local needed
+    needed=$(cksum <requirements-dev.txt)
+    if [[ -f $DEV_STAMP && $DEV_STAMP -nt $STAMP && $(<"$DEV_STAMP") == "$needed" ]]; then return; fi
+    say "installing what tests and data preparation need on top"
     pip_install -r requirements-dev.txt
-    echo "$wanted" >"$DEV_STAMP"
+    echo "$needed" >"$DEV_STAMP"
 }
 
 pip_install() { pip_install_in "$VENV" "$@"; }
@@ -113,9 +113,9 @@ demo() {
 }
 
 install_blender() {
-    local python=${BLENDER_PYTHON:-python3.11} wanted version
-    wanted=$(cksum <requirements-blender.txt)
-    if [[ -f $BLENDER_STAMP && $(<"$BLENDER_STAMP") == "$wanted" && -x $BLENDER_VENV/bin/python ]]; then return; fi
+    local python=${BLENDER_PYTHON:-python3.11} needed version
+    needed=$(cksum <requirements-blender.txt)
+    if [[ -f $BLENDER_STAMP && $(<"$BLENDER_STAMP") == "$needed" && -x $BLENDER_VENV/bin/python ]]; then return; fi
     rm -f "$BLENDER_STAMP"
     if ! "$BLENDER_VENV/bin/python" -m pip --version >/dev/null 2>&1; then
         version=$(python_version "$python") || version="not found"
@@ -130,7 +130,7 @@ install_blender() {
     say "installing Blender (a large download)"
     pip_install_in "$BLENDER_VENV" -r requirements-blender.txt
     check_blender
-    echo "$wanted" >"$BLENDER_STAMP"
+    echo "$needed" >"$BLENDER_STAMP"
     say "installed in $BLENDER_VENV"
 }
 

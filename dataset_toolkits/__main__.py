@@ -38,7 +38,7 @@ ALL = ("collect", "pose", "curate", "render", "voxelize", "features", "report")
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a stage; returns the number of items that failed, at most 100, or 2 if it cannot start."""
-    given = _parser().parse_intermixed_args(arguments)
+    given = parse_arguments(arguments)
     try:
         return _run_command(given)
     except ValueError as error:
@@ -103,7 +103,7 @@ def _item_stage(name: str) -> type[Stage]:
     return {stage.name: stage for stage in stages}[name]
 
 
-def _parser() -> argparse.ArgumentParser:
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m dataset_toolkits",
         description=__doc__,
@@ -120,7 +120,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--time-limit", type=_seconds, metavar="S", help="seconds per item; default: that of the stage")
     parser.add_argument("--retry", action="store_true", help="make items again that failed in an earlier run")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="options, such as render.size=256")
-    return parser
+    return parser.parse_intermixed_args(arguments)
 
 
 def _at_least_one(text: str) -> int:

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 
-def main() -> None:
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
@@ -19,7 +19,11 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
     parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
-    options = parser.parse_args()
+    return parser.parse_args(argv)
+
+
+def main() -> None:
+    options = parse_arguments()
 
     from ss4d.flow import SamplerSettings
     from ss4d.models.checkpoint import CheckpointError

@@ -21,7 +21,7 @@ TABLES = ("curate", "render", "features", "encode")
 STATISTICS = "latent_statistics.json"
 
 
-def main(arguments: list[str] | None = None) -> int:
+def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="pack_training_set.py"
     )
@@ -29,7 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("source", type=Path, help="pack: the prepared set; unpack: the folder of parts")
     parser.add_argument("target", type=Path, help="pack: the folder of parts; unpack: the prepared set to make")
     parser.add_argument("--part-mb", type=float, default=60.0, help="largest size of a part (default: 60)")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    given = parse_arguments(arguments)
     try:
         if given.action == "pack":
             print(f"{pack(given.source, given.target, int(given.part_mb * 2**20))} parts in {given.target}")

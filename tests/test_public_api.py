@@ -5,8 +5,6 @@ from __future__ import annotations
 import doctest
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -48,27 +46,3 @@ def test_the_readme_snippet_runs_as_pasted(checkout: Path):
     assert any("load_video" in snippet for snippet in snippets)
     for snippet in snippets:
         exec(compile(snippet, "README.md", "exec"), {})
-
-
-def test_importing_the_pipeline_loads_nothing_that_it_may_not_need():
-    script = """
-import sys
-from ss4d import SS4DPipeline
-heavy = ("numba", "hydra", "omegaconf", "pyarrow", "transformers", "huggingface_hub", "torchvision")
-print([name for name in heavy if name in sys.modules])
-"""
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "[]"
-
-
-def test_help_answers_without_torch():
-    script = """
-import sys
-import inference
-try:
-    inference.parse_arguments(["--help"])
-except SystemExit:
-    print("torch" in sys.modules)
-"""
-    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert "--backend" in result.stdout and result.stdout.strip().endswith("False")

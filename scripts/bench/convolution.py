@@ -5,8 +5,8 @@ The geometry is a spherical shell one voxel thick; forward and backward with a c
 
 from __future__ import annotations
 
-import argparse
 import time
+from argparse import Namespace
 from collections.abc import Callable
 
 import torch
@@ -15,18 +15,9 @@ from torch import Tensor
 from ss4d.sparse import SparseTensor, neighbour_map, submanifold_convolution
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--radius", type=float, default=41.0, help="of the shell, voxels")
-    parser.add_argument("--channels", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument(
-        "--spconv", action="store_true", help="compare with spconv's CPU build (forward only, one thread)"
-    )
-    options = parser.parse_args()
-
-    torch.set_num_threads(options.threads)
+def run(options: Namespace) -> None:
+    threads = options.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
     coords, channels = shell(options.radius), options.channels
     feats = torch.randn(len(coords), channels, requires_grad=True)
     x = SparseTensor(feats, coords)
@@ -47,7 +38,7 @@ def main() -> None:
     dense = median(lambda: a @ b, options.repeats)
     both = median(train, options.repeats)
     print(f"{len(coords)} voxels, {pairs / len(coords):.1f} pairs a voxel, {flops / 1e9:.1f} GFLOP in all")
-    print(f"{options.threads} threads")
+    print(f"{threads} threads")
     print(f"dense product {side}^3      {1e3 * dense:8.1f} ms  {flops / dense / 1e9:6.0f} GFLOP/s")
     print(f"forward                {1e3 * median(forward, options.repeats):8.1f} ms")
     print(f"forward + backward     {1e3 * both:8.1f} ms  {both / dense:6.2f} of the dense product")
@@ -89,7 +80,3 @@ def median(function: Callable[[], object], repeats: int) -> float:
         function()
         times.append(time.perf_counter() - start)
     return sorted(times[1:])[repeats // 2]
-
-
-if __name__ == "__main__":
-    main()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import argparse
 import time
+from argparse import Namespace
 
 import numpy as np
 import torch
@@ -22,14 +22,9 @@ VIT_LARGE = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--views", type=int, default=12)
-    parser.add_argument("--batch", type=int, default=12, help="views that go through the encoder at once")
-    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    options = parser.parse_args()
-
-    torch.set_num_threads(options.threads)
+def run(options: Namespace) -> None:
+    threads = options.threads or torch.get_num_threads()
+    torch.set_num_threads(threads)
     extractor = DinoExtractor(DinoImageEncoder(config=VIT_LARGE), options.batch)
     print(f"encoder loaded       {peak_memory(CPU) / 1e9:5.2f} GB")
     views = random_views(options.views)
@@ -38,7 +33,7 @@ def main() -> None:
     seconds = time.perf_counter() - start
     peak = peak_memory(CPU) / 1e9
     print(f"{options.views} views, batch {options.batch:3d}   {peak:5.2f} GB at most, {seconds:.1f} s")
-    print(f"maps {list(maps.shape)}, {options.threads} threads")
+    print(f"maps {list(maps.shape)}, {threads} threads")
 
 
 def random_views(count: int) -> FrameViews:
@@ -49,7 +44,3 @@ def random_views(count: int) -> FrameViews:
     )
     rgba = np.random.default_rng(0).integers(0, 256, (count, 512, 512, 4), np.uint8)
     return FrameViews(rgba, np.ones((count, 512, 512), np.float32), cameras, pixel_rays(cameras, 512))
-
-
-if __name__ == "__main__":
-    main()

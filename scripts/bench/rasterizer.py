@@ -1,6 +1,6 @@
 """Time the rasteriser, forward and backward, on a sphere of Gaussians as a decoder makes them.
 
-    python scripts/bench/rasterizer.py --gaussians 32000 --size 256 --backends numba torch
+    python -m scripts.bench rasterizer --gaussians 32000 --size 256 --backends numba torch
 
 Prints how much compositing the scene asks for, then for each backend the first call, and the median and the
 fastest of the repeats, in milliseconds.
@@ -8,9 +8,9 @@ fastest of the repeats, in milliseconds.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
+from argparse import Namespace
 
 import torch
 
@@ -43,16 +43,7 @@ def tile_rows(splats: Splats, size: int) -> int:
     return int((columns * rows * (splats.extent[0] >= 0)).sum())
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gaussians", type=int, default=32000)
-    parser.add_argument("--size", type=int, default=256, help="pixels, square")
-    parser.add_argument("--scale", type=float, default=0.005, help="typical standard deviation, world units")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--backends", nargs="+", default=["numba"], help="numba, torch, gsplat, inria")
-    parser.add_argument("--device", default="cpu")
-    options = parser.parse_args()
-
+def run(options: Namespace) -> None:
     camera = orbit_camera(30, 20)
     leaves = [field.to(options.device).requires_grad_() for field in sphere(options.gaussians, options.scale)]
     gaussians, size = Gaussians(*leaves), options.size
@@ -86,7 +77,3 @@ def main() -> None:
             f"backward {statistics.median(b for _, b in rest):7.2f}, "
             f"both {statistics.median(total):7.2f} (fastest {min(total):.2f}) ms"
         )
-
-
-if __name__ == "__main__":
-    main()

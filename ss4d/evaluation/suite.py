@@ -29,21 +29,10 @@ class Suite:
 def run(options: SuiteOptions) -> list[str]:
     """Evaluate every method of a suite, then write tables and figure; returns what could not be made."""
     suite = read_suite(options.suite)
-    protocol = f"protocol={suite.protocol}"
-    runs = [
-        from_arguments(
-            RunOptions,
-            [
-                protocol,
-                *(f"{key}={value}" for key, value in entry.items()),
-                *arguments_of(entry.get("method", RunOptions.method), options.arguments),
-            ],
-        )
-        for entry in suite.methods
-    ]
+    runs = method_options(suite, options.arguments)
     check_arguments(suite, options.arguments)
     failed = [sentence for run_options in runs for sentence in evaluate.run(run_options)]
-    given = from_arguments(RunOptions, [protocol, *options.arguments])
+    given = from_arguments(RunOptions, [f"protocol={suite.protocol}", *options.arguments])
     out = Path(given.out)
     write_tables(build_tables(out, changes=given.changes), out)
     if suite.figure and not failed:
@@ -57,6 +46,21 @@ def run(options: SuiteOptions) -> list[str]:
         )
         save_picture(draw(figure), out / "figure.png")
     return failed
+
+
+def method_options(suite: Suite, arguments: Sequence[str]) -> list[RunOptions]:
+    """The options of `run` for every method of a suite, which takes those of `arguments` that it reads."""
+    return [
+        from_arguments(
+            RunOptions,
+            [
+                f"protocol={suite.protocol}",
+                *(f"{key}={value}" for key, value in entry.items()),
+                *arguments_of(entry.get("method", RunOptions.method), arguments),
+            ],
+        )
+        for entry in suite.methods
+    ]
 
 
 def arguments_of(method: str, arguments: Sequence[str]) -> list[str]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import compress
+from operator import not_
 from pathlib import Path
 
 from ss4d.metrics.intervals import Interval
@@ -48,12 +50,24 @@ class Table:
 def write_tables(tables: Sequence[Table], out: Path) -> None:
     """Write all tables as Markdown, LaTeX and CSV, and print the Markdown."""
     out.mkdir(parents=True, exist_ok=True)
-    text = "\n".join(markdown(table) for table in tables)
+    shown = [without_empty_columns(table) for table in tables]
+    text = "\n".join(markdown(table) for table in shown)
     (out / "tables.md").write_text(text)
-    (out / "tables.tex").write_text("\n".join(latex(table) for table in tables))
+    (out / "tables.tex").write_text("\n".join(latex(table) for table in shown if table.rows))
     for table in tables:
         write_csv(table, out / f"table_{table.id}.csv")
     print(text)
+
+
+def without_empty_columns(table: Table) -> Table:
+    """The table without columns that no row has a value for, which a note names; without rows where all are so."""
+    empty = [all(row.values[number] is None for row in table.rows) for number in range(len(table.columns))]
+    if all(empty):
+        return replace(table, columns=[], rows=[], notes=[*table.notes, "No results."])
+    missing = [column.heading.rstrip(" ↑↓") for column, is_empty in zip(table.columns, empty, strict=True) if is_empty]
+    note = [f"n/a in every row, for lack of weights or data: {', '.join(missing)}."] if missing else []
+    rows = [replace(row, values=list(compress(row.values, map(not_, empty)))) for row in table.rows]
+    return replace(table, columns=list(compress(table.columns, map(not_, empty))), rows=rows, notes=table.notes + note)
 
 
 def cell(value: Interval | float | None, digits: int) -> str:
@@ -70,11 +84,14 @@ def cell(value: Interval | float | None, digits: int) -> str:
 def markdown(table: Table) -> str:
     """Markdown."""
     heading = ["Method", *(column.heading for column in table.columns), "Source"]
-    lines = [f"### {caption(table)}", "", line(heading), line(["---", *["---:"] * len(table.columns), "---"])]
+    lines = [f"### {caption(table)}", ""]
+    if table.rows:
+        lines += [line(heading), line(["---", *["---:"] * len(table.columns), "---"])]
     for row in table.rows:
         cells = [cell(value, column.digits) for value, column in zip(row.values, table.columns, strict=True)]
         lines.append(line([row.name.replace("|", r"\|"), *cells, row.origin.replace("|", r"\|")]))
-    return "\n".join([*lines, "", *(f"- {note}" for note in table.notes), *([""] if table.notes else [])])
+    notes = [*(f"- {note}" for note in table.notes), ""] if table.notes else []
+    return "\n".join([*lines, *([""] if table.rows else []), *notes])
 
 
 def line(cells: Sequence[str]) -> str:

@@ -158,9 +158,9 @@ def _front_loss(gaussians: Gaussians, rgba: Tensor, camera: Camera, settings: Ap
 def _novel_loss(changed: Gaussians, before: Gaussians, camera: Camera, size: int) -> Tensor:
     """How far a view from another side is from that of the generated Gaussians."""
     with torch.no_grad():
-        wanted = rasterize(before, camera, size, (0.0, 0.0, 0.0))
+        target = rasterize(before, camera, size, (0.0, 0.0, 0.0))
     image = rasterize(changed, camera, size, (0.0, 0.0, 0.0))
-    return (image.colour - wanted.colour).abs().mean() + (image.alpha - wanted.alpha).abs().mean()
+    return (image.colour - target.colour).abs().mean() + (image.alpha - target.alpha).abs().mean()
 
 
 def _draw_side(generator: torch.Generator) -> tuple[float, float]:

@@ -46,8 +46,8 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
     Raises:
         ValueError: the structure or the input is empty in all frames.
     """
-    wanted = shrink(alpha, SIZE)
-    if not bool(occupancy.any()) or not bool((wanted > 0).any()):
+    target = shrink(alpha, SIZE)
+    if not bool(occupancy.any()) or not bool((target > 0).any()):
         raise ValueError("no camera can be fitted: the structure or the input's alpha is empty in all frames")
     grid = occupancy.float()
     tried: dict[tuple[float, float, float], tuple[float, Camera]] = {}
@@ -55,8 +55,8 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
     def score(azimuth: float, elevation: float, fov: float) -> float:
         key = (azimuth, elevation, fov)
         if key not in tried:
-            camera = _boxed(grid, wanted, azimuth, elevation, fov)
-            tried[key] = (float(disagreement(silhouette(grid, camera, SIZE), wanted)), camera)
+            camera = _boxed(grid, target, azimuth, elevation, fov)
+            tried[key] = (float(disagreement(silhouette(grid, camera, SIZE), target)), camera)
         return tried[key][0]
 
     starts = list(itertools.product(AZIMUTHS, ELEVATIONS, FOVS))
@@ -67,15 +67,15 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
         best = min(around, key=lambda key: score(*key))
     camera = tried[best][1]
     azimuth, elevation, fov = best
-    return CameraFit(camera, azimuth, elevation, fov, silhouette_iou(silhouette(grid, camera, SIZE), wanted))
+    return CameraFit(camera, azimuth, elevation, fov, silhouette_iou(silhouette(grid, camera, SIZE), target))
 
 
-def _boxed(grid: Tensor, wanted: Tensor, azimuth: float, elevation: float, fov: float) -> Camera:
+def _boxed(grid: Tensor, alpha: Tensor, azimuth: float, elevation: float, fov: float) -> Camera:
     """The camera of a direction, cropped so that the box of the silhouettes is that of the input."""
     radius = 0.9 / math.sin(math.radians(fov / 2))  # the sphere around the cube fills the picture
     camera = orbit_camera(azimuth, elevation, radius, fov)
     seen = _box(silhouette(grid, camera, SIZE))
-    target = _box(wanted)
+    target = _box(alpha)
     scale = max(seen[2] - seen[0], seen[3] - seen[1]) / max(target[2] - target[0], target[3] - target[1])
     middle = [(seen[axis] + seen[axis + 2]) / 2 for axis in (0, 1)]
     aim = [(target[axis] + target[axis + 2]) / 2 for axis in (0, 1)]

@@ -25,7 +25,7 @@ def silhouette(occupancy: Tensor, camera: Camera, size: int) -> Tensor:
         [T, size, size] in [0, 1].
     """
     points = _ray_points(camera, size, occupancy.shape[-1]).to(occupancy)  # [size, size, K, 3]
-    grid = 2 * points.flip(-1)[None]  # grid_sample wants the last axis first
+    grid = 2 * points.flip(-1)[None]  # grid_sample takes the last axis first
     volume = occupancy[:, None]
     values = grid_sample(volume, grid.expand(len(volume), -1, -1, -1, -1), align_corners=False)[:, 0]
     return values.amax(-1)
@@ -50,16 +50,16 @@ def shrink(alpha: Tensor, size: int) -> Tensor:
     return interpolate(alpha[:, None], (size, size), mode="area")[:, 0]
 
 
-def disagreement(made: Tensor, wanted: Tensor) -> Tensor:
+def disagreement(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - soft IoU of silhouettes [T, H, W] in [0, 1]: the mean over frames of 1 - sum min / sum max.
 
     Frames where both are empty do not count.
     """
-    smaller, larger = torch.minimum(made, wanted).sum((1, 2)), torch.maximum(made, wanted).sum((1, 2))
+    smaller, larger = torch.minimum(prediction, target).sum((1, 2)), torch.maximum(prediction, target).sum((1, 2))
     counts = larger > 0
-    return (1 - smaller[counts] / larger[counts]).mean() if bool(counts.any()) else made.sum() * 0
+    return (1 - smaller[counts] / larger[counts]).mean() if bool(counts.any()) else prediction.sum() * 0
 
 
-def silhouette_iou(made: Tensor, wanted: Tensor, threshold: float = 0.5) -> float:
+def silhouette_iou(prediction: Tensor, target: Tensor, threshold: float = 0.5) -> float:
     """Mean IoU over frames of the silhouettes [T, H, W] above `threshold`; frames where both are empty do not count."""
-    return 1 - float(disagreement((made > threshold).float(), (wanted > threshold).float()))
+    return 1 - float(disagreement((prediction > threshold).float(), (target > threshold).float()))

@@ -12,7 +12,7 @@ import re
 import shutil
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint.api import CheckpointException
 
+from ss4d.nested import leaves
 from ss4d.training.distributed import World, by_first, gathered, wait_for_all
 
 
@@ -153,7 +154,7 @@ def _check_fits(path: Path, tensors: dict[str, Any]) -> None:
     """ValueError unless a checkpoint has exactly these tensors: torch would load a part of them and say nothing."""
     stored: dict[str, Any] = dcp.FileSystemReader(path).read_metadata().state_dict_metadata
     there = {key: list(getattr(value, "size", [])) for key, value in stored.items()}
-    needed = {key: list(value.shape) for key, value in _flat(tensors, "")}
+    needed = {key: list(value.shape) for key, value in leaves(tensors)}
     faults = [f"{key} is missing" for key in needed if key not in there]
     faults += [f"{key} is not part of the model" for key in there if key not in needed]
     faults += [
@@ -167,15 +168,6 @@ def _check_fits(path: Path, tensors: dict[str, Any]) -> None:
             f"{path} is of another model: {'; '.join(faults[:4])}{more}: use the config that the run began with, or "
             "another run_dir"
         )
-
-
-def _flat(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    """Tensors of nested mappings, with the keys that torch.distributed.checkpoint gives them."""
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, item in value.items():
-        yield from _flat(item, f"{key}.{name}" if key else str(name))
 
 
 def find_fault(path: Path) -> str | None:

@@ -17,6 +17,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.nested import leaves
 from ss4d.training.checkpointing import checkpoints_of
 from ss4d.training.phases import phase_sections
 
@@ -77,8 +78,8 @@ def read_saved(run_dir: Path) -> DictConfig | None:
 def append_history(run_dir: Path, config: DictConfig, processes: int, commit: str) -> None:
     """Note a start in `history.jsonl`, and how its config differs from the saved one, which is still the one before."""
     saved = read_saved(run_dir)
-    old = {} if saved is None else dict(_leaves(OmegaConf.to_container(saved, resolve=True), ""))
-    new = dict(_leaves(OmegaConf.to_container(config, resolve=True), ""))
+    old = {} if saved is None else dict(leaves(OmegaConf.to_container(saved, resolve=True)))
+    new = dict(leaves(OmegaConf.to_container(config, resolve=True)))
     changed = {key: [old.get(key), new.get(key)] for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
     entry = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -160,11 +161,3 @@ def _shown(value: Any) -> str:
 
 def _plain(section: Any) -> Any:
     return OmegaConf.to_container(section, resolve=True)
-
-
-def _leaves(value: Any, key: str) -> Iterator[tuple[str, Any]]:
-    if not isinstance(value, Mapping):
-        yield key, value
-        return
-    for name, item in value.items():
-        yield from _leaves(item, f"{key}.{name}" if key else str(name))

@@ -21,12 +21,12 @@ from scripts.eval.__main__ import main
 from ss4d.evaluation.ablations.ablation import read_ablation
 from ss4d.evaluation.ablations.latents import check_latents
 from ss4d.evaluation.ablations.plan import make_plan
-from ss4d.evaluation.ablations.runs import flatten
 from ss4d.evaluation.options import AblateOptions
 from ss4d.evaluation.protocol import names_in
 from ss4d.evaluation.typed import from_arguments
 from ss4d.models import create_model
 from ss4d.models.checkpoint import load_model
+from ss4d.nested import leaves
 
 ROOT = Path(__file__).parents[2]
 CLIPS, CHECKPOINT = ROOT / "assets" / "four_clips", ROOT / "checkpoints" / "ss4d-tiny"
@@ -72,7 +72,7 @@ def test_variants_differ_in_what_the_ablation_names_and_in_nothing_else(name: st
     assert len(plan.variants) == len(ablation.variants) >= 2
     configs: list[dict[str, Any]] = []
     for label, config in plan.variants.items():
-        configs.append(dict(flatten(OmegaConf.to_container(config, resolve=True))))
+        configs.append(dict(leaves(OmegaConf.to_container(config, resolve=True))))
         configs[-1].pop("run_dir")
         assert config.phases is None and configs[-1]["init_from"] == (plan.start and plan.start.run_dir), label
         for spec in config.models.values():

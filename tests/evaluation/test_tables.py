@@ -45,7 +45,8 @@ def test_all_tables_are_complete_without_any_result(tmp_path: Path):
     assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | n/a | paper |" in text
     assert "| visible | 31.07 | 5261 | 76.3 | paper |" in text
     latex = (tmp_path / "tables.tex").read_text()
-    assert latex.count(r"\begin{table}") == 11
+    assert latex.count(r"\begin{table}") == 6  # the paper's; those of no published rows have none
+    assert text.count("- No results.") == 5
     assert r"L4GM & 0.243 & \underline{0.887} & 14.48 & 0.782 & 686 & paper \\" in latex
     # Table 1 of the paper: SS4D is the best in all, and the second best are these.
     assert (
@@ -92,7 +93,8 @@ def test_differences_of_any_two_methods_are_paired_and_tested(tmp_path: Path, ca
     assert main([*options, "against=base"]) == 0
     text = (tmp_path / "tables.md").read_text()
     # Mean 1.25, standard deviation 0.187, Student's t 2.571; all six are positive: 2 of 64 signs give as much.
-    assert "| better - base | n/a | n/a | 1.25 [1.05, 1.45], p 0.031 | n/a | n/a | this code, 6 objects |" in text
+    assert "| better - base | 1.25 [1.05, 1.45], p 0.031 | this code, 6 objects |" in text
+    assert "- n/a in every row, for lack of weights or data: LPIPS, CLIP-S, SSIM, FVD.\n" in text
     assert main([*options, "against=none"]) == 1
     assert "against=none: there are no results of that method" in capsys.readouterr().err
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,17 +10,6 @@ from ss4d.export.__main__ import main
 from ss4d.export.formats import FORMATS, Format
 
 ROOT = Path(__file__).parent.parent.parent
-
-
-def test_help_needs_no_torch() -> None:
-    script = (
-        "import sys, resource; from ss4d.export.__main__ import main\n"
-        "try: main(['--help'])\nexcept SystemExit: pass\n"
-        "assert not {'torch', 'numpy', 'av'} & set(sys.modules)\n"
-        "assert resource.getrusage(resource.RUSAGE_SELF).ru_utime < 0.5"
-    )
-    answer = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert all(f"  {name} " in answer.stdout for name in FORMATS)
 
 
 def test_formats(capsys: pytest.CaptureFixture[str]) -> None:

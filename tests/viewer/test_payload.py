@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import zlib
 from pathlib import Path
 
@@ -160,16 +159,6 @@ def test_a_folder_that_is_no_result_gets_one_sentence(
     assert main([str(tmp_path)]) == 1
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
-
-
-def test_help_loads_no_torch() -> None:
-    script = (
-        "import sys; from ss4d.viewer.__main__ import main\n"
-        "try: main(['--help'])\n"
-        "except SystemExit: assert not {'torch', 'numpy', 'PIL'} & set(sys.modules), 'loaded'"
-    )
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0 and "usage: python -m ss4d.viewer" in done.stdout, done.stderr
 
 
 def test_the_committed_page_is_what_its_sources_build() -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.nested import leaves
 from ss4d.training.checkpointing import SaveError
 from ss4d.training.phases import read_phases
 from ss4d.training.run import run
@@ -49,20 +48,11 @@ def check_same_options(run_dir: Path, config: DictConfig) -> None:
     path = run_dir / "config.yaml"
     if not path.exists():
         return
-    earlier = dict(flatten(OmegaConf.to_container(OmegaConf.load(path))))
-    now = dict(flatten(OmegaConf.to_container(config, resolve=True)))
+    earlier = dict(leaves(OmegaConf.to_container(OmegaConf.load(path))))
+    now = dict(leaves(OmegaConf.to_container(config, resolve=True)))
     for key in {**earlier, **now}:
         if earlier.get(key) != now.get(key) and key.partition(".")[0] not in UNCHECKED:
             raise ValueError(
                 f"{run_dir} was trained with {key}={earlier.get(key)}, but now it is {now.get(key)}: "
                 "give another out=DIR, or delete that folder."
             )
-
-
-def flatten(content: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys and values of nested mappings."""
-    for key, value in content.items():
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,0 +1,52 @@
+"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench rasterizer|convolution|dino [options]`.
+
+rasterizer   forward and backward, on a sphere of Gaussians as a decoder makes them
+convolution  a submanifold 3x3x3 convolution against a dense matrix product of the same FLOPs
+dino         time and memory of DINOv2 ViT-L/14 on the views of a frame, random weights, on the CPU
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+
+MODULES = {"rasterizer": "rasterizer", "convolution": "convolution", "dino": "dino_features"}
+
+
+def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="rasterizer|convolution|dino")
+
+    add = commands.add_parser("rasterizer").add_argument
+    add("--gaussians", type=int, default=32000)
+    add("--size", type=int, default=256, help="pixels, square")
+    add("--scale", type=float, default=0.005, help="typical standard deviation, world units")
+    add("--repeats", type=int, default=20)
+    add("--backends", nargs="+", default=["numba"], help="numba, torch, gsplat, inria")
+    add("--device", default="cpu")
+
+    add = commands.add_parser("convolution").add_argument
+    add("--radius", type=float, default=41.0, help="of the shell, voxels")
+    add("--channels", type=int, default=128)
+    add("--threads", type=int, help="of torch")
+    add("--repeats", type=int, default=9)
+    add("--spconv", action="store_true", help="compare with spconv's CPU build (forward only, one thread)")
+
+    add = commands.add_parser("dino").add_argument
+    add("--views", type=int, default=12)
+    add("--batch", type=int, default=12, help="views that go through the encoder at once")
+    add("--threads", type=int, help="of torch")
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = parse_arguments(argv)
+    import_module(f"scripts.bench.{MODULES[options.benchmark]}").run(options)  # loads torch, which --help does not need
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
