@@ -22,6 +22,7 @@ from ss4d.video import Clip, crop_clip_rgba, find_foreground
 from ss4d.view_frame import ViewFrame
 
 FRAMES_AT_ONCE = 8  # of models that work on each frame alone, which bounds their memory
+KEPT_BYTES = 2**30  # of a flow's keys and values of the image, from step to step: all of them but at full size
 
 
 class SS4DPipeline:
@@ -166,7 +167,7 @@ class SS4DPipeline:
         flow = self.models.structure_flow
         shape = (condition.tokens.shape[1], flow.in_channels, *[flow.resolution] * 3)
         noise = torch.randn(shape, generator=generator)[None].to(self.device)
-        return sample(flow, noise, condition, settings, "structure" if progress else None)
+        return sample(flow, noise, condition, settings, "structure" if progress else None, KEPT_BYTES)
 
     def _decode_structure(self, z: Tensor) -> Tensor:
         """Occupancy of every frame, bool [T, R, R, R]."""
@@ -186,7 +187,7 @@ class SS4DPipeline:
         flow = self.models.sparse_flow
         feats = torch.randn(len(coords), flow.in_channels, generator=generator).to(self.device)
         noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
-        z = sample(flow, noise, condition, settings, "latents" if progress else None)
+        z = sample(flow, noise, condition, settings, "latents" if progress else None, KEPT_BYTES)
         return z.replace(z.feats * self.latent_std + self.latent_mean)
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import inspect
 import json
 import platform
 import statistics
@@ -27,6 +28,7 @@ import torch
 from sizes import SIZES, Size
 
 HERE = "this"
+KEPT_BYTES = 2**30  # as in ss4d.pipeline
 PRODUCT_SIDE = 1024  # of the square matrices whose product is the measure
 
 
@@ -99,6 +101,7 @@ def stage_calls(size: Size, frames: int, steps: int, device: str, wanted: list[s
     condition = ImageCondition(torch.randn(1, frames, size.image_tokens, size.cond_channels, device=device))
     times = torch.full((1, frames), 500.0, device=device)
     calls: dict[str, StageCall] = {}
+    kept = {"keep": KEPT_BYTES} if "keep" in inspect.signature(sample).parameters else {}  # older checkouts cannot
 
     def add(stage: str, prepare: Callable[[Any], dict[str, tuple[Callable[[], object], int]]]) -> None:
         """Calls by name, with how many forward passes each is."""
@@ -122,7 +125,7 @@ def stage_calls(size: Size, frames: int, steps: int, device: str, wanted: list[s
         def prepare(model: Any) -> dict[str, tuple[Callable[[], object], int]]:
             return {
                 stage: (lambda: model(noise, times, condition.tokens), 1),
-                f"{stage}, {steps} guided steps": (lambda: sample(model, noise, condition, guided), 2 * steps),
+                f"{stage}, {steps} guided steps": (lambda: sample(model, noise, condition, guided, **kept), 2 * steps),
             }
 
         return prepare

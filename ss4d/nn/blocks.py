@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ss4d.nn.attention import packed_attention
 from ss4d.nn.embeddings import FrameRotation
+from ss4d.nn.memo import Memo
 from ss4d.segments import Segments
 
 
@@ -112,10 +113,13 @@ class Condition:
 
     `tokens` is None for the unconditional branch, whose condition is all zeros: keys and values are then the
     bias alone, all alike, and attention returns that value whatever the query.
+
+    `memo` keeps each layer's keys and values between calls with the same tokens (None: nothing is kept).
     """
 
     tokens: Tensor | None
     segments: Segments | None = None
+    memo: Memo | None = None
 
 
 class CrossAttention(nn.Module):
@@ -136,11 +140,20 @@ class CrossAttention(nn.Module):
             constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
             return constant.expand(x.shape[0], -1)
         q = rearrange(self.to_q(x), "n (h d) -> n h d", h=self.heads)
-        k, v = rearrange(self.to_kv(condition.tokens.to(x.dtype)), "m (kv h d) -> kv m h d", kv=2, h=self.heads)
-        if self.q_rms_norm is not None and self.k_rms_norm is not None:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+        if self.q_rms_norm is not None:
+            q = self.q_rms_norm(q)
+        tokens = condition.tokens.to(x.dtype)
+        if condition.memo is None:
+            k, v = self._keys_and_values(tokens)
+        else:
+            k, v = condition.memo.get(self, lambda: self._keys_and_values(tokens))
         out = packed_attention(q, k, v, segments, condition.segments)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
+
+    def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [M, D] -> each [M, H, D]."""
+        k, v = rearrange(self.to_kv(tokens), "m (kv h d) -> kv m h d", kv=2, h=self.heads)
+        return k if self.k_rms_norm is None else self.k_rms_norm(k), v
 
 
 class SelfBlock(nn.Module):
