@@ -71,8 +71,10 @@ class _Uninitialised(TorchFunctionMode):
     """Parameters made inside are left as memory came: what is loaded takes their place."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in _INITIALISERS and isinstance(args[0], nn.Parameter):
-            return args[0]
+        given = args[0] if args else (kwargs or {}).get("tensor")
+        initialises = func in _INITIALISERS or getattr(func, "__module__", None) == nn.init.__name__
+        if initialises and isinstance(given, nn.Parameter):
+            return given
         return func(*args, **(kwargs or {}))
 
 
