@@ -14,7 +14,7 @@ from tqdm import tqdm
 from ss4d import backend
 from ss4d.flow import ImageCondition, SamplerSettings, sample
 from ss4d.models.base import TorsoModel
-from ss4d.models.folder import PipelineFolder, PipelineModels
+from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels
 from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
 from ss4d.sparse import SparseTensor
@@ -22,6 +22,7 @@ from ss4d.video import Clip, crop_clip_rgba, find_foreground
 from ss4d.view_frame import ViewFrame
 
 FRAMES_AT_ONCE = 8  # of models that work on each frame alone, which bounds their memory
+KEPT_BYTES = 2**30  # of a flow's keys and values of the image, from step to step: all of them but at full size
 
 
 class SS4DPipeline:
@@ -38,6 +39,7 @@ class SS4DPipeline:
         structure, latents: default sampler settings of the two flows.
         latent_mean, latent_std: [C] statistics that voxel latents were normalised with.
         frame: of the view, where the models were trained in it (`ss4d.view_frame`): the camera of every input is known.
+        window: frames that a flow sees at once; longer clips go through in overlapping windows (`ss4d.flow.windows`).
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class SS4DPipeline:
         latent_std: Tensor,
         device: torch.device | str = "cpu",
         frame: ViewFrame | None = None,
+        window: int = PAPER_FRAMES,
     ):
         for model in models.all():
             model.to(device).eval()
@@ -56,7 +59,7 @@ class SS4DPipeline:
         self.structure, self.latents = structure, latents
         self.latent_mean, self.latent_std = latent_mean.to(device), latent_std.to(device)
         self.device = torch.device(device)
-        self.frame = frame
+        self.frame, self.window = frame, window
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: torch.device | str | None = None) -> SS4DPipeline:
@@ -79,7 +82,9 @@ class SS4DPipeline:
                 if isinstance(model, TorsoModel):
                     model.set_dtype(torch.float32)
         structure, latents = folder.sampler("sparse_structure_sampler"), folder.sampler("slat_sampler")
-        return cls(models, structure, latents, *folder.latent_statistics(), device, folder.frame())
+        return cls(
+            models, structure, latents, *folder.latent_statistics(), device, folder.frame(), folder.trained_frames()
+        )
 
     @torch.no_grad()
     def run(
@@ -166,7 +171,7 @@ class SS4DPipeline:
         flow = self.models.structure_flow
         shape = (condition.tokens.shape[1], flow.in_channels, *[flow.resolution] * 3)
         noise = torch.randn(shape, generator=generator)[None].to(self.device)
-        return sample(flow, noise, condition, settings, "structure" if progress else None)
+        return sample(flow, noise, condition, settings, "structure" if progress else None, KEPT_BYTES, self.window)
 
     def _decode_structure(self, z: Tensor) -> Tensor:
         """Occupancy of every frame, bool [T, R, R, R]."""
@@ -186,7 +191,7 @@ class SS4DPipeline:
         flow = self.models.sparse_flow
         feats = torch.randn(len(coords), flow.in_channels, generator=generator).to(self.device)
         noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
-        z = sample(flow, noise, condition, settings, "latents" if progress else None)
+        z = sample(flow, noise, condition, settings, "latents" if progress else None, KEPT_BYTES, self.window)
         return z.replace(z.feats * self.latent_std + self.latent_mean)
 
 

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ss4d.flow.windows import Blend, TimeWindow, time_windows, window_of
+from ss4d.nn import Memo
 from ss4d.sparse import SparseTensor
 
 TIME_SCALE = 1000  # a model's time runs from 0 to 1000
@@ -65,19 +67,32 @@ class ImageCondition:
     tokens: Tensor  # [B, T, L, D] of the image encoder
     pixels: Tensor | None = None  # premultiplied RGBA [B, T, 4, S, S] in [0, 1], for models with `projection`
 
+    def of(self, window: TimeWindow) -> ImageCondition:
+        """That of a window's frames."""
+        tokens, pixels = self.tokens[:, window.start : window.end], self.pixels
+        return ImageCondition(tokens, None if pixels is None else pixels[:, window.start : window.end])
 
-def velocity(model: Callable[..., Any], x: Latents, t: Tensor | float, condition: ImageCondition | None) -> Latents:
+
+def velocity(
+    model: Callable[..., Any],
+    x: Latents,
+    t: Tensor | float,
+    condition: ImageCondition | None,
+    memo: Memo | None = None,
+) -> Latents:
     """v(x_t, t, image) of a structure flow or a sparse flow, float32.
 
     Args:
         x: dense latents [B, T, C, R, R, R], or voxel latents of B videos of T frames at most.
         t: time in [0, 1], one number or one per video, [B]: all frames of a clip are denoised together.
         condition: None for the unconditional branch.
+        memo: keeps what depends on the condition alone, for further calls with the same one.
     """
     shape = (x.num_videos, max(x.num_frames, default=0)) if isinstance(x, SparseTensor) else x.shape[:2]
     per_video = TIME_SCALE * torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(shape[0])
     times = per_video.float()[:, None].expand(shape)
-    out = model(x, times, *((None, None) if condition is None else (condition.tokens, condition.pixels)))
+    given = (None, None) if condition is None else (condition.tokens, condition.pixels)
+    out = model(x, times, *given) if memo is None or condition is None else model(x, times, *given, memo=memo)
     return out.replace(out.feats.float()) if isinstance(x, SparseTensor) else out.float()
 
 
@@ -88,6 +103,8 @@ def sample(
     condition: ImageCondition,
     settings: SamplerSettings,
     progress: str | None = None,
+    keep: int = 0,
+    window: int | None = None,
 ) -> Latents:
     """Latents at t = 0 for an image, from noise at t = 1.
 
@@ -95,13 +112,25 @@ def sample(
         model: a structure flow or a sparse flow.
         noise: standard normal, dense latents [B, T, C, R, R, R] or voxel latents; the result has its shape.
         progress: the name of a progress bar over the steps; None shows none.
+        keep: bytes that may be kept between steps of what the model computes of the condition alone.
+        window: frames that the model sees at once; a longer clip goes through in overlapping windows, whose velocities
+            are blended at every step (`ss4d.flow.windows`). None: the whole clip at once.
     """
+    frames = condition.tokens.shape[1]
+    windows = time_windows(frames, window or frames)
+    parts = [(part, condition.of(part), Memo(keep // len(windows)) if keep else None) for part in windows]
 
     def at(x: Tensor, t: float, conditional: bool) -> Tensor:
-        given = condition if conditional else None
-        if isinstance(noise, SparseTensor):
-            return velocity(model, noise.replace(x), t, given).feats
-        return velocity(model, x, t, given)
+        latents = noise.replace(x) if isinstance(noise, SparseTensor) else x
+        if len(parts) == 1:
+            return _values(velocity(model, latents, t, condition if conditional else None, parts[0][2]))
+        blend = Blend(latents)
+        for part, given, memo in parts:
+            seen, rows = window_of(latents, part)
+            if len(seen):
+                values = _values(velocity(model, seen, t, given if conditional else None, memo))
+                blend.add(values, part, rows)
+        return blend.mean()
 
     start = noise.feats if isinstance(noise, SparseTensor) else noise
     states = tqdm(
@@ -110,6 +139,10 @@ def sample(
     )
     *_, end = states
     return noise.replace(end) if isinstance(noise, SparseTensor) else end
+
+
+def _values(latents: Tensor | SparseTensor) -> Tensor:
+    return latents.feats if isinstance(latents, SparseTensor) else latents
 
 
 def euler_steps(velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings) -> Iterator[Tensor]:

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from ss4d.files import publish
 from ss4d.models.registry import create_model
@@ -58,11 +59,26 @@ def load_model(stem: Path) -> nn.Module:
     if not isinstance(spec, dict) or "name" not in spec or "args" not in spec:
         raise CheckpointError(f"{stem}.json must hold a model's 'name' and 'args'")
     try:
-        model = create_model(spec["name"], **spec["args"])
+        with _Uninitialised():
+            model = create_model(spec["name"], **spec["args"])
     except ValueError as error:
         raise CheckpointError(f"{stem}.json: {error}") from error
     load_weights(model, stem.with_name(stem.name + ".safetensors"))
     return model.eval()
+
+
+class _Uninitialised(TorchFunctionMode):
+    """Parameters made inside are left as memory came: what is loaded takes their place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = args[0] if args else (kwargs or {}).get("tensor")
+        initialises = func in _INITIALISERS or getattr(func, "__module__", None) == nn.init.__name__
+        if initialises and isinstance(given, nn.Parameter):
+            return given
+        return func(*args, **(kwargs or {}))
+
+
+_INITIALISERS = {Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_}
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
@@ -90,7 +106,10 @@ def load_weights(model: nn.Module, path: Path) -> None:
             f"the weights in {path} do not fit {type(model).__name__}: {'; '.join(faults)}; "
             "use the checkpoint that belongs to this model's .json file"
         )
-    model.load_state_dict(weights, strict=True)
+    # The tensors of the file take the place of the model's own, which were never touched: mapped from disk as long as
+    # they are of the model's type, and not held twice.
+    taken = {key: weights[key].to(value.dtype) for key, value in expected.items()}
+    model.load_state_dict(taken, strict=True, assign=True)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -24,7 +24,7 @@ from torch.nn.functional import silu
 from ss4d.models.base import check_choice, zero
 from ss4d.models.flow_transformer import FlowOptions, FlowTransformer
 from ss4d.nn import LayerNorm32, TokenLayout
-from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, cat_features, pack, packing_plan, unpack
+from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, cat_features, pack, unpack, unpacking
 
 SPATIAL_KERNEL = (3, 3, 3)
 JOINT_KERNEL = (3, 3, 3, 3)
@@ -145,22 +145,15 @@ class SparseResBlock(nn.Module):
             x = pack(x, axis)
         # Norm, activation and skip act on each voxel alone, so they come before a copy to more voxels.
         h, skip = x.replace(silu(self.norm1(x.feats))), x.replace(self.skip_connection(x.feats))
-        for axis, target in zip(self.up, self._unpacking_targets(fine), strict=True):
-            h, skip = unpack(h, target, axis), unpack(skip, target, axis)
+        if fine is None:
+            h = self.conv1(h)
+        else:
+            way = unpacking(x.geometry, fine, self.up[::-1])
+            h, skip = self.conv1.unpacked(h, way), way(skip)
         table, layout = time.at(h.geometry)
         scale, shift = self.emb_layers(table).to(x.dtype).chunk(2, dim=1)
-        h = self.conv1(h)
         h = self.conv2(h.replace(silu(layout.modulate(self.norm2(h.feats), shift, scale))))
         return h.replace(h.feats + skip.feats)
-
-    def _unpacking_targets(self, fine: Geometry | None) -> list[Geometry]:
-        """The voxels after each axis of `up`, the last being `fine`."""
-        if fine is None:
-            return []
-        chain = [fine]
-        for axis in self.up[:0:-1]:
-            chain.append(packing_plan(chain[-1], axis).coarse)
-        return chain[::-1]
 
 
 class CompNet(FlowTransformer):

@@ -27,6 +27,8 @@ from ss4d.models.structure_flow import StructureFlow
 from ss4d.models.structure_vae import StructureDecoder
 from ss4d.view_frame import ViewFrame
 
+PAPER_FRAMES = 32  # of the longest training clips (§4.3), for folders that do not name another length
+
 
 @dataclass(frozen=True)
 class ModelName:
@@ -173,6 +175,10 @@ class PipelineFolder:
             return None if given is None else ViewFrame(**given)
         except (TypeError, ValueError) as error:
             raise CheckpointError(f"pipeline.json of {self.source}: frame = {given} is none ({error})") from error
+
+    def trained_frames(self) -> int:
+        """Frames of the longest clips that the flows were trained on: what they see at once of a longer one."""
+        return int(self.args.get("trained_frames", PAPER_FRAMES))
 
     def latent_statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation [C] of the voxel latents."""

@@ -105,4 +105,5 @@ class DinoImageEncoder(nn.Module):
             torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
         )
         pixels = ((images - mean) / std).to(self.model.dtype)
-        return self.model(pixel_values=pixels, output_hidden_states=True).hidden_states[-1].float()
+        hidden = self.model.embeddings(pixels)
+        return self.model.encoder(hidden).last_hidden_state.float()  # of its layers' outputs the last alone is kept

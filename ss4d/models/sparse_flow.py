@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ss4d.models.compnet import CompNet, FrameTime, SparseFlowOptions, pair_means, token_layout
 from ss4d.models.projection import PixelProjection
-from ss4d.nn import Condition, FrameRotation, SelfAttentionPlan, absolute_position_embedding
+from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, absolute_position_embedding
 from ss4d.segments import Segments
 from ss4d.sparse import Geometry, SparseTensor
 
@@ -34,7 +34,14 @@ class SparseFlow(CompNet):
     def torso(self) -> Iterable[nn.Module]:
         return [*self.ends(), *super().torso()]
 
-    def forward(self, x: SparseTensor, t: Tensor, cond: Tensor | None, pixels: Tensor | None = None) -> SparseTensor:
+    def forward(
+        self,
+        x: SparseTensor,
+        t: Tensor,
+        cond: Tensor | None,
+        pixels: Tensor | None = None,
+        memo: Memo | None = None,
+    ) -> SparseTensor:
         """The velocity of noisy latents.
 
         Args:
@@ -44,6 +51,7 @@ class SparseFlow(CompNet):
             cond: image tokens [B, T, L, D]; None is the unconditional branch (what a condition of zeros gives,
                 without the work).
             pixels: premultiplied RGBA [B, T, 4, S, S] in [0, 1], what a model with `projection` looks up.
+            memo: keeps what depends on `cond` alone, for further calls with the same one.
 
         Returns:
             [N, C_out] on the same voxels, rows in x's order.
@@ -59,7 +67,7 @@ class SparseFlow(CompNet):
         emb = self.t_embedder(t).to(self.dtype)
         time = FrameTime([emb, pair_means(emb, frames)])
         h, skips, fine = self.compress(h, time)
-        h = self._transform(h, time, _packed_condition(cond, frames, 2**self.temporal_levels))
+        h = self._transform(h, time, _packed_condition(cond, frames, 2**self.temporal_levels, memo))
         h = self.restore(h, time, skips, fine)
         return x.replace(self.out_layer(self.norm(h.feats).to(x.dtype)))
 
@@ -108,12 +116,14 @@ class SparseFlow(CompNet):
         return x.num_frames if x.geometry.declared else (t.shape[1],) * x.num_videos
 
 
-def _packed_condition(cond: Tensor | None, num_frames: Sequence[int], merged: int) -> Condition:
+def _packed_condition(cond: Tensor | None, num_frames: Sequence[int], merged: int, memo: Memo | None) -> Condition:
     """Image tokens [B, T, L, D] of each run of `merged` frames, those past a video's end left out."""
     if cond is None:
         return Condition(None)
     frames, tokens = cond.shape[1:3]
     starts = range(0, frames, merged)
     lengths = [tokens * max(0, min(merged, count - start)) for count in num_frames for start in starts]
+    if all(count == frames for count in num_frames):  # a view: nothing is copied
+        return Condition(rearrange(cond, "b t l d -> (b t l) d"), Segments(lengths), memo)
     videos = [rearrange(video[:count], "t l d -> (t l) d") for video, count in zip(cond, num_frames, strict=True)]
-    return Condition(torch.cat(videos), Segments(lengths))
+    return Condition(torch.cat(videos), Segments(lengths), memo)

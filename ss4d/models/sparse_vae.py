@@ -94,26 +94,34 @@ class SparseTransformer(TorsoModel):
             raise ValueError(f"the model takes {channels} channels per voxel, got {x.feats.shape[1]}")
         h = self.input_layer(x.feats)
         h = (h + absolute_position_embedding(x.coords[:, 2:], h.shape[1])).to(self.dtype)
-        rotation = self._rotation(x.geometry)
         for i, block in enumerate(self.blocks):
-            h = self.run_block(block, h, self._plan(x.geometry, i, rotation))
+            h = self.run_block(block, h, self._plan(x.geometry, i))
         return x.replace(self.out_layer(self.norm(h.to(x.dtype))))
 
-    def _rotation(self, geometry: Geometry) -> FrameRotation | None:
-        """Of all voxels by their frame, where windows span frames."""
-        if not (self.rotate and self.expand_self_attn):
-            return None
-        return FrameRotation(geometry.coords[:, 1], self.head_channels)
-
-    def _plan(self, geometry: Geometry, block: int, rotation: FrameRotation | None) -> SelfAttentionPlan:
+    def _plan(self, geometry: Geometry, block: int) -> SelfAttentionPlan:
         """Who attends to whom in one block: the voxels of a (shifted) window, or those of a video or a frame."""
         if self.attn_mode == "full":
             longest = max(geometry.num_frames, default=0)
             whole = geometry.video_segments if self.expand_self_attn else geometry.frame_segments(longest)
-            return SelfAttentionPlan(whole, rotation=rotation)
+            return SelfAttentionPlan(whole, rotation=self._rotation(geometry))
         shift = self.window_size // 2 if self.attn_mode == "swin" and block % 2 else 0
         windows = window_partition(geometry, self.window_size, shift, over_time=self.expand_self_attn)
-        return SelfAttentionPlan(windows.segments, windows.order, windows.inverse, rotation)
+        return SelfAttentionPlan(windows.segments, windows.order, windows.inverse, self._rotation(geometry, shift))
+
+    def _rotation(self, geometry: Geometry, shift: int | None = None) -> FrameRotation | None:
+        """Of all voxels by their frame, where windows span frames: in the order of the windows of a shift, if given.
+        Cached in the geometry."""
+        if not (self.rotate and self.expand_self_attn):
+            return None
+
+        def build() -> FrameRotation:
+            frames = geometry.coords[:, 1]
+            if shift is not None:
+                windows = window_partition(geometry, self.window_size, shift, over_time=True)
+                frames = frames.index_select(0, windows.order)
+            return FrameRotation(frames, self.head_channels)
+
+        return geometry.cached(("rotation", self.head_channels, self.window_size, shift), build)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ss4d.models.flow_transformer import FlowOptions, FlowTransformer
 from ss4d.models.projection import PixelProjection, grid_points
-from ss4d.nn import Condition, FrameRotation, SelfAttentionPlan, TokenLayout, absolute_position_embedding
+from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, TokenLayout, absolute_position_embedding
 from ss4d.segments import Segments
 from ss4d.sparse.windows import temporal_windows
 
@@ -61,7 +61,14 @@ class StructureFlow(FlowTransformer):
         self.build_transformer(options, features, options.insert_temporal, projection)
         self.register_buffer("pos_emb", _grid_embedding(grid, channels))
 
-    def forward(self, x: Tensor, t: Tensor, cond: Tensor | None, pixels: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        cond: Tensor | None,
+        pixels: Tensor | None = None,
+        memo: Memo | None = None,
+    ) -> Tensor:
         """The velocity of noisy latents.
 
         Args:
@@ -70,6 +77,7 @@ class StructureFlow(FlowTransformer):
             cond: image tokens [B, T, L, D]; None is the unconditional branch (what a condition of zeros gives,
                 without the work).
             pixels: premultiplied RGBA [B, T, 4, S, S] in [0, 1], what a model with `projection` looks up.
+            memo: keeps what depends on `cond` alone, for further calls with the same one.
 
         Returns:
             [B, T, C_out, R, R, R].
@@ -91,7 +99,7 @@ class StructureFlow(FlowTransformer):
         if self.adaLN_modulation is not None:
             time = self.adaLN_modulation(time)
         layout = TokenLayout(Segments([per_frame] * (videos * frames)))
-        condition = _frame_condition(cond)
+        condition = _frame_condition(cond, memo)
         plans = [self._plan(videos, frames, per_frame, shifted, h.device) for shifted in (False, True)]
         inserted = self._inserted_plan(videos, frames, per_frame, h.device)
         for i, block in enumerate(self.blocks):
@@ -155,9 +163,9 @@ def _grid_embedding(size: int, channels: int) -> Tensor:
     return absolute_position_embedding(rearrange(grid, "x y z p -> (x y z) p"), channels)
 
 
-def _frame_condition(cond: Tensor | None) -> Condition:
+def _frame_condition(cond: Tensor | None, memo: Memo | None) -> Condition:
     """Image tokens [B, T, L, D], those of a frame for that frame alone."""
     if cond is None:
         return Condition(None)
     videos, frames, tokens = cond.shape[:3]
-    return Condition(rearrange(cond, "b t l d -> (b t l) d"), Segments([tokens] * (videos * frames)))
+    return Condition(rearrange(cond, "b t l d -> (b t l) d"), Segments([tokens] * (videos * frames)), memo)

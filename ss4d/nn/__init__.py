@@ -12,12 +12,14 @@ from ss4d.nn.blocks import (
     num_heads_of,
 )
 from ss4d.nn.embeddings import FrameRotation, TimestepEmbedder, absolute_position_embedding
+from ss4d.nn.memo import Memo
 
 __all__ = [
     "Condition",
     "CrossBlockOptions",
     "FrameRotation",
     "LayerNorm32",
+    "Memo",
     "ModulatedCrossBlock",
     "SelfAttentionPlan",
     "SelfBlock",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ss4d.nn.attention import packed_attention
 from ss4d.nn.embeddings import FrameRotation
+from ss4d.nn.memo import Memo
 from ss4d.segments import Segments
 
 
@@ -38,8 +39,13 @@ class HeadRMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x [N, H, D] -> [N, H, D]."""
-        unit = nn.functional.normalize(x.float(), dim=-1)
-        return (unit * self.gamma.float() * x.shape[-1] ** 0.5).to(x.dtype)
+        return normalize_heads(x, self.gamma)
+
+
+def normalize_heads(x: Tensor, gamma: Tensor) -> Tensor:
+    """x [N, ..., H, D] / |x| * gamma [..., H, D] * sqrt(D), the norm over D alone, in float32."""
+    unit = nn.functional.normalize(x.float(), dim=-1)
+    return (unit * (gamma.float() * x.shape[-1] ** 0.5)).to(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -60,7 +66,8 @@ class SelfAttentionPlan:
     """Who attends to whom in a self-attention.
 
     `segments` split the tokens in window order; `order` / `inverse` [N] bring rows there and back (None: rows
-    are in that order already). `rotation` turns queries and keys by their frame (None: no temporal embedding).
+    are in that order already). `rotation` turns queries and keys by their frame, in window order (None: no temporal
+    embedding).
     """
 
     segments: Segments
@@ -82,17 +89,22 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
         """x [N, C] -> [N, C]."""
-        q, k, v = rearrange(self.to_qkv(x), "n (qkv h d) -> qkv n h d", qkv=3, h=self.heads)
+        if plan.order is not None:  # before the projection, which makes three rows of one
+            x = x.index_select(0, plan.order)
+        qk, v = self._projected(x).split([2, 1], dim=1)
         if plan.rotation is not None:
-            q, k = plan.rotation(q), plan.rotation(k)
+            qk = plan.rotation(qk)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
-        if plan.order is not None and plan.inverse is not None:
-            q, k, v = (tensor.index_select(0, plan.order) for tensor in (q, k, v))
+            qk = normalize_heads(qk, torch.stack([self.q_rms_norm.gamma, self.k_rms_norm.gamma]))
+        (q, k), v = qk.unbind(1), v.squeeze(1)
         out = packed_attention(q, k, v, plan.segments, plan.segments)
         if plan.inverse is not None:
             out = out.index_select(0, plan.inverse)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
+
+    def _projected(self, x: Tensor) -> Tensor:
+        """x [N, C] -> queries, keys and values [N, 3, H, D]."""
+        return rearrange(self.to_qkv(x), "n (qkv h d) -> n qkv h d", qkv=3, h=self.heads)
 
 
 @dataclass
@@ -101,10 +113,13 @@ class Condition:
 
     `tokens` is None for the unconditional branch, whose condition is all zeros: keys and values are then the
     bias alone, all alike, and attention returns that value whatever the query.
+
+    `memo` keeps each layer's keys and values between calls with the same tokens (None: nothing is kept).
     """
 
     tokens: Tensor | None
     segments: Segments | None = None
+    memo: Memo | None = None
 
 
 class CrossAttention(nn.Module):
@@ -125,11 +140,20 @@ class CrossAttention(nn.Module):
             constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
             return constant.expand(x.shape[0], -1)
         q = rearrange(self.to_q(x), "n (h d) -> n h d", h=self.heads)
-        k, v = rearrange(self.to_kv(condition.tokens.to(x.dtype)), "m (kv h d) -> kv m h d", kv=2, h=self.heads)
-        if self.q_rms_norm is not None and self.k_rms_norm is not None:
-            q, k = self.q_rms_norm(q), self.k_rms_norm(k)
+        if self.q_rms_norm is not None:
+            q = self.q_rms_norm(q)
+        tokens = condition.tokens.to(x.dtype)
+        if condition.memo is None:
+            k, v = self._keys_and_values(tokens)
+        else:
+            k, v = condition.memo.get(self, lambda: self._keys_and_values(tokens))
         out = packed_attention(q, k, v, segments, condition.segments)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
+
+    def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """tokens [M, D] -> each [M, H, D]."""
+        k, v = rearrange(self.to_kv(tokens), "m (kv h d) -> kv m h d", kv=2, h=self.heads)
+        return k if self.k_rms_norm is None else self.k_rms_norm(k), v
 
 
 class SelfBlock(nn.Module):

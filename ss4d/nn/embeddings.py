@@ -45,8 +45,8 @@ class FrameRotation:
     """Rotary embedding along frames (paper §4.1): channel pairs (2i, 2i+1) turn by frame * base^(-2i/D).
 
     (x_2i, x_2i+1) -> (x_2i cos a - x_2i+1 sin a, x_2i sin a + x_2i+1 cos a) with that angle a, so that q . k depends
-    on the difference of two frames alone. Holds the cosines and sines of N tokens, [N, 1, D/2] float32, so that a model
-    computes them once per forward pass.
+    on the difference of two frames alone. That is the product of complex numbers x_2i + i x_2i+1 with exp(i a), which
+    are held for N tokens, `phases` complex64 [N, D/2], so that a model computes them once.
 
     Args:
         frames: int [N], the frame of each token, from the start of its own video.
@@ -55,11 +55,11 @@ class FrameRotation:
     def __init__(self, frames: Tensor, head_channels: int, base: float = 10000.0):
         count = head_channels // 2
         steps = torch.arange(count, device=frames.device, dtype=torch.float32)
-        phase = frames.float()[:, None] * base ** (-steps / count)
-        self.cos, self.sin = phase.cos()[:, None], phase.sin()[:, None]
+        angle = frames.float()[:, None] * base ** (-steps / count)
+        self.phases = torch.complex(angle.cos(), angle.sin())
 
     def __call__(self, x: Tensor) -> Tensor:
-        """x [N, H, D] -> the rotated x, computed in float32."""
-        even, odd = rearrange(x.float(), "n h (pair two) -> two n h pair", two=2)
-        turned = torch.stack([even * self.cos - odd * self.sin, even * self.sin + odd * self.cos], dim=-1)
-        return rearrange(turned, "n h pair two -> n h (pair two)").to(x.dtype)
+        """x [N, ..., D] -> the rotated x, computed in float32."""
+        pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
+        phases = self.phases.view(len(x), *[1] * (x.ndim - 2), -1)
+        return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)

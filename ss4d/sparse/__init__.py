@@ -1,8 +1,9 @@
 """Sparse voxel tensors over (video, frame, x, y, z) and their operators."""
 
 from ss4d.segments import Segments
-from ss4d.sparse.conv import SubmanifoldConv, neighbour_map, submanifold_convolution
-from ss4d.sparse.packing import pack, packing_plan, unpack
+from ss4d.sparse.conv import SubmanifoldConv, submanifold_convolution, unpacked_convolution
+from ss4d.sparse.neighbours import neighbour_map
+from ss4d.sparse.packing import Unpacking, pack, packing_plan, unpack, unpacking
 from ss4d.sparse.tensor import Geometry, SparseTensor, cat_features
 from ss4d.sparse.windows import WindowPartition, window_partition
 
@@ -11,6 +12,7 @@ __all__ = [
     "Segments",
     "SparseTensor",
     "SubmanifoldConv",
+    "Unpacking",
     "WindowPartition",
     "cat_features",
     "neighbour_map",
@@ -18,5 +20,7 @@ __all__ = [
     "packing_plan",
     "submanifold_convolution",
     "unpack",
+    "unpacked_convolution",
+    "unpacking",
     "window_partition",
 ]

@@ -9,9 +9,6 @@ file and spconv's (`spconv_backend.py`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
 from typing import Any
 
 import torch
@@ -19,55 +16,12 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ss4d.backend import resolve
+from ss4d.sparse.im2col import NarrowConvolution, is_narrow
+from ss4d.sparse.neighbours import NeighbourMap, neighbour_map, neighbour_table
+from ss4d.sparse.packing import Unpacking
 from ss4d.sparse.spconv_backend import spconv_convolution
-from ss4d.sparse.tensor import _FIELD_BITS, Geometry, SparseTensor, voxel_keys
-
-
-@dataclass
-class NeighbourMap:
-    """Pairs of rows that a kernel connects, one entry for each kernel offset k.
-
-    `source[k]`, `target[k]`: int64 row indices; feature source -> output target through W[:, k, :]. The centre
-    offset, which maps every row to itself, holds None. Within one offset no row repeats on either side.
-    """
-
-    source: list[Tensor | None]
-    target: list[Tensor | None]
-
-    @property
-    def num_pairs(self) -> int:
-        """Pairs of all offsets but the centre."""
-        return sum(len(rows) for rows in self.source if rows is not None)
-
-
-def neighbour_map(geometry: Geometry, kernel: tuple[int, int, int, int]) -> NeighbourMap:
-    """The pairs of a (kt, kx, ky, kz) kernel, built once per geometry and shared by all that use it.
-
-    Half of the offsets are looked up in the sorted voxel keys; the other half are their mirror images.
-    """
-
-    def build() -> NeighbourMap:
-        offsets = list(product(*(range(-(size // 2), size // 2 + 1) for size in kernel)))
-        centre = len(offsets) // 2
-        source: list[Tensor | None] = [None] * len(offsets)
-        target: list[Tensor | None] = [None] * len(offsets)
-        keys, rows = geometry.sorted_keys
-        limits = torch.tensor([1 << bits for bits in _FIELD_BITS[1:]], device=keys.device)
-        for k in range(centre):
-            delta = torch.tensor(offsets[k], device=keys.device, dtype=torch.int32)
-            moved = geometry.coords.clone()
-            moved[:, 1:] += delta
-            inside = ((moved[:, 1:] >= 0) & (moved[:, 1:] < limits)).all(1)
-            neighbour_keys = voxel_keys(moved.clamp_min_(0))
-            position = torch.searchsorted(keys, neighbour_keys).clamp_max_(max(len(keys) - 1, 0))
-            found = (inside & (keys[position] == neighbour_keys)).nonzero().squeeze(1)
-            neighbour = rows[position[found]]
-            source[k], target[k] = neighbour, found
-            mirrored = len(offsets) - 1 - k
-            source[mirrored], target[mirrored] = found, neighbour
-        return NeighbourMap(source, target)
-
-    return geometry.cached(("neighbours", kernel), build)
+from ss4d.sparse.tensor import SparseTensor
+from ss4d.sparse.unpacked_conv import UnpackedConvolution
 
 
 class _SubmanifoldConvolution(torch.autograd.Function):
@@ -80,7 +34,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
         matrices = rearrange(weight, "o ... i -> (...) i o").contiguous()  # one matrix per offset
         centre = matrices[len(matrices) // 2]
         out = feats @ centre if bias is None else torch.addmm(bias, feats, centre)
-        for k, source, target in _blocks(pairs):
+        for k, source, target in pairs.blocks():
             out.index_add_(0, target, feats.index_select(0, source) @ matrices[k])
         return out
 
@@ -94,7 +48,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
         grad_matrices = torch.zeros_like(matrices) if need_weight else None
         if grad_matrices is not None:
             grad_matrices[centre] = grad.T @ feats
-        for k, source, target in _blocks(ctx.pairs):
+        for k, source, target in ctx.pairs.blocks():
             gathered = grad.index_select(0, target)
             if grad_feats is not None:
                 grad_feats.index_add_(0, source, gathered @ matrices[k])
@@ -104,18 +58,6 @@ class _SubmanifoldConvolution(torch.autograd.Function):
             None if grad_matrices is None else rearrange(grad_matrices, "k o i -> o k i").reshape(weight.shape)
         )
         return grad_feats, grad_weight, grad.sum(0) if ctx.has_bias else None, None
-
-
-# Rows gathered, multiplied and scattered at a time: few enough to stay in a core's cache, enough to keep it busy.
-_BLOCK_ROWS = 4096
-
-
-def _blocks(pairs: NeighbourMap) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """(kernel offset, source rows, target rows) of all pairs but the centre's, at most _BLOCK_ROWS at a time."""
-    for k, (source, target) in enumerate(zip(pairs.source, pairs.target, strict=True)):
-        if source is not None and target is not None and len(source):
-            for rows in zip(source.split(_BLOCK_ROWS), target.split(_BLOCK_ROWS), strict=True):
-                yield k, *rows
 
 
 def submanifold_convolution(
@@ -130,20 +72,54 @@ def submanifold_convolution(
         ValueError: an even kernel size or channels that do not fit.
         BackendError: an unknown backend, or one that does not run here.
     """
+    _check(x, weight)
+    feats, weight, bias = _autocast(x.feats, weight, bias)
+    kernel = _over_time(weight)
+    if resolve("convolution", feats.device, asked=backend) == "spconv" and math.prod(kernel) > 1:
+        return x.replace(spconv_convolution(feats, weight, bias, x.geometry))
+    if is_narrow(feats, weight):
+        return x.replace(NarrowConvolution.apply(feats, weight, bias, neighbour_table(x.geometry, kernel)))
+    return x.replace(_SubmanifoldConvolution.apply(feats, weight, bias, neighbour_map(x.geometry, kernel)))
+
+
+def unpacked_convolution(
+    x: SparseTensor, unpacking: Unpacking, weight: Tensor, bias: Tensor | None = None, backend: str | None = None
+) -> SparseTensor:
+    """`submanifold_convolution` of `unpacking(x)`, the products done before the copies where that is less work.
+
+    Args and raises: as for `submanifold_convolution`; x [M, C_in] is packed, the result [N, C_out] is not.
+    """
+    _check(x, weight)
+    kernel = _over_time(weight)
+    pairs = neighbour_map(unpacking.fine, kernel)
+    products_before = math.prod(kernel) * len(x)
+    spconv = resolve("convolution", x.feats.device, asked=backend) == "spconv"
+    if spconv or products_before >= pairs.num_pairs + len(unpacking.parent):
+        return submanifold_convolution(unpacking(x), weight, bias, backend)
+    feats, weight, bias = _autocast(x.feats, weight, bias)
+    out = UnpackedConvolution.apply(feats, weight, bias, pairs, unpacking.parent)
+    return SparseTensor.on(unpacking.fine, out)
+
+
+def _check(x: SparseTensor, weight: Tensor) -> None:
     if weight.ndim not in (5, 6) or any(size % 2 == 0 for size in weight.shape[1:-1]):
         raise ValueError(f"kernel of shape {list(weight.shape)}: pass [out, (kt,) kx, ky, kz, in] with odd sizes")
     if weight.shape[-1] != x.feats.shape[1]:
         raise ValueError(f"kernel takes {weight.shape[-1]} channels but the tensor has {x.feats.shape[1]}")
-    feats = x.feats
-    if torch.is_autocast_enabled(feats.device.type):
-        dtype = torch.get_autocast_dtype(feats.device.type)
-        feats, weight = feats.to(dtype), weight.to(dtype)
-        bias = None if bias is None else bias.to(dtype)
+
+
+def _autocast(feats: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The operands in autocast's type, where it is on."""
+    if not torch.is_autocast_enabled(feats.device.type):
+        return feats, weight, bias
+    dtype = torch.get_autocast_dtype(feats.device.type)
+    return feats.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
+
+
+def _over_time(weight: Tensor) -> tuple[int, int, int, int]:
+    """(kt, kx, ky, kz) of a weight [out, (kt,) kx, ky, kz, in]."""
     kt, kx, ky, kz = (1, *weight.shape[1:-1])[-4:]
-    if resolve("convolution", feats.device, asked=backend) == "spconv" and kt * kx * ky * kz > 1:
-        return x.replace(spconv_convolution(feats, weight, bias, x.geometry))
-    out = _SubmanifoldConvolution.apply(feats, weight, bias, neighbour_map(x.geometry, (kt, kx, ky, kz)))
-    return x.replace(out)
+    return kt, kx, ky, kz
 
 
 class SubmanifoldConv(nn.Module):
@@ -159,6 +135,10 @@ class SubmanifoldConv(nn.Module):
     def forward(self, x: SparseTensor) -> SparseTensor:
         """Features [N, in] -> [N, out] on the same voxels."""
         return submanifold_convolution(x, self.conv.weight, self.conv.bias)
+
+    def unpacked(self, x: SparseTensor, unpacking: Unpacking) -> SparseTensor:
+        """Features [M, in] on packed voxels -> [N, out] on those they are unpacked to."""
+        return unpacked_convolution(x, unpacking, self.conv.weight, self.conv.bias)
 
 
 class Kernel(nn.Module):

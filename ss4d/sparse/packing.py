@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -54,13 +55,38 @@ def pack(x: SparseTensor, axis: str) -> SparseTensor:
     return SparseTensor.on(plan.coarse, total / plan.divisor.to(total.dtype))
 
 
+@dataclass
+class Unpacking:
+    """The copy of packed features to the voxels they were packed from, over one axis or more."""
+
+    fine: Geometry  # of N voxels
+    parent: Tensor  # int64 [N], each fine row's row in the packed tensor
+
+    def __call__(self, x: SparseTensor) -> SparseTensor:
+        """[M, C] -> [N, C]."""
+        return SparseTensor.on(self.fine, x.feats.index_select(0, self.parent))
+
+
+def unpacking(coarse: Geometry, fine: Geometry, axes: Sequence[str]) -> Unpacking:
+    """The way back from `coarse`, to which `fine` was packed along `axes` in turn.
+
+    Raises:
+        ValueError: `coarse` is not what that packing gives.
+    """
+    parent, geometry = None, fine
+    for axis in axes:
+        plan = packing_plan(geometry, axis)
+        parent = plan.parent if parent is None else plan.parent.index_select(0, parent)
+        geometry = plan.coarse
+    if parent is None or geometry is not coarse:
+        raise ValueError(f"cannot unpack {' and '.join(axes)}: the tensor was not packed from the given voxels")
+    return Unpacking(fine, parent)
+
+
 def unpack(x: SparseTensor, fine: Geometry, axis: str) -> SparseTensor:
     """Copy every coarse feature to the voxels of `fine` it was packed from, [M, C] -> [N, C], in their original order.
 
     Raises:
         ValueError: if x does not live on the geometry that packing `fine` gave.
     """
-    plan = packing_plan(fine, axis)
-    if plan.coarse is not x.geometry:
-        raise ValueError(f"cannot unpack {axis}: the tensor was not packed from the given voxels")
-    return SparseTensor.on(fine, x.feats.index_select(0, plan.parent))
+    return unpacking(x.geometry, fine, [axis])(x)

@@ -29,7 +29,7 @@ from ss4d.models.structure_flow import StructureFlow
 from ss4d.models.structure_vae import StructureEncoder, Upsample3d
 from ss4d.nn import blocks as attention_blocks
 from ss4d.segments import Segments
-from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, neighbour_map
+from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, Unpacking, neighbour_map
 
 FLOAT32 = 4  # bytes
 # Parameters of DINOv2 with registers, and FLOPs for an image: its library builds it from a download alone.
@@ -279,6 +279,7 @@ class _Tally(TorchFunctionMode):
     def operators(self) -> Iterator[None]:
         """The formulas in place of our own operators."""
         kernel, convolution = attention_blocks.packed_attention, SubmanifoldConv.forward
+        unpacked = SubmanifoldConv.unpacked
 
         def attend(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
             pairs = sum(a * b for a, b in zip(q_segments.lengths, k_segments.lengths, strict=True))
@@ -291,8 +292,20 @@ class _Tally(TorchFunctionMode):
             self.flops += 2 * pairs * weight.shape[0] * weight.shape[-1]
             return x.replace(_Kept.apply(weight.shape[0], False, *map(self.cast, (x.feats, weight))))
 
+        def convolve_unpacked(layer: SubmanifoldConv, x: SparseTensor, unpacking: Unpacking) -> SparseTensor:
+            weight = layer.conv.weight
+            pairs = neighbour_map(unpacking.fine, (1, *weight.shape[1:-1])[-4:]).num_pairs  # type: ignore[arg-type]
+            before, after = len(x) * math.prod(weight.shape[1:-1]), pairs + len(unpacking.parent)
+            if before >= after:
+                return convolve(layer, unpacking(x))
+            self.flops += 2 * before * weight.shape[0] * weight.shape[-1]
+            product = x.replace(_Kept.apply(weight.shape[0], False, *map(self.cast, (x.feats, weight))))
+            return unpacking(product)
+
         attention_blocks.packed_attention, SubmanifoldConv.forward = attend, convolve  # type: ignore[method-assign,assignment]
+        SubmanifoldConv.unpacked = convolve_unpacked  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
             attention_blocks.packed_attention, SubmanifoldConv.forward = kernel, convolution  # type: ignore[method-assign]
+            SubmanifoldConv.unpacked = unpacked  # type: ignore[method-assign]

@@ -19,6 +19,7 @@ from ss4d.flow import (
     sample,
     velocity,
 )
+from ss4d.models import create_model
 from ss4d.sparse import SparseTensor
 
 RUNS = ["euler", "euler_cond1", "cfg5", "interval7p5", "interval5_all"]
@@ -104,3 +105,28 @@ def test_logit_normal_times_have_the_stated_median_and_share():
 def test_impossible_settings_are_refused(wrong: dict):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamplerSettings(**wrong)
+
+
+@pytest.mark.parametrize("budget", [2**20, 5000])  # all three layers fit; two, of 2304 bytes each, do
+def test_what_is_kept_of_the_condition_between_steps_changes_nothing(budget: int):
+    """Both flows, guided; with a budget the projections of image tokens are computed once or, beyond it, each time."""
+    args: dict[str, Any] = {"in_channels": 2, "out_channels": 2, "model_channels": 24, "cond_channels": 5}
+    args |= {"num_blocks": 3, "num_heads": 2, "resolution": 4, "qk_rms_norm": True, "qk_rms_norm_cross": True}
+    settings = SamplerSettings(steps=3, cfg_strength=2.0, cfg_interval=(0.5, 1.0))
+    condition = ImageCondition(torch.randn(1, 3, 4, 5))
+    structure = create_model("StructureFlow", **args)
+    sparse = create_model("SparseFlow", **args, io_block_channels=[24], io_block_channels_t=[24])
+    voxels = random_voxels([3], side=4, density=0.5, channels=2)
+    for flow, noise in ((structure, torch.randn(1, 3, 2, 4, 4, 4)), (sparse, voxels)):
+        for parameter in flow.parameters():
+            torch.nn.init.normal_(parameter, std=0.2)
+        calls: list[Any] = []
+        for block in flow.blocks:  # type: ignore[union-attr]
+            block.cross_attn.to_kv.register_forward_hook(lambda *call, into=calls: into.append(call))
+        ends: list[Any] = []
+        for keep in (0, budget):
+            calls.clear()
+            ends.append(sample(flow, noise, condition, settings, keep=keep))
+        assert len(calls) == (3 if budget > 10**6 else 3 + 2)
+        plain, kept = (end.feats if isinstance(end, SparseTensor) else end for end in ends)
+        torch.testing.assert_close(kept, plain, rtol=1e-5, atol=1e-6)

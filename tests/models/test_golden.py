@@ -196,3 +196,16 @@ def test_a_released_decoder_without_perturbation_keeps_its_buffer(tmp_path: Path
             plain.config["num_gaussians"], 0
         )
         torch.testing.assert_close(plain.to_gaussians(out).xyz, centre + reach * torch.tanh(gain * raw))
+
+
+def test_loading_takes_the_tensors_of_the_file_and_draws_nothing(tmp_path: Path):
+    """No random number is drawn; weights stored in half precision come out in the model's own."""
+    golden = Golden.load("a_ss_decoder")
+    save_model(build(golden), tmp_path / "decoder", "StructureDecoder", golden.info["args"], torch.float16)
+    torch.manual_seed(5)
+    state = torch.get_rng_state()
+    loaded = load_model(tmp_path / "decoder")
+    assert torch.equal(torch.get_rng_state(), state)
+    for name, value in loaded.state_dict().items():
+        torch.testing.assert_close(value, golden.weights[name].half().float(), rtol=0, atol=0)
+    assert all(parameter.requires_grad and parameter.dtype == torch.float32 for parameter in loaded.parameters())

@@ -45,3 +45,16 @@ def test_timesteps_are_embedded_cosines_first():
     embedder(torch.tensor([0.0, 500.0]))
     assert torch.equal(seen[0][0], torch.cat([torch.ones(128), torch.zeros(128)]))
     torch.testing.assert_close(seen[0][1, 1], torch.tensor(math.cos(500 * 10000 ** (-1 / 128))), rtol=1e-3, atol=1e-3)
+
+
+def test_a_product_of_complex_numbers_is_the_rotation_pair_by_pair():
+    """The plain form, with queries and keys together as attention has them, and the gradient."""
+    frames, x = torch.tensor([0, 0, 3, 17, 5]), torch.randn(5, 2, 3, 8, requires_grad=True)
+    angle = frames[:, None] * 10000.0 ** (-torch.arange(4) / 4)
+    cos, sin = (table[:, None, None] for table in (angle.cos(), angle.sin()))
+    even, odd = x[..., ::2], x[..., 1::2]
+    plain = torch.stack([even * cos - odd * sin, even * sin + odd * cos], dim=-1).flatten(-2)
+    turned, weight = FrameRotation(frames, 8)(x), torch.randn(5, 2, 3, 8)
+    torch.testing.assert_close(turned, plain, rtol=1e-5, atol=1e-6)
+    gradients = [torch.autograd.grad(out, x, weight, retain_graph=True)[0] for out in (turned, plain)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,17 @@ import pytest
 import torch
 from voxels import random_voxels
 
-from ss4d.sparse import SparseTensor, conv, neighbour_map, submanifold_convolution
+from ss4d.sparse import (
+    SparseTensor,
+    im2col,
+    neighbour_map,
+    neighbours,
+    pack,
+    packing_plan,
+    submanifold_convolution,
+    unpacked_convolution,
+    unpacking,
+)
 
 KERNELS = [(3, 3, 3), (1, 1, 1), (3, 1, 1, 1), (3, 3, 3, 3), (1, 3, 5, 1), (5, 1, 1, 1)]
 
@@ -30,8 +40,10 @@ def naive(x: SparseTensor, weight: torch.Tensor, bias: torch.Tensor) -> torch.Te
     return torch.stack(out)
 
 
+@pytest.mark.parametrize("path", ["pairs", "columns"])
 @pytest.mark.parametrize("kernel", KERNELS)
-def test_equals_naive_loops_and_gradients_check(kernel: tuple[int, ...]):
+def test_equals_naive_loops_and_gradients_check(monkeypatch: pytest.MonkeyPatch, kernel: tuple[int, ...], path: str):
+    monkeypatch.setattr(im2col, "_MOST_INPUT_CHANNELS", 64 if path == "columns" else 0)
     x = random_voxels([3, 2], side=4, density=0.25, channels=2, dtype=torch.float64)
     weight = torch.randn(3, *kernel, 2, dtype=torch.float64, requires_grad=True)
     bias = torch.randn(3, dtype=torch.float64, requires_grad=True)
@@ -43,16 +55,44 @@ def test_equals_naive_loops_and_gradients_check(kernel: tuple[int, ...]):
     )
 
 
-def test_working_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("path", ["pairs", "columns"])
+def test_working_in_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(im2col, "_MOST_INPUT_CHANNELS", 64 if path == "columns" else 0)
     x = random_voxels([3], side=5, density=0.4, channels=3, dtype=torch.float64)
     weight = torch.randn(2, 3, 3, 3, 3, dtype=torch.float64, requires_grad=True)
     feats, results = x.feats.requires_grad_(), []
     for rows in (4096, 7):
-        monkeypatch.setattr(conv, "_BLOCK_ROWS", rows)
+        monkeypatch.setattr(neighbours if path == "pairs" else im2col, "_BLOCK_ROWS", rows)
         out = submanifold_convolution(x.replace(feats), weight).feats
         results.append([out, *torch.autograd.grad(out.square().sum(), (feats, weight))])
     for whole, blocked in zip(*results, strict=True):
         torch.testing.assert_close(whole, blocked)
+
+
+@pytest.mark.parametrize("axes", [["space"], ["time"], ["space", "time"]])
+def test_products_before_the_copies_are_those_after_them(axes: list[str]):
+    fine = random_voxels([4, 3], side=4, density=0.8, channels=3, dtype=torch.float64)
+    coarse = fine
+    for axis in axes:
+        coarse = pack(coarse, axis)
+    way, feats = unpacking(coarse.geometry, fine.geometry, axes), coarse.feats.detach().requires_grad_()
+    kernel = (3, 3, 3) if axes == ["space"] else (3, 1, 1, 1) if axes == ["time"] else (3, 3, 3, 3)
+    weight = torch.randn(2, *kernel, 3, dtype=torch.float64, requires_grad=True)
+    bias = torch.randn(2, dtype=torch.float64, requires_grad=True)
+    pairs = neighbour_map(fine.geometry, (1, *kernel)[-4:]).num_pairs + len(fine)  # type: ignore[arg-type]
+    assert len(coarse) * weight[0, ..., 0].numel() < pairs, "the case has to be one where products come first"
+    before = unpacked_convolution(coarse.replace(feats), way, weight, bias).feats
+    after = submanifold_convolution(way(coarse.replace(feats)), weight, bias).feats
+    torch.testing.assert_close(before, after)
+    wanted, direction = (feats, weight, bias), torch.randn_like(after)
+    gradients = [torch.autograd.grad(out, wanted, direction) for out in (before, after)]
+    torch.testing.assert_close(*gradients)
+
+
+def test_unpacking_refuses_voxels_of_another_packing():
+    fine, other = (random_voxels([2], side=4, density=0.5, channels=1) for _ in range(2))
+    with pytest.raises(ValueError, match="cannot unpack space and time"):
+        unpacking(packing_plan(other.geometry, "space").coarse, fine.geometry, ["space", "time"])
 
 
 def test_full_grid_equals_dense_convolution():
