@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -26,6 +27,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # through the `finally` below, like an interrupt
     use_writable_numba_cache()
     from ss4d.app.folder import work_folder
     from ss4d.app.jobs import Jobs, Limits
@@ -42,6 +44,8 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         try:
             serve(jobs, options.host, options.port)
+        except KeyboardInterrupt:
+            pass
         finally:
             jobs.close()
     return 0

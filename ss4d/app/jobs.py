@@ -93,6 +93,7 @@ class Jobs:
     def __init__(self, folder: Path, model: str, limits: Limits):
         self.folder, self.model, self.limits = folder, model, limits
         self.uploads = folder / "uploads"
+        self.examples: set[Path] = set()  # files among the uploads that stay
         self._of_session: dict[str, Job] = {}
         self._turn = threading.Lock()
 
@@ -125,9 +126,10 @@ class Jobs:
 
     def _check_length(self, clip: Path) -> None:
         durations = read_clip(clip, num_frames=1).durations
-        if durations is not None and durations.sum() > self.limits.seconds:
+        seconds = 0.0 if durations is None else durations.sum()
+        if seconds > self.limits.seconds:
             raise JobError(
-                f"{clip.name} lasts {durations.sum():.0f} seconds, but this app takes {self.limits.seconds}: cut it first."
+                f"{clip.name} lasts {seconds:.0f} seconds, but this app takes {self.limits.seconds}: cut it first."
             )
 
     def look(self, session: str, frames: int) -> Job:
@@ -213,7 +215,7 @@ class Jobs:
         for session, job in list(self._of_session.items()):
             if job.process is None and now - job.used > seconds:
                 self.remove(session)
-        for file in self.uploads.rglob("*"):
+        for file in set(self.uploads.rglob("*")) - self.examples:
             with suppress(FileNotFoundError):
                 if file.is_file() and time.time() - file.stat().st_mtime > seconds:
                     file.unlink()

@@ -82,9 +82,9 @@ def build_page(jobs: Jobs) -> gr.Blocks:
 def introduction(limits: Limits) -> str:
     return f"""# SS4D: a video of one moving object becomes 4D Gaussians
 
-Upload a clip of one object, before a background of one colour or with transparency:
-**at most {limits.megabytes} MB and {limits.seconds} seconds** (mp4, mov, webm, gif ...), of which up to {limits.frames}
-frames are taken. One job runs at a time, others wait in a queue. Clip and result are deleted when you close this page."""
+Upload a clip of one object, before a background of one colour or with transparency: **at most {limits.megabytes} MB
+and {limits.seconds} seconds** (mp4, mov, webm, gif ...), of which up to {limits.frames} frames are taken. One job runs
+at a time, others wait in a queue. Clip and result are deleted when you close this page."""
 
 
 def session_of(request: gr.Request) -> str:

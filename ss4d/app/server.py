@@ -50,10 +50,12 @@ def serve(jobs: Jobs, host: str, port: int) -> None:
         while not stopped.wait(ROUND):
             jobs.remove_old(LIFETIME)
 
+    server = build_server(jobs)
+    jobs.examples = set(jobs.uploads.rglob("*"))  # Gradio has copied them by now
     threading.Thread(target=keep_clean, daemon=True).start()
     print(f"The web app is at http://{host}:{port}", flush=True)
     try:
         # Open pages hold connections for ever; they are not waited for.
-        uvicorn.run(build_server(jobs), host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
     finally:
         stopped.set()
