@@ -24,9 +24,8 @@ def build_page(jobs: Jobs) -> gr.Blocks:
         gr.Markdown(introduction(limits))
         with gr.Row():
             with gr.Column():
-                video = gr.Video(label="Clip", sources=["upload"], height=260, elem_id="clip")
-                gr.Examples([[str(EXAMPLE)]], [video], preload=False, example_labels=["a flag, 16 frames"])
-                preview = gr.HTML(elem_classes="preview", elem_id="preview")
+                video = gr.Video(label="Clip", sources=["upload"], height=320, elem_id="clip")
+                gr.Examples([[str(EXAMPLE)]], [video], preload=False, example_labels=["a figure that jumps"])
             with gr.Column():
                 frames = gr.Slider(1, limits.frames, defaults.frames, step=1, label="Frames", elem_id="frames")
                 steps = gr.Slider(1, limits.steps, defaults.steps, step=1, label="Steps of sampling", elem_id="steps")
@@ -35,7 +34,8 @@ def build_page(jobs: Jobs) -> gr.Blocks:
                 with gr.Row():
                     generate = gr.Button("Generate", variant="primary", interactive=False, elem_id="generate")
                     cancel = gr.Button("Cancel", elem_id="cancel")
-                result = gr.HTML(elem_classes="result", elem_id="result", min_height=80)
+        preview = gr.HTML(elem_classes="preview", elem_id="preview")
+        result = gr.HTML(elem_classes="result", elem_id="result", min_height=80)
 
         def take(upload: str | None, count: float, request: gr.Request) -> tuple[str, dict, str]:
             """A clip was uploaded, chosen or removed."""
