@@ -1,4 +1,4 @@
-"""Write the player of a result, or show it live: `python -m ss4d.viewer RESULT`, `python -m ss4d.viewer --live RESULT`."""
+"""Write the player of a result, or serve it live: `python -m ss4d.viewer [--live] RESULT`."""
 
 from __future__ import annotations
 
@@ -37,8 +37,6 @@ def write(options: argparse.Namespace) -> None:
     write_player(
         out, result.gaussians, resolution=result.resolution, images=result.images, fps=result.fps, title=result.title
     )
-    print(f"error: {error}", file=sys.stderr)
-        return 1
     print(f"{len(result.gaussians)} frames, {out.stat().st_size / 1e6:.1f} MB -> {out}: open it in a browser")
 
 
