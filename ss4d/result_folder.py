@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import shutil
@@ -12,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+
+from ss4d.files import locked
 
 DEFAULT_FPS = 12.0  # of a result from images, which carry no frame rate
 REPORT = "result.json"  # its presence says that a folder holds a result
@@ -102,7 +103,7 @@ class ResultFolder:
         for folder in [*self.path.glob(f"{STAGING}*"), *self.path.glob(f"{COMPLETE}*")]:
             lock = os.open(folder, os.O_RDONLY)
             try:
-                if not _locked(lock):
+                if not locked(lock):
                     continue  # a run that is still going
                 if folder.name.startswith(COMPLETE):
                     self._move_in(folder)
@@ -174,7 +175,7 @@ class ResultFolder:
         try:
             unfinished.mkdir()
             lock = os.open(unfinished, os.O_RDONLY)
-            _locked(lock)
+            locked(lock)
             yield unfinished
         finally:
             if lock >= 0:
@@ -206,17 +207,6 @@ def _is_preview(file: Path) -> bool:
         return False
     with file.open("rb") as stream:
         return PREVIEW_MARK in stream.read(1024)
-
-
-def _locked(descriptor: int) -> bool:
-    """Lock an open folder for as long as this process keeps it open; False where another process has it."""
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:
-        return True  # a file system without locks
-    return True
 
 
 def _reason(error: OSError) -> str:

@@ -65,9 +65,9 @@ class Page:
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]
         return answer["result"].get("value")
 
-    def wait(self, script: str) -> None:
+    def wait(self, script: str, seconds: float = SECONDS) -> None:
         """Until an expression is true."""
-        end = time.monotonic() + SECONDS
+        end = time.monotonic() + seconds
         while not self.evaluate(script):
             assert time.monotonic() < end, f"{script} did not become true"
             time.sleep(0.05)

@@ -116,7 +116,7 @@ def test_imports_go_down_the_floors_and_in_no_circle() -> None:
 
 @pytest.fixture
 def copied_tree(tmp_path: Path) -> Path:
-    for name in ("ss4d", "scripts", "dataset_toolkits", PAGE, "train.py", "inference.py"):
+    for name in ("ss4d", "scripts", "dataset_toolkits", PAGE, "train.py", "inference.py", "app.py"):
         source, target = ROOT / name, tmp_path / name
         target.parent.mkdir(exist_ok=True, parents=True)
         if source.is_dir():

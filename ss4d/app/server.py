@@ -1,0 +1,61 @@
+"""The server of the web app: the page, and a route for the files of a job."""
+
+from __future__ import annotations
+
+import threading
+
+import gradio as gr
+import uvicorn
+from fastapi import FastAPI, Response
+from fastapi.responses import FileResponse, PlainTextResponse
+
+from ss4d.app.jobs import Jobs
+from ss4d.app.page import STYLE, THEME, build_page
+
+GONE = "There is no such file: results are removed when their page is closed."
+LIFETIME = 3600.0  # seconds that files stay which nobody uses, though their page is open
+ROUND = 300.0  # seconds between looks for them
+
+
+def build_server(jobs: Jobs) -> FastAPI:
+    """The web application; GRADIO_TEMP_DIR must be `jobs.uploads` when Gradio is imported."""
+    server = FastAPI(openapi_url=None)
+
+    @server.get("/results/{token}/{name:path}")
+    def result_file(token: str, name: str) -> Response:
+        path = jobs.file(token, name)
+        if path is None:
+            return PlainTextResponse(GONE, 404)
+        return FileResponse(path, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
+
+    return gr.mount_gradio_app(
+        server,
+        build_page(jobs),
+        path="/",
+        max_file_size=jobs.limits.megabytes * 10**6,
+        show_error=False,
+        ssr_mode=False,
+        run_history=False,
+        footer_links=[],
+        css=STYLE,
+        theme=THEME,
+    )
+
+
+def serve(jobs: Jobs, host: str, port: int) -> None:
+    """Serve until interrupted."""
+    stopped = threading.Event()
+
+    def keep_clean() -> None:
+        while not stopped.wait(ROUND):
+            jobs.remove_old(LIFETIME)
+
+    server = build_server(jobs)
+    jobs.examples = set(jobs.uploads.rglob("*"))  # Gradio has copied them by now
+    threading.Thread(target=keep_clean, daemon=True).start()
+    print(f"The web app is at http://{host}:{port}", flush=True)
+    try:
+        # Open pages hold connections for ever; they are not waited for.
+        uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
+    finally:
+        stopped.set()
