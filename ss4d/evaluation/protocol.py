@@ -10,8 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ss4d.config import read_yaml
-from ss4d.evaluation.typed import from_mapping, read_pairs
+from ss4d.config import load_options, read_yaml
 
 PROTOCOLS = Path(__file__).parents[2] / "configs" / "eval"
 
@@ -102,13 +101,13 @@ def aligned(metric: str) -> str:
     return f"aligned_{metric}"
 
 
-def make_protocol(content: Mapping[str, Any], origin: str) -> Protocol:
-    """A protocol from the content of a YAML file.
+def make_protocol(content: Mapping[str, Any], origin: str, changes: Sequence[str] = ()) -> Protocol:
+    """A protocol from the content of a YAML file, with `key=value` changes.
 
     Raises:
         ValueError: an unknown key, with the nearest known one, a missing one, or a value that no evaluation can have.
     """
-    protocol = from_mapping(Protocol, content, origin)
+    protocol = load_options(Protocol, content, changes, origin=origin)
     if protocol.objects_file is not None:
         _read_objects(protocol, origin)
     _check(protocol, origin)
@@ -139,18 +138,10 @@ def load_protocol(name: str, changes: Sequence[str] = ()) -> Protocol:
     Raises:
         ValueError: there is none, or it has a key or value that no protocol has.
     """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
     path = Path(name) if name.endswith(".yaml") else PROTOCOLS / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"There is no protocol {name!r}; there are {', '.join(names_in())}.")
-    try:
-        merged = OmegaConf.merge(read_yaml(path), read_pairs(changes))
-        content: Any = OmegaConf.to_container(merged, resolve=True)
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{path}: {str(error).splitlines()[0]}") from error
-    return make_protocol(content, str(path))
+    return make_protocol(read_yaml(path), str(path), changes)
 
 
 def names_in(folder: str = ".") -> list[str]:

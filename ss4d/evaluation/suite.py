@@ -7,14 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ss4d.config import read_yaml
+from ss4d.config import load_options, read_yaml
 from ss4d.evaluation import evaluate
 from ss4d.evaluation.figures import draw, save_picture
 from ss4d.evaluation.options import METHODS_WITH, FiguresOptions, RunOptions, SuiteOptions
 from ss4d.evaluation.protocol import PROTOCOLS, names_in
 from ss4d.evaluation.table_formats import write_tables
 from ss4d.evaluation.tables import build_tables
-from ss4d.evaluation.typed import from_arguments, from_mapping
+from ss4d.evaluation.typed import from_arguments
 
 
 @dataclass
@@ -88,4 +88,4 @@ def read_suite(name: str) -> Suite:
     if not path.is_file():
         known = ", ".join(names_in("suites"))
         raise ValueError(f"There is no suite {name!r}; there are {known}, or pass a .yaml file.")
-    return from_mapping(Suite, read_yaml(path), str(path))
+    return load_options(Suite, read_yaml(path), origin=str(path))

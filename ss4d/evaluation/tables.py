@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ss4d.config import load_options, read_yaml
 from ss4d.evaluation.differences import differences_from
 from ss4d.evaluation.options import TablesOptions
 from ss4d.evaluation.protocol import PROTOCOLS, SET_METRICS, Protocol, load_protocol
@@ -16,7 +17,6 @@ from ss4d.evaluation.subjects.subject import file_name
 from ss4d.evaluation.summary import Summary, summarise
 from ss4d.evaluation.table_formats import Column, Row, Table, counted, write_tables
 from ss4d.evaluation.timing import read_timings, timed_on
-from ss4d.evaluation.typed import from_mapping
 from ss4d.evaluation.user_study import read_ratings
 
 
@@ -88,11 +88,9 @@ def changed_protocols(names: Collection[str], changes: Sequence[str]) -> dict[st
 
 def read_specs() -> list[TableSpec]:
     """The tables that `configs/eval/tables.yaml` describes."""
-    from omegaconf import OmegaConf
-
     path = PROTOCOLS / "tables.yaml"
-    content: Any = OmegaConf.to_container(OmegaConf.load(path))
-    return [from_mapping(TableSpec, spec, f"{path}, table {spec.get('id')}") for spec in content["tables"]]
+    tables = read_yaml(path)["tables"]
+    return [load_options(TableSpec, spec, origin=f"{path}, table {spec.get('id')}") for spec in tables]
 
 
 def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Protocol | None) -> Table:

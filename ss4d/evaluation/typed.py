@@ -1,14 +1,14 @@
-"""Options as dataclasses, from YAML or from `key=value` on a command line, with unknown keys and types checked."""
+"""Options of a command as a dataclass, from `key=value` and positional arguments; `ss4d.config` checks the values."""
 
 from __future__ import annotations
 
 import dataclasses
-import typing
-from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, Field, field
+from collections.abc import Sequence
+from dataclasses import MISSING, Field
 from typing import Any, TypeVar
 
-from ss4d.config import did_you_mean
+from ss4d import config
+from ss4d.config import did_you_mean, load_options
 
 T = TypeVar("T")
 
@@ -23,65 +23,18 @@ def option(text: str, default: Any = MISSING, *, positional: bool = False, prefi
         prefix: the field is a list of the arguments that begin so, without that prefix; "*" collects all arguments
             that no other field takes.
     """
-    metadata = {"text": text, "positional": positional, "prefix": prefix}
-    if isinstance(default, list):
-        return field(default_factory=lambda: list(default), metadata=metadata)
-    return field(default=default, metadata=metadata)
-
-
-def from_mapping(kind: type[T], content: Mapping[str, Any], origin: str) -> T:
-    """The dataclass `kind` from plain values.
-
-    Args:
-        origin: where the values come from, for messages.
-
-    Raises:
-        ValueError: an unknown key, with the nearest known one, a missing one, or a value of another type.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    if not isinstance(content, Mapping):
-        raise ValueError(f"{origin} must map options to values, but it is {content!r}.")
-    _refuse_unknown(content, kind, origin)
-    required = [item.name for item in dataclasses.fields(kind) if _is_required(item)]  # type: ignore[arg-type]
-    if missing := [name for name in required if name not in content]:
-        raise ValueError(f"{origin} lacks {', '.join(missing)}.")
-    try:
-        found: Any = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(kind), dict(content)))
-    except OmegaConfBaseException as error:
-        raise ValueError(f"{origin}: {getattr(error, 'full_key', '')}: {str(error).splitlines()[0]}") from error
-    return found
+    return config.option(default, text=text, positional=positional, prefix=prefix)
 
 
 def from_arguments(kind: type[T], arguments: Sequence[str]) -> T:
     """The dataclass `kind` from a command line.
 
     Raises:
-        ValueError: as `from_mapping`; an argument that is not of the form key=value.
+        ValueError: an argument that is not of the form key=value, an unknown key, with the nearest known one, a missing
+            one, or a value of another type.
     """
-    return from_mapping(kind, _sort(kind, arguments), "the command line")
-
-
-def read_pairs(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` texts as nested values: "views.elevation=10" is {"views": {"elevation": 10}}.
-
-    Raises:
-        ValueError: a text of another form, or a value that is not YAML.
-    """
-    from omegaconf import OmegaConf
-    from yaml import YAMLError
-
-    content: Any = {}
-    for pair in pairs:
-        if "=" not in pair:
-            raise ValueError(f"{pair!r} is not of the form key=value, such as seeds=[0,1].")
-        try:
-            content = OmegaConf.merge(content, OmegaConf.from_dotlist([pair]))
-        except YAMLError as error:
-            raise ValueError(f"{pair!r}: the value is not YAML ({str(error).splitlines()[0]}).") from error
-    plain: Any = OmegaConf.to_container(content) if content else {}
-    return plain
+    values, pairs = _sort(kind, arguments)
+    return load_options(kind, values, pairs)
 
 
 def describe(kind: type) -> str:
@@ -108,8 +61,8 @@ def _default_text(item: Field[Any]) -> str:
     return f" (default: {str(default).replace(' ', '')})"
 
 
-def _sort(kind: type, arguments: Sequence[str]) -> dict[str, Any]:
-    """Values by field."""
+def _sort(kind: type, arguments: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """Values of positional and collecting fields by name, and the arguments that are `key=value`."""
     fields = dataclasses.fields(kind)
     positional = [item.name for item in fields if item.metadata["positional"]]
     prefixes = {item.metadata["prefix"]: item.name for item in fields if item.metadata["prefix"]}
@@ -133,20 +86,8 @@ def _sort(kind: type, arguments: Sequence[str]) -> dict[str, Any]:
             values[unfilled[0]] = argument
         else:
             raise ValueError(f"{argument!r} is not of the form key=value, such as {keyed[0]}=...")
-    return values | read_pairs(pairs)
+    return values, pairs
 
 
 def _is_required(item: Field[Any]) -> bool:
     return item.default is MISSING and item.default_factory is MISSING
-
-
-def _refuse_unknown(values: Mapping[str, Any], kind: type, origin: str) -> None:
-    types = typing.get_type_hints(kind)
-    names = [item.name for item in dataclasses.fields(kind)]
-    for key, value in values.items():
-        if key not in names:
-            advice = did_you_mean(str(key), names, f"there are {', '.join(names)}")
-            raise ValueError(f"{origin}: there is no option {key}; {advice}")
-        for inner in (types[key], *typing.get_args(types[key])):
-            if dataclasses.is_dataclass(inner) and isinstance(value, Mapping):
-                _refuse_unknown(value, typing.cast(type, inner), f"{origin}: {key}")

@@ -23,7 +23,7 @@ class CheckpointError(ValueError):
 
 
 def save_model(model: nn.Module, stem: Path, name: str, args: dict[str, Any], dtype: torch.dtype) -> None:
-    """Write `stem`.json and `stem`.safetensors (weights as `dtype`); each file appears whole or not at all."""
+    """Write `stem`.json and `stem`.safetensors (weights as `dtype`); each file is written atomically."""
     save_model_weights(model.state_dict(), stem, name, args, dtype)
 
 
@@ -43,7 +43,7 @@ def save_model_weights(
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a safetensors file that appears whole or not at all."""
+    """Write a safetensors file atomically."""
     temporary = path.with_name(path.name + ".tmp")
     save_file(weights, temporary)
     publish(temporary, path)

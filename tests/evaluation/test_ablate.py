@@ -185,7 +185,7 @@ def test_latents_of_another_encoder_are_refused(encoded_clips: Path, tmp_path: P
         (["masking", "run_dir=x"], "run_dir cannot be given"),
         (["masking", "fast"], "'fast' is not of the form key=value"),
         (["compression", "start=runs/tiny/sparse_flow"], "The variants of compression start from nothing"),
-        (["compression", "protocol.frame=2"], "there is no option frame; did you mean frames?"),
+        (["compression", "protocol.frame=2"], "unknown key frame: did you mean frames?"),
         (["compression", "data=nowhere"], "There is no data set of protocol ss4d_assets at nowhere"),
         (["compression", f"data={CLIPS}", "protocol.split=train"], "but protocol ss4d_assets needs view 3 at 256"),
         (["feature_aggregation", f"data.mean={CLIPS}"], "needs data.visible=DIR, a set made with"),

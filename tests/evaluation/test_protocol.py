@@ -47,7 +47,7 @@ def test_the_papers_protocols_say_what_the_paper_says():
         ({"frames": 0}, "frames must be at least 1, but it is 0"),
         ({"dataset": "dycheck"}, "dataset must be one of prepared, consistent4d, davis"),
         ({"views": {}}, "views.azimuths must name the cameras"),
-        ({"views": {"azimuts": [0]}}, "views: there is no option azimuts; did you mean azimuths"),
+        ({"views": {"azimuts": [0]}}, "unknown key views.azimuts: did you mean views.azimuths"),
         ({"metrics": ["iou"]}, "shape metrics need voxel_resolution"),
     ],
 )

@@ -23,12 +23,12 @@ def test_help_names_every_method_that_can_be_created():
     ("arguments", "status", "says"),
     [
         (["sweet"], 2, "there is no command 'sweet'; there are run, suite"),
-        (["suite"], 1, "the command line lacks suite"),
+        (["suite"], 1, "suite is missing: give it a value"),
         (["tables", "result=x"], 1, "there is no option result; did you mean results?"),
         (["tables", "--results", "x"], 1, "'--results' is not of the form key=value, such as results=..."),
         (["timing", "clip.mp4", "again.mp4"], 1, "'again.mp4' is not of the form key=value"),
-        (["timing", "clip.mp4", "repeats=many"], 1, "repeats: Value 'many'"),
-        (["run", "protocol=davis", "seeds=[0"], 1, "'seeds=[0': the value is not YAML"),
+        (["timing", "clip.mp4", "repeats=many"], 1, "repeats = many must be a whole number"),
+        (["run", "protocol=davis", "seeds=[0"], 1, "seeds = [0 must be a list"),
     ],
 )
 def test_a_wrong_command_line_gets_one_sentence(

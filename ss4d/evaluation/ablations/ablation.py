@@ -1,4 +1,4 @@
-"""An ablation as data (`configs/eval/ablations/*.yaml`): variants that differ in one thing, and how they are judged."""
+"""An ablation as data (`configs/eval/ablations/*.yaml`): variants that differ in one thing, and their evaluation."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ss4d.config import did_you_mean
+from ss4d.config import did_you_mean, load_options
 from ss4d.evaluation.protocol import PROTOCOLS, names_in
 from ss4d.evaluation.tables import TableSpec, read_specs
-from ss4d.evaluation.typed import from_mapping
 
 ABLATIONS = PROTOCOLS / "ablations"
 
@@ -74,8 +73,8 @@ def read_ablation(name: str, checkpoint: str) -> Ablation:
     if "start" in content:
         start = content["start"]
         path = ABLATIONS / "starts" / f"{start}.yaml"
-        content["start"] = from_mapping(Start, {"name": start, **read_yaml(path, checkpoint)}, str(path))
-    return from_mapping(Ablation, {"name": name, **content}, str(ABLATIONS / f"{name}.yaml"))
+        content["start"] = load_options(Start, {"name": start, **read_yaml(path, checkpoint)}, origin=str(path))
+    return load_options(Ablation, {"name": name, **content}, origin=str(ABLATIONS / f"{name}.yaml"))
 
 
 def override_value(value: Any) -> str:
