@@ -13,9 +13,9 @@ from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.engine.stage import StageError
 from dataset_toolkits.names import safe_names
 from dataset_toolkits.objaverse_source import fetch_objaverse, fetch_objaverse_xl
+from ss4d.data.evaluation_objects import EVALUATION_OBJECTS, read_listed
 from ss4d.data.format import Row
 
-EVALUATION_OBJECTS = Path(__file__).parent / "evaluation_objects.txt"
 READERS = 8  # threads: hashing waits for the disk
 
 
@@ -83,14 +83,13 @@ def collect(root: Path, options: CollectOptions) -> int:
 
 def read_evaluation_objects(folders: Sequence[str], listed: Path = EVALUATION_OBJECTS) -> EvaluationObjects:
     """The listed evaluation objects and the content of those in `folders`."""
-    lines = (line.split("#")[0].split() for line in listed.read_text().splitlines())
-    entries = [line for line in lines if line]
-    hashes = {rest[0]: name for _, name, *rest in entries if rest}
+    entries = read_listed(listed)
+    hashes = {entry.sha256: entry.set_name for entry in entries if entry.sha256 is not None}
     for folder in folders:
         for asset in find_assets(Path(folder), val_share=0):
             assert asset.path is not None
             hashes[read_content(asset.path).sha256] = asset.path.name
-    return EvaluationObjects({uid: name for uid, name, *_ in entries}, hashes)
+    return EvaluationObjects({entry.uid: entry.set_name for entry in entries}, hashes)
 
 
 def _sources(root: Path, options: CollectOptions) -> list[Asset]:

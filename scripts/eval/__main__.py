@@ -27,6 +27,9 @@ COMMANDS = {
     "ablate": Command("Train and evaluate the variants of an ablation.", options.AblateOptions, "ablations.ablate:run"),
     "tables": Command("Write the paper's tables, ours beside the published.", options.TablesOptions, "tables:run"),
     "figures": Command("Draw inputs, methods and targets in a grid.", options.FiguresOptions, "figures:run"),
+    "assumptions": Command(
+        "Score a method under all choices papers leave open.", options.RunOptions, "assumptions:run"
+    ),
     "timing": Command("Time the stages of the pipeline, cold and warm (Table 4).", options.TimingOptions, "timing:run"),
     "study": Command("Make a user study (Table 3), or average its ratings.", options.StudyOptions, "user_study:run"),
 }
@@ -36,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Exit status 0: all was made; 1: an error, or a result that could not be made; 2: no such command."""
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or given[0] in ("-h", "--help"):
-        print(__doc__, *(f"  {name:<9}{command.text}" for name, command in COMMANDS.items()), sep="\n")
+        print(__doc__, *(f"  {name:<12}{command.text}" for name, command in COMMANDS.items()), sep="\n")
         return 0 if given else 2
     if given[0] not in COMMANDS:
         print(f"error: there is no command {given[0]!r}; there are {', '.join(COMMANDS)}.", file=sys.stderr)

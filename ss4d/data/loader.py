@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ss4d.config import option
 from ss4d.data.dataset import WindowDataset, tensors_of
+from ss4d.data.evaluation_objects import refuse_evaluation_objects
 from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedClip, PreparedSet
@@ -56,7 +57,8 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     """The dataset of a stage of training, on the clips that the settings name.
 
     Raises:
-        ValueError: they are not prepared; the message names the stage to run. Recolouring for latents that hold colour.
+        ValueError: they are not prepared; the message names the stage to run. Objects of an evaluation set.
+            Recolouring for latents that hold colour.
     """
     if issubclass(kind, SparseLatentDataset) and settings.recolor:
         raise ValueError(
@@ -64,6 +66,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
         )
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
     clips.check_files(kind.stages)
+    refuse_evaluation_objects((clip.asset_id for clip in clips.clips), f"data.root={settings.root}")
     _note_what_is_left_out(clips.clips, settings)
     if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,8 @@ from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import SubjectSet
 from ss4d.evaluation.weights import WeightSource
 from ss4d.shard import Shard
+
+CreateMethod = Callable[[RunOptions, Protocol, SubjectSet], Method]
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ class Evaluation:
             seed=seed,
             sources=self.sources(name),
             frames=subject.frames,
+            assumptions=self.protocol.assumptions(),
             category=subject.category,
             metrics=scores.metrics | aligned.metrics,
             weights=self.networks.hashes,
@@ -118,8 +121,11 @@ class Evaluation:
         return weights.keys() <= earlier.weights.keys()
 
 
-def run(options: RunOptions) -> list[str]:
+def run(options: RunOptions, create: CreateMethod = create_method) -> list[str]:
     """Make the results that are missing; returns a sentence for each that could not be made.
+
+    Args:
+        create: makes the method that the options name.
 
     Raises:
         ValueError: an option, protocol, data set or checkpoint that cannot be used, or an earlier result of another
@@ -137,7 +143,7 @@ def run(options: RunOptions) -> list[str]:
     networks = load_networks(protocol, weight_source(options))
     for metric, sentence in networks.missing.items():
         print(f"{metric} is n/a: {sentence}")
-    method = create_method(options, protocol, subjects)
+    method = create(options, protocol, subjects)
     folder = protocol_folder(Path(options.out), protocol)
     evaluation = Evaluation(options.name, options.method, method, protocol, subjects, networks, folder)
     seeds = options.seeds if method.samples else options.seeds[:1]

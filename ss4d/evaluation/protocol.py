@@ -23,6 +23,11 @@ SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
 FLICKERING_TARGET = "flickering_target"  # of the true views, beside a method's own
 NOVEL_PSNR = "novel_psnr"  # PSNR over the views that show other sides than the input
 METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS)
+CHOICES = {  # of protocol fields, the usual one first
+    "crop_shape": ("square", "tight"),
+    "crop_per": ("clip", "frame"),
+    "crop_filter": ("bilinear", "bicubic", "nearest"),
+}
 DATASETS = ("prepared", "consistent4d", "davis")
 
 
@@ -35,6 +40,7 @@ class ProtocolViews:
     elevation: float = 0.0
     radius: float = 2.0
     fov: float = 40.0  # degrees
+    highest_elevation: float = 90.0  # rendered views further up or down, in degrees, are left out
 
 
 @dataclass
@@ -60,6 +66,9 @@ class Protocol:
     crop: bool = True  # every view to the object's true box over all frames
     crop_margin: float = 0.0  # added on each side, of the box's side
     crop_size: int = 256  # pixels that a crop is resized to
+    crop_shape: str = "square"  # or "tight": the box's own width and height, stretched to a square
+    crop_per: str = "clip"  # one box a view for the whole clip; or "frame", one each
+    crop_filter: str = "bilinear"  # antialiased; "bicubic", antialiased; "nearest"
     aligned: bool = False  # score every result a second time, aligned to the input (`ss4d.evaluation.alignment`)
     voxel_resolution: int | None = None  # grid of the shape metrics
     clip_model: str = "openai/clip-vit-base-patch32"
@@ -68,9 +77,36 @@ class Protocol:
     figure_frames: list[int] = field(default_factory=lambda: [0, 8])
 
     def hash(self) -> str:
-        """SHA-256 of all fields, which every result carries: tables never mix protocol versions."""
-        content = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(content.encode()).hexdigest()
+        """SHA-256 of all fields, which every result carries: tables never mix protocol versions. Fields that the first
+        version did not have count where they have another value than theirs, so that its results stay what they are."""
+        content = dataclasses.asdict(self)
+        views, usual = content["views"], ProtocolViews()
+        if views["highest_elevation"] == usual.highest_elevation:
+            del views["highest_elevation"]
+        content = {key: value for key, value in content.items() if value not in CHOICES.get(key, ())[:1]}
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def assumptions(self) -> dict[str, str]:
+        """What published protocols often leave open, as it is here, in words: kept in every result."""
+        views = self.views
+        if self.dataset == "prepared":
+            cameras = f"{len(views.rendered) or 'all'} views of the set"
+            cameras += f" within {views.highest_elevation:g} degrees of level" if views.highest_elevation < 90 else ""
+        else:
+            cameras = (
+                f"azimuths {', '.join(f'{azimuth:g}' for azimuth in views.azimuths)}, elevation {views.elevation:g}"
+            )
+        found = {"views": cameras, "frames": f"the first {self.frames} at most"}
+        if self.crop:
+            found["box"] = f"{self.crop_shape}, of the true alpha, one a {self.crop_per}, margin {self.crop_margin:g}"
+            found["resizing"] = f"{self.crop_filter} to {self.crop_size} pixels"
+        else:
+            found["box"] = f"none, {self.size} pixels"
+        lpips = [name.removeprefix("lpips_") for name in self.metrics if name.startswith("lpips_")]
+        found |= {"LPIPS": f"0.1, {' and '.join(lpips)}"} if lpips else {}
+        found |= {"CLIP": self.clip_model} if "clip" in self.metrics else {}
+        found |= {"FVD": self.fvd_variant} if "fvd" in self.metrics else {}
+        return found
 
     @property
     def results(self) -> list[str]:
@@ -157,6 +193,11 @@ def _check(protocol: Protocol, origin: str) -> None:
     if unknown := [name for name in protocol.metrics if name not in METRICS]:
         raise ValueError(f"{origin}: there is no metric {unknown[0]!r}; choose from {', '.join(METRICS)}.")
     find_variant(protocol.fvd_variant)
+    for name, choices in CHOICES.items():
+        if getattr(protocol, name) not in choices:
+            raise ValueError(
+                f"{origin}: {getattr(protocol, name)!r} is not a choice for {name}: take {', '.join(choices)}."
+            )
     for name in ("frames", "size", "crop_size", "clips_per_object"):
         if getattr(protocol, name) < 1:
             raise ValueError(f"{origin}: {name} must be at least 1, but it is {getattr(protocol, name)}.")

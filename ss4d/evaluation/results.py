@@ -44,6 +44,7 @@ class Result:
     report: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files it was made of
     frames: int | None = None  # of the clip; versions before 0.3 do not say
+    assumptions: Mapping[str, str] = field(default_factory=dict)  # of the protocol (`Protocol.assumptions`)
     category: str | None = None  # of the object, where the data set knows it
 
     def is_long_enough(self, metric: str, protocol: Protocol) -> bool:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ss4d.compositing import over_background
 from ss4d.evaluation.alignment import align
-from ss4d.evaluation.crop import crop, object_box
+from ss4d.evaluation.crop import crop_videos
 from ss4d.evaluation.networks import Networks
 from ss4d.evaluation.prediction import Prediction, Rendered, render
 from ss4d.evaluation.protocol import (
@@ -117,8 +117,7 @@ def _score_view(subject: Subject, views: Tensor, view: int, protocol: Protocol, 
         background = torch.tensor(protocol.background)
         target = over_background(subject.views[view], background)
         if protocol.crop:
-            box = object_box(subject.views[view, ..., 3], protocol.crop_margin)
-            prediction, target = (crop(images, box, protocol.crop_size, background) for images in (prediction, target))
+            prediction, target = crop_videos([prediction, target], subject.views[view, ..., 3], protocol)
     scores = _ViewScores({})
     if "flickering" in protocol.metrics and subject.frames >= protocol.fewest_frames("flickering"):
         scores.metrics["flickering"] = flickering(prediction)

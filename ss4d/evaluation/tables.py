@@ -31,6 +31,7 @@ class TableSpec:
     protocol: str | None = None
     study: bool = False
     timing: bool = False
+    unlike: str | None = None  # why the published rows cannot be compared with ours to the digit
     rows: dict[str, str] | None = None  # the method of each row; None: a row for every method with results
 
 
@@ -97,7 +98,10 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
     """One table: the published rows, then ours."""
     columns = [Column(*column) for column in spec.columns]
     table = Table(spec.id, spec.title, columns)
-    table.rows = [Row(name, True, list(values), "paper") for name, values in spec.paper.items()]
+    source = f"paper{'*' if spec.unlike else ''}"
+    table.rows = [Row(name, True, list(values), source) for name, values in spec.paper.items()]
+    if spec.unlike and spec.paper:
+        table.notes.append(f"* not comparable with this code's rows to the digit: {spec.unlike}")
     if spec.study:
         ours = read_ratings(study) if study is not None else {}
         table.rows += [Row(name, False, [ratings.get(c.metric) for c in columns]) for name, ratings in ours.items()]
@@ -107,6 +111,8 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
     elif protocol is not None:
         if protocol.split:
             table.title += f" ({protocol.split} split)"
+        choices = "; ".join(f"{name}: {choice}" for name, choice in protocol.assumptions().items())
+        table.notes += [f"This code's choices: {choices}."] if spec.paper else []
         add_rows(table, spec.rows, results, protocol)
     if all(row.published for row in table.rows):
         table.rows.append(Row("ours", False, [None] * len(columns)))

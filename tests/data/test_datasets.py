@@ -210,3 +210,15 @@ def test_batches_put_windows_side_by_side(clip_folder: Path):
     video, frame, x, y, z = batch.voxels.coords.long().unbind(1)
     assert bool((grid[video, frame, 0, x, y, z] == 1).all()) and grid.sum() == len(batch.voxels)
     assert [len(targets) for targets in batch.targets] == [2, 2]
+
+
+@pytest.mark.parametrize("asset_id", ["ba7b382c918b40e6b07011da4ff3ebc0", "pack/9fea6ffd67b840cb970f5b4570794709"])
+def test_objects_of_evaluation_sets_are_not_trained_on(asset_id: str, clip_folder: Path, tmp_path: Path):
+    """Consistent4D's, in a set that was made for evaluation."""
+    root = shutil.copytree(clip_folder, tmp_path / "data")
+    rows = read_table(root, "curate")
+    write_table(root, "curate", [row | ({"asset_id": asset_id} if row["asset_id"] == "box1" else {}) for row in rows])
+    given = settings(root, SparseLatentDataset, 0)
+    with pytest.raises(ValueError, match=f"has evaluation objects, such as {asset_id} of Consistent4D"):
+        open_dataset(SparseLatentDataset, given)
+    assert len(open_dataset(SparseLatentDataset, replace(given, objects=["box0"]))) == 1

@@ -125,7 +125,7 @@ def test_stopped_and_started_again_it_goes_on_and_redoes_nothing(tmp_path: Path,
     after = made(tmp_path)
     assert all(after[path] == written for path, written in (before | judged).items())
     tables = (folder / "tables.md").read_text()
-    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | n/a | paper |" in tables
+    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | n/a | paper* |" in tables
     assert tables.count("this code, 2 objects, 1 seed") == 2
 
     assert main(["ablate", *command]) == 0

@@ -124,13 +124,16 @@ def test_davis_gives_the_object_cropped_by_its_mask(tmp_path: Path):
 def test_a_box_is_square_around_all_frames_and_crops_them_alike():
     rgba = torch.stack([torch.from_numpy(disc(frame)) for frame in range(5)])
     box = object_box(rgba[..., 3])
-    assert box == CropBox(left=9, top=7, side=19)  # 15 wide and 4 further: columns 9 to 27, centred in height
+    assert box == CropBox(
+        left=9, top=7, width=19, height=19
+    )  # 15 wide and 4 further: columns 9 to 27, centred in height
     white = torch.ones(3)
     images = over_background(rgba, white)
     cropped = crop(images, box, 19, white)
     assert torch.allclose(cropped, images[..., 7:26, 9:28])
     wide = object_box(rgba[..., 3], margin=1.0)
-    assert wide.side == 57 and torch.allclose(crop(images, wide, 57, white)[..., :5, :5], torch.ones(5, 3, 5, 5))
+    assert wide.width == wide.height == 57
+    assert torch.allclose(crop(images, wide, 57, white)[..., :5, :5], torch.ones(5, 3, 5, 5))
     with pytest.raises(ValueError, match="show no object in any frame"):
         object_box(torch.zeros(2, 4, 4, dtype=torch.uint8))
 

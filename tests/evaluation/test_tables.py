@@ -39,21 +39,21 @@ def test_all_tables_are_complete_without_any_result(tmp_path: Path):
             line for line in text.split(f"### Table {number}. ")[1].split("###")[0].splitlines() if "this code" in line
         ]
         assert ours and all("n/a" in line for line in ours)
-    assert "| SS4D | 0.150 | 0.932 | 18.09 | 0.842 | 465 | paper |" in text
-    assert "| SS4D | 0.149 | 0.947 | 18.90 | 0.843 | 455 | paper |" in text
-    assert "| STAG4D | 1.913 | 1.627 | 1.807 | paper |" in text
-    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | n/a | paper |" in text
-    assert "| visible | 31.07 | 5261 | 76.3 | paper |" in text
+    assert "| SS4D | 0.150 | 0.932 | 18.09 | 0.842 | 465 | paper* |" in text
+    assert "| SS4D | 0.149 | 0.947 | 18.90 | 0.843 | 455 | paper* |" in text
+    assert "| STAG4D | 1.913 | 1.627 | 1.807 | paper* |" in text
+    assert "| with temporal alignment | 30.58 | 2.22 | 157.16 | n/a | paper* |" in text
+    assert "| visible | 31.07 | 5261 | 76.3 | paper* |" in text
     latex = (tmp_path / "tables.tex").read_text()
     assert latex.count(r"\begin{table}") == 6  # the paper's; those of no published rows have none
-    assert text.count("- No results.") == 5
-    assert r"L4GM & 0.243 & \underline{0.887} & 14.48 & 0.782 & 686 & paper \\" in latex
+    assert text.count("- No results.") == 6
+    assert r"L4GM & 0.243 & \underline{0.887} & 14.48 & 0.782 & 686 & paper* \\" in latex
     # Table 1 of the paper: SS4D is the best in all, and the second best are these.
     assert (
-        r"SS4D & \textbf{0.150} & \textbf{0.932} & \textbf{18.09} & \textbf{0.842} & \textbf{465} & paper \\" in latex
+        r"SS4D & \textbf{0.150} & \textbf{0.932} & \textbf{18.09} & \textbf{0.842} & \textbf{465} & paper* \\" in latex
     )
-    assert r"STAG4D & 0.202 & 0.871 & \underline{15.96} & \underline{0.821} & 716 & paper \\" in latex
-    assert r"Consistent4D & \underline{0.189} & 0.884 & 15.63 & 0.817 & \underline{640} & paper \\" in latex
+    assert r"STAG4D & 0.202 & 0.871 & \underline{15.96} & \underline{0.821} & 716 & paper* \\" in latex
+    assert r"Consistent4D & \underline{0.189} & 0.884 & 15.63 & 0.817 & \underline{640} & paper* \\" in latex
     assert rows(tmp_path / "table_1.csv")["DG4D", "paper", "psnr"] == ["13.72", "", ""]
 
 
@@ -62,7 +62,7 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0, 12.0], "skull": [15.0, 15.0]})
     write_scored(tmp_path, protocol, "reconstruction", {"guppie": [30.0], "skull": [30.0]})
     assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
-    found = rows(tmp_path / "table_2.csv")
+    found = rows(tmp_path / "table_consistent4d.csv")
     mean, low, high = map(float, found["tiny", "ours", "psnr"])
     assert (mean, low, high) == pytest.approx((13, 13 - 25.412, 13 + 25.412), abs=1e-2)  # standard error 2, one degree
     assert found["tiny", "ours", "clip"] == ["n/a", "", ""] and found["tiny", "ours", "fvd"] == ["n/a", "", ""]
@@ -76,12 +76,12 @@ def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_o
     write_scored(tmp_path, protocol, "first", {"guppie": [10.0, 12.0], "skull": [15.0, 17.0], "trump": [50.0]})
     write_scored(tmp_path, protocol, "second", {"guppie": [20.0], "trump": [60.0]})
     assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
-    found = rows(tmp_path / "table_2.csv")
+    found = rows(tmp_path / "table_consistent4d.csv")
     assert found["first", "ours", "psnr"][0] == "11.0" and found["second", "ours", "psnr"][0] == "20.0"
     text = (tmp_path / "tables.md").read_text()
     assert "- first lacks seed 1 of 1 object (trump): left out for all methods." in text
     assert "- second has no result for 1 object (skull): left out for all methods." in text
-    assert text.split("### Table 3. ")[0].count("this code, 1 object, ") == 2
+    assert text.split("### Consistent4D's own pictures")[1].split("###")[0].count("this code, 1 object, ") == 2
 
 
 def test_differences_of_any_two_methods_are_paired_and_tested(tmp_path: Path, capsys):
@@ -108,7 +108,7 @@ def test_metrics_from_different_weights_are_not_compared(tmp_path: Path):
             content |= {"weights": {"clip": weights}, "metrics": {"psnr": 10.0, "clip": 0.9}}
             path.write_text(json.dumps(content))
     assert main(["tables", f"results={tmp_path}", f"out={tmp_path}", *GIVEN]) == 0
-    found = rows(tmp_path / "table_2.csv")
+    found = rows(tmp_path / "table_consistent4d.csv")
     assert found["first", "ours", "clip"][0] == "n/a" and found["first", "ours", "psnr"][0] == "10.0"
     text = (tmp_path / "tables.md").read_text()
     assert "- clip was computed with different weights, aaaaaaaa (first) and bbbbbbbb (second): n/a." in text
@@ -235,7 +235,7 @@ def test_timing_goes_into_table_4(tmp_path: Path, pipeline_folder: Path):
 
 
 def test_the_reconstruction_reports_length_and_speed(tmp_path: Path):
-    protocol = load_protocol("ss4d_assets")
+    protocol = load_protocol("objaversedy")
     folder = protocol_folder(tmp_path, protocol)
     for name, seconds in (("a", 0.5), ("b", 0.25)):
         path = write_scored(tmp_path, protocol, "reconstruction", {name: [20.0]}) / "reconstruction" / name / "seed0"

@@ -60,6 +60,10 @@ class PreparedSubjects:
                 f"{archive.path} has {len(archive.index.views)} views of {archive.index.size} pixels, but protocol "
                 f"{protocol.name} needs view {max(views)} at {protocol.size}: render the set as it says."
             )
+        level = protocol.views.highest_elevation
+        views = [view for view in views if abs(archive.index.views[view].elevation) <= level + 1e-6]
+        if not views:
+            raise ValueError(f"{archive.path} has no view within views.highest_elevation={level:g} degrees of level.")
         given = input_video(archive, protocol.input_azimuth)
         coords = self.clips.artifact(index, "features").coords(f"coords_{self.resolution}", range(frames))
         video = torch.from_numpy(np.stack([archive.cond(given, frame) for frame in range(frames)]))
