@@ -66,7 +66,7 @@ def test_the_boxes_are_what_they_are_called():
     tall = torch.arange(12)[:, None].expand(2, 3, 12, 12) / 20  # each row its own grey
     tight = load_protocol("objaversedy", ["crop_filter=nearest", "crop_size=2", "crop_shape=tight"])
     assert torch.allclose(crop_videos([tall], alpha, tight)[0][0, 0, :, 0], torch.tensor([3, 4]) / 20)
-    assert cropped("crop_size=4", "crop_margin=0.25")[0, 0, 0] == pytest.approx(0.0)
+    assert torch.allclose(cropped("crop_size=11", "crop_margin=0.25")[0, 5, :2], torch.tensor([1.0, 0.0]))  # column -1
 
 
 def test_views_far_from_level_are_left_out(clip_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
