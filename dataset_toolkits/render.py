@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
 from dataset_toolkits.engine.stage import Item, Stage, speed_option
-from dataset_toolkits.posed_clip import PosedClip, read_posed_clip
 from ss4d.data.format import SUFFIXES, Row, read_table
+from ss4d.data.posed_clip import PosedClip, read_posed_clip
 
 ENGINES = ("CYCLES", "BLENDER_WORKBENCH")
 DEVICES = ("CPU", "GPU")

@@ -154,3 +154,4 @@ class StudyOptions:
     methods: list[str] = option("build: labels of methods with results, [ours,DG4D]", [])
     results: str = option("build: the folder of results", "outputs/eval")
     seed: int = option("build: whose results are shown", 0)
+    checks: int = option("build: attention checks, whose results are of another object", 2)

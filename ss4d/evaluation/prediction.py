@@ -13,7 +13,7 @@ from ss4d.evaluation.placement import move_gaussians, move_voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import GaussianSequence, rasterize
-from ss4d.metrics.shape import voxel_grid
+from ss4d.metrics.shape import voxel_centres, voxel_grid
 from ss4d.view_frame import Similarity
 
 SOLID = 0.5  # opacity from which on a Gaussian counts as part of the structure
@@ -51,6 +51,7 @@ class Rendered:
     views: Tensor | None = None  # float32 [V, T, 3, S, S] in [0, 1], what the evaluation cameras see of it
     voxels: Tensor | None = None  # bool [T, R, R, R] at the protocol's resolution
     front: Tensor | None = None  # bool [T, R (x), R (z)]
+    points: list[Tensor] | None = None  # float [N, 3] of each frame: centres of solid Gaussians, or of voxels
 
 
 def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rendered:
@@ -64,14 +65,18 @@ def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rend
         gaussians = move_gaussians(prediction.gaussians, prediction.placement)
         views = render_subject(gaussians, subject, protocol.size, torch.tensor(protocol.background))
     check_views(views, subject, protocol.size)
-    grid = None
+    grid, points = None, None
+    if prediction.gaussians is not None:
+        points = [frame.xyz[frame.opacity[:, 0] >= SOLID].cpu() for frame in gaussians]
     if voxels is not None and protocol.voxel_resolution is not None:
         if prediction.placement is None:
             grid = voxel_grid(voxels.coords, subject.frames, voxels.resolution, protocol.voxel_resolution)
         else:
             moved = move_voxels(voxels.coords, voxels.resolution, prediction.placement, protocol.voxel_resolution)
             grid = voxel_grid(moved, subject.frames, protocol.voxel_resolution)
-    return Rendered(views, grid, prediction.front)
+    if points is None and grid is not None:
+        points = [voxel_centres(frame) for frame in grid]
+    return Rendered(views, grid, prediction.front, points)
 
 
 def check_views(views: Tensor | None, subject: Subject, size: int) -> None:

@@ -20,9 +20,10 @@ VIDEO_METRICS = ("flickering", "warping", "fvd", "fvd_views", "fvd_diagonal")
 SET_METRICS = ("fvd", "fvd_views", "fvd_diagonal")  # of a whole set of objects
 
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
+MOTION_METRICS = ("cd_3d", "cd_4d", "cd_m")  # against the true surface and its motion (`ss4d.metrics.motion`)
 FLICKERING_TARGET = "flickering_target"  # of the true views, beside a method's own
 NOVEL_PSNR = "novel_psnr"  # PSNR over the views that show other sides than the input
-METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS)
+METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS, *MOTION_METRICS)
 CHOICES = {  # of protocol fields, the usual one first
     "crop_shape": ("square", "tight"),
     "crop_per": ("clip", "frame"),
@@ -121,7 +122,7 @@ class Protocol:
 
         if metric in ("fvd", "fvd_diagonal"):
             return find_variant(self.fvd_variant).fewest_frames
-        return {"flickering": 2, FLICKERING_TARGET: 2, "warping": 2}.get(metric.removeprefix("aligned_"), 1)
+        return {"flickering": 2, FLICKERING_TARGET: 2, "warping": 2, "cd_m": 2}.get(metric.removeprefix("aligned_"), 1)
 
     def figures_of(self, views: int) -> list[int]:
         """The positions of the figure views among so many; those beyond them are left out."""

@@ -17,6 +17,7 @@ from ss4d.evaluation.prediction import Prediction, Rendered, render
 from ss4d.evaluation.protocol import (
     FLICKERING_TARGET,
     IMAGE_METRICS,
+    MOTION_METRICS,
     NOVEL_PSNR,
     SET_METRICS,
     SHAPE_METRICS,
@@ -26,11 +27,13 @@ from ss4d.evaluation.protocol import (
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.flickering import flickering
 from ss4d.metrics.fvd import VideoNetwork, video_features
+from ss4d.metrics.motion import follow, motion_scores
 from ss4d.metrics.psnr import psnr
 from ss4d.metrics.shape import intersection_over_union, shape_scores
 from ss4d.metrics.ssim import ssim
 from ss4d.metrics.warping import warping_error
 
+POINTS = 10_000  # of a frame of a prediction, at most, that are compared with a surface
 BATCH = 16  # images that go through a network at once
 
 
@@ -85,7 +88,20 @@ def score(subject: Subject, prediction: Rendered, protocol: Protocol, networks: 
                 features |= other_axes(networks.video, matrix, name, protocol)
     if subject.voxels is not None:
         metrics |= _shape_scores(subject.voxels, prediction, protocol)
+    if subject.surface is not None and prediction.points is not None:
+        metrics |= _motion_scores(subject.surface, prediction.points, protocol)
     return Scores(metrics, features)
+
+
+def _motion_scores(surface: Tensor, points: list[Tensor], protocol: Protocol) -> dict[str, float | None]:
+    """Distances from the moving surface; n/a where a frame has no points."""
+    generator = torch.Generator().manual_seed(0)
+    frames = [part[torch.randperm(len(part), generator=generator)[:POINTS]].double().numpy() for part in points]
+    if not all(map(len, frames)):
+        return {}
+    found = asdict(motion_scores(follow(frames), surface.numpy(), frames))
+    names = [name for name in MOTION_METRICS if name in protocol.metrics]
+    return {name: found[name] for name in names if len(frames) >= protocol.fewest_frames(name)}
 
 
 def other_axes(network: VideoNetwork, matrix: Tensor, name: str, protocol: Protocol) -> dict[str, Tensor]:

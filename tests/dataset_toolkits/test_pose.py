@@ -12,8 +12,8 @@ from safetensors.numpy import load_file
 from dataset_toolkits.blender.process import BlenderProcess
 from dataset_toolkits.collect import CollectOptions, collect
 from dataset_toolkits.pose import PoseOptions, PoseStage, measure
-from dataset_toolkits.posed_clip import read_posed_clip
 from ss4d.data.format import Row
+from ss4d.data.posed_clip import read_posed_clip
 
 HALF_BOX = np.array([[-0.5] * 3, [0.5] * 3])
 

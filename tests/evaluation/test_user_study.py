@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from PIL import Image
 from scripts.eval.__main__ import main
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.user_study import read_ratings
+from ss4d.metrics.agreement import krippendorff_alpha
 
 CHANGES = ["objects=[guppie]", "size=32", "views.azimuths=[0,90]"]
 SMALL = ["protocol=consistent4d", *(f"protocol.{change}" for change in CHANGES)]
@@ -113,6 +115,9 @@ def test_answers_that_do_not_fit_are_refused(study: Path):
         ({"answers": [{"item": "x"}]}, "rates 'x', which is no item"),
         ({"answers": [{**good["answers"][0], "motion": 6}]}, r"rates motion of .* 6, not 1 to 5"),
         ({"answers": [{**good["answers"][0], "motion": None}]}, "None, not 1 to 5"),
+        ({"answers": [{**good["answers"][0], "motion": True}]}, "True, not 1 to 5"),
+        ({"answers": [{**good["answers"][0], "motion": 1.0}]}, "1.0, not 1 to 5"),
+        ({"answers": [good["answers"][0]] * 2}, "twice"),
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
@@ -125,3 +130,77 @@ def test_a_study_is_not_overwritten_and_needs_all_results(study: Path, tmp_path:
     assert "exists: a study under way" in capsys.readouterr().err
     assert main(["study", "build", str(tmp_path / "other"), *arguments, "methods=[STAG4D]"]) == 1
     assert "guppie: " in (message := capsys.readouterr().err) and "of STAG4D is missing" in message
+
+
+def test_the_files_tell_nothing_by_order_or_time(study: Path):
+    media = study / "page" / "media"
+    files = [*media.iterdir(), study / "page" / "index.html"]
+    assert len({path.stat().st_mtime for path in files}) == 1 and len(files) == 5
+
+
+@pytest.fixture
+def larger(tmp_path: Path) -> Path:
+    """Two objects, three methods, two attention checks."""
+    data = write_consistent4d(tmp_path / "data")
+    changes = ["objects=[guppie,skull]", *CHANGES[1:]]
+    for method in METHODS:
+        write_scored(
+            tmp_path / "out", load_protocol("consistent4d", changes), method, {"guppie": [1.0], "skull": [1.0]}
+        )
+    given = ["protocol=consistent4d", *(f"protocol.{change}" for change in changes), f"data={data}"]
+    arguments = ["build", str(tmp_path / "study"), *given, f"results={tmp_path / 'out'}"]
+    assert main(["study", *arguments, f"methods=[{','.join(METHODS)}]"]) == 0
+    return tmp_path / "study"
+
+
+def sheet(study: Path, person: str, rating: Callable[[dict[str, Any]], int], left_out: int = 0) -> None:
+    key = json.loads((study / "key.json").read_text())
+    given = [
+        {"item": item, **dict.fromkeys(("geometry", "texture", "motion"), rating(what))}
+        for item, what in key["items"].items()
+    ]
+    content = {"study": key["id"], "participant": person, "answers": given[left_out:]}
+    (study / "answers" / f"{person}.json").write_text(json.dumps(content))
+
+
+def test_inattentive_and_incomplete_sheets_are_marked_and_agreement_is_printed(larger: Path, capsys):
+    items = json.loads((larger / "key.json").read_text())["items"].values()
+    assert sum("check" in what for what in items) == 2 and len(items) == 8
+
+    def fair(what: dict[str, Any]) -> int:
+        return 1 if "check" in what else {"SS4D": 5, "DG4D": 2, "L4GM": 3}[what["method"]]
+
+    sheet(larger, "a", fair)
+    sheet(larger, "b", fair, left_out=1)
+    sheet(larger, "asleep", lambda what: 4)
+    assert main(["study", "aggregate", str(larger)]) == 0
+    said = capsys.readouterr().out
+    assert "SS4D: geometry 5.000 [5.000, 5.000]" in said and "(2 participants)" in said
+    assert "note: asleep.json fails 2 of 2 attention checks: left out" in said
+    assert "note: b.json is incomplete, 7 of 8 items are rated" in said
+    assert "agreement of raters (Krippendorff's alpha): geometry 1.00, texture 1.00, motion 1.00" in said
+    assert main(["study", "aggregate", str(larger), "methods=[SS4D]"]) == 1
+    assert "leave out the options of build" in capsys.readouterr().err
+
+
+def test_the_interval_is_over_raters_and_items(larger: Path):
+    """Raters' means are 3 and 4, items' 2.5 and 4.5: standard errors of 0.5 and 1, with one degree of freedom."""
+    for person, base in (("a", 2), ("b", 3)):
+        sheet(larger, person, lambda what, base=base: 1 if "check" in what else base + 2 * (what["object"] == "skull"))
+    low, high = (getattr(read_ratings(larger)["SS4D"]["motion"], bound) for bound in ("low", "high"))
+    over_raters, over_items = 12.706 * 0.5, 12.706 * 1.0
+    assert (high - low) / 2 == pytest.approx(np.hypot(over_raters, over_items), abs=1e-2)
+
+
+def test_agreement_is_krippendorffs():
+    """His example of four raters and twelve units: 0.849 for intervals."""
+    none = float("nan")
+    rows = [
+        [1, 2, 3, 3, 2, 1, 4, 1, 2, none, none, none],
+        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, none, 3],
+        [none, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, none],
+        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, none],
+    ]
+    items = [[value for value in column if value == value] for column in zip(*rows, strict=True)]
+    assert krippendorff_alpha(items) == pytest.approx(0.849, abs=1e-3)
+    assert np.isnan(krippendorff_alpha([[1], [2]])) and krippendorff_alpha([[1, 1], [5, 5]]) == 1

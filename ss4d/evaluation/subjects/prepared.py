@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import zlib
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from ss4d.cameras import Camera
+from ss4d.data.format import Row, artifact_path, read_table
 from ss4d.data.masking import moving_occluder
+from ss4d.data.posed_clip import read_posed_clip
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.views import Cameras, ViewArchive
-from ss4d.evaluation.protocol import Protocol
+from ss4d.evaluation.protocol import MOTION_METRICS, Protocol
 from ss4d.evaluation.subjects.subject import Subject
+from ss4d.metrics.motion import sample_surface
 from ss4d.metrics.shape import voxel_grid
+
+SURFACE_POINTS = 10_000  # of a true surface, as ActionBench
 
 
 class PreparedSubjects:
@@ -48,7 +55,32 @@ class PreparedSubjects:
 
     def files(self, name: str) -> list[Path]:
         index = self.index[name]
-        return [self.clips.pictures(index).path, self.clips.artifact(index, "features").path]
+        posed = [artifact_path(self.clips.root, "pose", self._curated[index]["asset"])] if self.has_motion else []
+        return [self.clips.pictures(index).path, self.clips.artifact(index, "features").path, *posed]
+
+    @property
+    def has_motion(self) -> bool:
+        """Whether the protocol's metrics need the true surface."""
+        return bool(set(self.protocol.metrics) & set(MOTION_METRICS))
+
+    @cached_property
+    def _curated(self) -> dict[int, Row]:
+        """The rows of curate, which say how a clip was normalised, by number."""
+        rows = {row["clip_name"]: row for row in read_table(self.clips.root, "curate")}
+        return {index: rows[clip.name] for index, clip in enumerate(self.clips.clips)}
+
+    def _surface(self, index: int, frames: int) -> Tensor:
+        """Points that move with the surface of a clip, in its cube."""
+        row = self._curated[index]
+        try:
+            posed = read_posed_clip(self.clips.root, row["asset"], self.clips.clips[index].clip)
+        except (OSError, SafetensorError) as error:
+            raise ValueError(
+                f"the true surface of {row['asset']} cannot be read ({error}): the set needs its folder pose, or leave "
+                f"{', '.join(MOTION_METRICS)} out of protocol.metrics"
+            ) from error
+        vertices = (posed.vertices[:frames] - np.asarray(row["centre"])) * row["scale"]
+        return torch.from_numpy(sample_surface(vertices, posed.triangles, SURFACE_POINTS))
 
     def load(self, name: str) -> Subject:
         index, protocol = self.index[name], self.protocol
@@ -76,6 +108,7 @@ class PreparedSubjects:
                 np.stack([[archive.view(view, frame) for frame in range(frames)] for view in views])
             ),
             voxels=voxel_grid(coords, frames, self.resolution),
+            surface=self._surface(index, frames) if self.has_motion else None,
             category=self.clips.clips[index].category,
         )
 

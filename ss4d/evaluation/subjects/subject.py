@@ -26,6 +26,7 @@ class Subject:
     cameras: list[Camera]  # the V evaluation views
     views: Tensor | None  # uint8 [V, T, S, S, 4], the target: what they see of the object; None where unknown
     voxels: Tensor | None  # bool [T, R, R, R], the object's surface; None where unknown
+    surface: Tensor | None = None  # float64 [T, N, 3], points that move with the true surface; read where metrics ask
     category: str | None = None  # "animal", ...; None where the data set does not say
 
     @property

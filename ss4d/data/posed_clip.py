@@ -1,4 +1,4 @@
-"""Reading the posed geometry of a clip, for render and voxelize."""
+"""Reading the posed geometry of a clip, for render, voxelize and the evaluation of motion."""
 
 from __future__ import annotations
 
