@@ -80,11 +80,17 @@ def test_an_image_encoder_that_is_not_there_is_named_with_its_option(clip_folder
 def test_phases_follow_each_other_and_resume_inside_one(runs: Path, clip_folder: Path):
     first = "+phases.short={frames:[1],train:{steps:2}}"
     second = "+phases.long={frames:[4],accumulation:2,train:{steps:%d}}"
-    lines = ["train.final_learning_rate=1e-3", "train.learning_rate=1e-3", first]
-    whole = fit("structure_flow", clip_folder, runs, *lines, second % 2, folder="phases_whole")
+    flat = ["train.final_learning_rate=1e-3", "train.learning_rate=1e-3"]
+
+    def train(folder: str, steps: int) -> Path:
+        lines = overrides("structure_flow", clip_folder, runs / folder, *flat, first, second % steps)
+        run(resolve([line for line in lines if not line.startswith("frames=")]))  # both phases have their own
+        return runs / folder
+
+    whole = train("phases_whole", 2)
     assert len(logged(whole)) == 4
     for steps in (1, 2):
-        stopped = fit("structure_flow", clip_folder, runs, *lines, second % steps, folder="phases_stopped")
+        stopped = train("phases_stopped", steps)
     assert same_weights(whole, stopped)
 
 
