@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from videos import make_video
 
 import inference
 from ss4d import SS4DPipeline
@@ -274,6 +275,23 @@ def test_a_busy_background_is_removed_by_the_matting_model(
     assert run(source, *arguments) == 0
     assert asked == ["birefnet-general-lite"]
     assert (tmp_path / "out/preview.png").stat().st_size > 1000
+
+
+def test_a_clip_of_a_phone(pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Stored lying, with a rotation flag, at a variable rate, before noise that moves with the hand."""
+    clip = frames(5)
+    noise = np.random.default_rng(0).integers(0, 100, (clip.shape[1] + 10, clip.shape[2] + 10, 3))
+    behind = np.stack([noise[2 * t : 2 * t + clip.shape[1], t : t + clip.shape[2]] for t in range(5)])
+    shown = np.where(clip[..., 3:] > 0, clip[..., :3], behind).astype(np.uint8)[:, :, 4:-4]
+    durations = [1 / 30, 1 / 30, 0.5, 1 / 24, 1 / 12]
+    stored = np.ascontiguousarray(np.rot90(shown, 1, axes=(1, 2)))
+    video = make_video(tmp_path / "IMG_0001.mov", stored, durations, display_matrix=(0, 1, -1, 0))
+    monkeypatch.setattr("ss4d.video.matting.open_session", lambda model: WhatIsRed())
+    arguments = ["--size", 32, "--model", pipeline_folder, "--out", tmp_path / "out", "--backend", "rasterizer=torch"]
+    assert run(video, *arguments) == 0
+    assert np.abs(read_clip(video).frames.astype(int) - shown).mean() < 12
+    spans = read_clip(tmp_path / "out/compare.mp4").durations
+    assert spans is not None and np.allclose(spans, durations, atol=1e-3)
 
 
 def test_warnings_about_the_input_are_notes(pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
