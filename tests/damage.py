@@ -10,7 +10,7 @@ from typing import Any
 
 HEADER = 400  # bytes, in which damage does most
 # In place of a value: another sign, huge counts, no number, another type.
-WRONG = (-1, 0, 1, 2**31 - 1, 10**12, 1e308, float("nan"), -0.5, "x", "", None, [], {}, True, 99999)
+WRONG: tuple[Any, ...] = (-1, 0, 1, 2**31 - 1, 10**12, 1e308, float("nan"), -0.5, "x", "", None, [], {}, True, 99999)
 JSON_CHUNK = 0x4E4F534A
 
 
