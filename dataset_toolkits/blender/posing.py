@@ -76,7 +76,7 @@ def _frames(
     """[T, V, 3], or None where a frame is joined otherwise than `expected`."""
     origin = _origin(player, times[0])
     frames = np.empty((len(times), len(used), 3), np.float64 if origin.any() else np.float32)
-    move_scene(-origin)
+    move_scene((-origin).tolist())
     try:
         for frame, seconds in zip(frames, times, strict=True):
             player.seek(seconds)
