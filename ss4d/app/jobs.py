@@ -97,6 +97,13 @@ class Jobs:
         self._of_session: dict[str, Job] = {}
         self._turn = threading.Lock()
 
+    def upload(self, path: str) -> Path:
+        """The file of a request, which must lie among the uploads, whatever the request says."""
+        file = Path(path).resolve()
+        if not file.is_relative_to(self.uploads.resolve()) or not file.is_file():
+            raise JobError(f"{file.name} was not uploaded here: upload a clip.")
+        return file
+
     def add(self, session: str, upload: Path, frames: int) -> Job:
         """Take over an uploaded clip in the place of an earlier one, and look at it.
 

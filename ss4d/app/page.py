@@ -43,7 +43,7 @@ def build_page(jobs: Jobs) -> gr.Blocks:
             if upload is None:
                 jobs.remove(session)
                 return "", gr.update(interactive=False), ""
-            shown, ready = attempt(lambda: show_preview(jobs.add(session, Path(upload), int(count))))
+            shown, ready = attempt(lambda: show_preview(jobs.add(session, jobs.upload(upload), int(count))))
             return shown, gr.update(interactive=ready), ""
 
         def look_again(count: float, request: gr.Request) -> str:

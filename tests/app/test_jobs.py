@@ -147,6 +147,17 @@ def test_only_files_of_a_job_are_served(jobs: Jobs) -> None:
     assert jobs.file("../jobs/" + job.token, "preview.png") is None
 
 
+def test_only_uploads_are_taken(jobs: Jobs) -> None:
+    upload = jobs.uploads / "a" / "clip.mp4"
+    upload.parent.mkdir(parents=True)
+    upload.write_bytes(b"0")
+    (jobs.uploads / "link.mp4").symlink_to(CLIP)
+    assert jobs.upload(str(upload)) == upload.resolve()
+    for path in (CLIP, jobs.uploads / ".." / "other.mp4", jobs.uploads / "link.mp4", "../demo.mp4", jobs.uploads / "a"):
+        with pytest.raises(JobError, match="was not uploaded here"):
+            jobs.upload(str(path))
+
+
 def test_one_job_runs_at_a_time(jobs: Jobs, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(jobs, "_start", stand_in)
     pages = ["one", "two", "three"]
