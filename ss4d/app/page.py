@@ -14,7 +14,7 @@ from ss4d.video import VideoError
 EXAMPLE = Path(__file__).parent.parent.parent / "assets" / "demo.mp4"
 # Fonts of the visitor's system: nothing is fetched from elsewhere.
 THEME = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["monospace"])
-STYLE = ".preview img {width: 100%} .result iframe {width: 100%; height: 75vh; min-height: 480px; border: 0}"
+STYLE = ".preview img {max-width: 100%} .result iframe {width: 100%; height: 75vh; min-height: 480px; border: 0}"
 PROGRESS = gr.Progress()  # stands for that of a run
 
 
