@@ -28,9 +28,12 @@ def build_server(jobs: Jobs) -> FastAPI:
             return PlainTextResponse(GONE, 404)
         return FileResponse(path, headers={"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"})
 
+    page = build_page(jobs)
+    # As `launch` does; of a mounted page Gradio would take any path of this machine for an upload, and serve a copy.
+    page.has_launched = True
     return gr.mount_gradio_app(
         server,
-        build_page(jobs),
+        page,
         path="/",
         max_file_size=jobs.limits.megabytes * 10**6,
         show_error=False,
