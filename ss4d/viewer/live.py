@@ -67,7 +67,7 @@ class LiveViewer:
         """Step through the clip until stopped; a slow connection slows it down and leaves no frame out."""
         while not self.stopped.wait(1 / max(self.rate.value, 0.1)):
             if self.playing.value:
-                self.timeline.value = (self.timeline.value + 1) % len(self.sequence)  # shows it as well
+                self.timeline.value = (self.timeline.value + 1) % len(self.sequence)  # type: ignore[misc]  # shows it as well
 
     def stop(self) -> None:
         self.stopped.set()

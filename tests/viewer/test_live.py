@@ -76,7 +76,7 @@ def test_a_picture_on_request(viewer: LiveViewer, tmp_path: Path) -> None:
         page.call("Page.navigate", url=f"http://127.0.0.1:{viewer.server.get_port()}")
         page.wait(f"!!{BUTTON}", 90)
         for index in (0, 1):
-            viewer.timeline.value = index
+            viewer.timeline.value = index  # type: ignore[misc]
             page.wait(f"document.body.textContent.includes('frame {index + 1} of 2')")
             before = page.evaluate(f"{IMAGE}?.src")
             page.evaluate(f"{BUTTON}.click()")
