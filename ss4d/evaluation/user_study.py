@@ -72,7 +72,8 @@ def build_study(options: StudyOptions) -> None:
     media = study / "page" / "media"
     media.mkdir(parents=True)
     inputs = {name: secrets.token_hex(8) for name in subjects.names()}
-    items, key = [], {}
+    items: list[dict[str, str]] = []
+    key: dict[str, dict[str, Any]] = {}
     jobs: list[tuple[str, Callable[[Path], None]]] = [
         (identity, partial(write_object, subjects, name)) for name, identity in inputs.items()
     ]

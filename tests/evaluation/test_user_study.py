@@ -185,8 +185,12 @@ def test_inattentive_and_incomplete_sheets_are_marked_and_agreement_is_printed(l
 
 def test_the_interval_is_over_raters_and_items(larger: Path):
     """Raters' means are 3 and 4, items' 2.5 and 4.5: standard errors of 0.5 and 1, with one degree of freedom."""
+
+    def by(base: int) -> Callable[[dict[str, Any]], int]:
+        return lambda what: 1 if "check" in what else base + 2 * (what["object"] == "skull")
+
     for person, base in (("a", 2), ("b", 3)):
-        sheet(larger, person, lambda what, base=base: 1 if "check" in what else base + 2 * (what["object"] == "skull"))
+        sheet(larger, person, by(base))
     low, high = (getattr(read_ratings(larger)["SS4D"]["motion"], bound) for bound in ("low", "high"))
     over_raters, over_items = 12.706 * 0.5, 12.706 * 1.0
     assert (high - low) / 2 == pytest.approx(np.hypot(over_raters, over_items), abs=1e-2)
