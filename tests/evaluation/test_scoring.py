@@ -64,7 +64,7 @@ def test_networks_are_used_where_they_are_and_na_where_not(subject: Subject, tmp
     networks = load_networks(protocol, WeightSource(tmp_path))
     metrics = score(subject, Rendered(true_views(subject).flip(0)), protocol, networks).metrics
     assert metrics["lpips_alex"] > 0 and metrics["lpips_vgg"] is None  # type: ignore[operator]
-    assert list(metrics) == ["psnr", "lpips_alex", "lpips_vgg"]
+    assert list(metrics) == ["psnr", "lpips_alex", "lpips_vgg", "novel_psnr"]
 
 
 def test_video_features_of_both_sides_are_kept_for_the_set(subject: Subject):
