@@ -7,6 +7,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -93,7 +94,7 @@ def test_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             picture.save(tmp_path / folder / f"{number}.png")
     make_video(tmp_path / "masks.mp4", np.repeat(255 * mask[None, ..., None], 3, axis=-1).repeat(2, 0))
     for masks, file in (("masks", "masks/1.png"), ("objects", "objects/2/0.png"), ("masks.mp4", "masks.mp4")):
-        check(tmp_path / file, lambda masks=masks: find_foreground(frames, tmp_path / masks), capsys)
+        check(tmp_path / file, partial(find_foreground, frames, tmp_path / masks), capsys)
 
 
 def check_command(path: Path, run: Callable[[], int], content: str | None, capsys: pytest.CaptureFixture[str]) -> None:
