@@ -18,8 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from browser import Page, chromium, opened_page
+from PIL import Image
 
 from ss4d.viewer.result import read_result
 
@@ -28,7 +30,7 @@ pytest.importorskip("gradio", reason="needs Gradio: pip install -e '.[app]'")
 ROOT = Path(__file__).parent.parent.parent
 CLIP = ROOT / "assets" / "demo.mp4"
 SWIFTSHADER = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
-SECONDS = 600.0  # that a busy machine may take for anything
+SECONDS = 240.0  # that a busy machine may take for anything
 WAITING = "document.querySelector('#result').innerText"
 SET_NUMBER = """((place, value) => {
     const input = document.querySelector(place + " input[type=number]");
@@ -124,7 +126,7 @@ def test_from_upload_to_download(app: App, tmp_path: Path) -> None:
         first.evaluate("document.querySelector('#result').scrollIntoView()")
         first.evaluate("document.querySelector('#result a').click()")
         until((tmp_path / "demo.zip").is_file)
-        first.screenshot(tmp_path / "result.png")
+        until(lambda: player_is_drawn(first, tmp_path / "result.png"))
     zipfile.ZipFile(tmp_path / "demo.zip").extractall(tmp_path)
     result = read_result(tmp_path / "demo")
     assert len(result.gaussians) == 2 and min(len(frame) for frame in result.gaussians) > 1000
@@ -152,6 +154,15 @@ def ready_to_generate(page: Page) -> bool:
     page.wait("!!document.querySelector('#preview img')?.naturalWidth", SECONDS)
     page.wait("!document.querySelector('#generate').disabled", SECONDS)
     return True
+
+
+def player_is_drawn(page: Page, path: Path) -> bool:
+    """Whether a screenshot shows more than one colour in the middle of the player's frame."""
+    place = "(() => { const r = document.querySelector('#result iframe').getBoundingClientRect();"
+    x, y = page.evaluate(f"{place} return [r.x + r.width / 2, r.y + r.height / 2] }})()")
+    page.screenshot(path)
+    box = (int(x) - 100, int(y) - 100, int(x) + 100, int(y) + 100)
+    return float(np.ptp(np.asarray(Image.open(path).convert("L").crop(box), float))) > 50
 
 
 def until(condition: Any) -> None:
