@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import inference
 from dataset_toolkits import __main__ as toolkit
@@ -104,7 +105,7 @@ def compose(overrides: tuple[str, ...]) -> None:
     from omegaconf import OmegaConf
 
     config = compose_config(overrides)
-    content = OmegaConf.to_container(config, resolve=True)
+    content: Any = OmegaConf.to_container(config, resolve=True)
     load_options(RunOptions, content)
     read_phases(config)
     objective_options(content["objective"])

@@ -101,7 +101,9 @@ def stage_calls(size: Size, frames: int, steps: int, device: str, wanted: list[s
     condition = ImageCondition(torch.randn(1, frames, size.image_tokens, size.cond_channels, device=device))
     times = torch.full((1, frames), 500.0, device=device)
     calls: dict[str, StageCall] = {}
-    kept = {"keep": KEPT_BYTES} if "keep" in inspect.signature(sample).parameters else {}  # older checkouts cannot
+    kept: dict[str, Any] = (
+        {"keep": KEPT_BYTES} if "keep" in inspect.signature(sample).parameters else {}
+    )  # older checkouts cannot
 
     def add(stage: str, prepare: Callable[[Any], dict[str, tuple[Callable[[], object], int]]]) -> None:
         """Calls by name, with how many forward passes each is."""
@@ -110,7 +112,7 @@ def stage_calls(size: Size, frames: int, steps: int, device: str, wanted: list[s
             return
         name, args = size.models[stage]
         cost = model_cost(name, args, 1, coords, size.resolution, size.image_tokens, 4)
-        model = create_model(name, **args).to(device).eval()
+        model: Any = create_model(name, **args).to(device).eval()
         for parameter in model.parameters():
             if not parameter.any():
                 torch.nn.init.normal_(parameter, std=0.02)

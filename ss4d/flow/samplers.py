@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -121,7 +121,7 @@ def sample(
     parts = [(part, condition.of(part), Memo(keep // len(windows)) if keep else None) for part in windows]
 
     def at(x: Tensor, t: float, conditional: bool) -> Tensor:
-        latents = noise.replace(x) if isinstance(noise, SparseTensor) else x
+        latents = cast(Any, noise.replace(x) if isinstance(noise, SparseTensor) else x)
         if len(parts) == 1:
             return _values(velocity(model, latents, t, condition if conditional else None, parts[0][2]))
         blend = Blend(latents)

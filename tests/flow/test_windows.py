@@ -35,7 +35,7 @@ class PerFrame:
 
     def __call__(self, x: Any, t: torch.Tensor, tokens: torch.Tensor | None, pixels: Any) -> Any:
         self.longest = max(self.longest, t.shape[1])
-        shift = 0 if tokens is None else tokens.mean((2, 3))
+        shift: Any = 0 if tokens is None else tokens.mean((2, 3))
         if not isinstance(x, SparseTensor):
             return x.sin() + (0 if tokens is None else shift.view(1, -1, 1, 1, 1, 1))
         return x.replace(x.feats.sin() + (0 if tokens is None else shift[0][x.coords[:, 1].long()][:, None]))

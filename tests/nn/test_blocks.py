@@ -17,7 +17,7 @@ def plain_self_attention(layer: SelfAttention, x: Tensor, frames: Tensor, order:
     rotation = FrameRotation(frames, q.shape[-1])
     assert layer.q_rms_norm is not None and layer.k_rms_norm is not None
     q, k = layer.q_rms_norm(rotation(q)), layer.k_rms_norm(rotation(k))
-    out = packed_attention(*(tensor[order] for tensor in (q, k, v)), segments, segments, "torch")
+    out = packed_attention(q[order], k[order], v[order], segments, segments, "torch")
     return layer.to_out(rearrange(out[order.argsort()], "n h d -> n (h d)"))
 
 
