@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import app
 import inference
 from dataset_toolkits import __main__ as toolkit
 from dataset_toolkits.config import ToolkitConfig, load_config
@@ -38,7 +39,7 @@ from ss4d.viewer import __main__ as viewer
 
 ROOT = Path(__file__).parents[1]
 PLACEHOLDERS = {"N": "1", "S": "1", "i/n": "0/1", "DEGREES": "30", "STAGE": "render", "COMMAND": "run", "FORMAT": "usd"}
-SYSTEM = {"cp", "cut", "grep", "ffmpeg", "apt-get", "chrt"}  # programs whose options are not ours
+SYSTEM = {"ssh", "cp", "cut", "grep", "ffmpeg", "apt-get", "chrt"}  # programs whose options are not ours
 
 
 def check(line: str) -> None:
@@ -112,6 +113,8 @@ def compose(overrides: tuple[str, ...]) -> None:
 
 
 def check_evaluation(arguments: list[str]) -> None:
+    if not arguments:  # named alone
+        return
     if arguments[0] not in COMMANDS:
         raise ValueError(f"scripts.eval: there is no command {arguments[0]}")
     name, rest = arguments[0], arguments[1:]
@@ -200,6 +203,7 @@ def check_batch_job(arguments: list[str]) -> None:
 PARSERS: dict[str, Callable[[list[str]], object]] = {
     "python inference.py": check_inference,
     "python train.py": check_training,
+    "python app.py": app.parse_arguments,
     "python scripts/export.py": export_checkpoint.parse_arguments,
     "python scripts/pack_training_set.py": pack_training_set.parse_arguments,
     "python -m dataset_toolkits": check_toolkit,

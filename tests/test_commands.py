@@ -20,6 +20,7 @@ STAGES = ("collect", "pose", "curate", "render", "voxelize", "features", "encode
 # What a reader looks for in the answer.
 SAYS = {
     "inference": ["--backend", "--num-frames"],
+    "app": ["--max-megabytes"],
     "train": ["structure_flow/tiny", "learning_rate"],
     "scripts.export": ["--latent-guidance"],
     "scripts.pack_training_set": ["--part-mb"],
@@ -32,14 +33,19 @@ SAYS = {
 }
 
 
+# Not for users: the process of a job of the app; a script that another checkout runs as well, with its own packages.
+INTERNAL = {"ss4d.app.worker", "scripts.bench.pipeline"}
+
+
 def find_commands() -> set[str]:
     """Modules that can be run; those in `blender/` run inside Blender."""
     folders = ("scripts", "ss4d", "dataset_toolkits")
     files = [*ROOT.glob("*.py"), *(file for name in folders for file in (ROOT / name).rglob("*.py"))]
     found = {file.relative_to(ROOT) for file in files if MAIN_GUARD in file.read_text(encoding="utf-8")}
-    return {
+    names = {
         ".".join(file.with_suffix("").parts).removesuffix(".__main__") for file in found if "blender" not in file.parts
     }
+    return names - INTERNAL
 
 
 def test_every_command_is_tested() -> None:

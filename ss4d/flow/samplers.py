@@ -125,6 +125,7 @@ def sample(
         if len(parts) == 1:
             return _values(velocity(model, latents, t, condition if conditional else None, parts[0][2]))
         blend = Blend(latents)
+        seen: Any
         for part, given, memo in parts:
             seen, rows = window_of(latents, part)
             if len(seen):

@@ -61,5 +61,5 @@ class FrameRotation:
     def __call__(self, x: Tensor) -> Tensor:
         """x [N, ..., D] -> the rotated x, computed in float32."""
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        phases = self.phases.view(len(x), *[1] * (x.ndim - 2), -1)
+        phases = self.phases.view(len(x), *[1] * (x.ndim - 2), self.phases.shape[-1])
         return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import torch
 from omegaconf import OmegaConf
+from safetensors.torch import load_file, save_file
 
 from dataset_toolkits.__main__ import main as toolkit
 from scripts.eval.__main__ import main
@@ -144,11 +145,42 @@ def encoded_clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+def clip_frame_checkpoint(folder: Path) -> Path:
+    """ss4d-tiny without what makes its flows work in the frame of the view."""
+    shutil.copytree(CHECKPOINT, folder)
+    about = json.loads((folder / "pipeline.json").read_text())
+    del about["args"]["frame"]
+    (folder / "pipeline.json").write_text(json.dumps(about))
+    for name, extra in (
+        ("slat_flow_model", "projection"),
+        ("sparse_structure_flow_model", "projection"),
+        ("image_encoder", "in_channels"),
+    ):
+        config = json.loads((folder / f"ckpts/{name}.json").read_text())
+        del config["args"][extra]
+        (folder / f"ckpts/{name}.json").write_text(json.dumps(config))
+        file = folder / f"ckpts/{name}.safetensors"
+        weights = {key: value for key, value in load_file(file).items() if not key.startswith("projection.")}
+        expected = create_model(config["name"], **config["args"]).state_dict()
+        cut = {key: value[tuple(map(slice, expected[key].shape))].contiguous() for key, value in weights.items()}
+        save_file(cut, file)
+    return folder
+
+
+@pytest.mark.slow
+def test_an_ablated_flow_is_refused_with_a_checkpoint_of_another_frame(encoded_clips: Path, tmp_path: Path, capsys):
+    assert main(["ablate", "masking", *arguments(tmp_path, data=encoded_clips)]) == 1
+    said = capsys.readouterr().err
+    assert "was trained in the frame of the view and structure_flow/tiny trains in that of the clip" in said
+
+
 @pytest.mark.slow
 def test_an_ablated_flow_is_judged_within_the_checkpoint(encoded_clips: Path, tmp_path: Path):
     """Masking: with and without an occluder, the image encoder and all other models being the checkpoint's."""
     quick = ["train.steps=1", "frames=[2]", "data.tokens_per_batch=1024", "data.category_weight=null", "steps=1"]
+    checkpoint = clip_frame_checkpoint(tmp_path / "checkpoint")
     options = arguments(tmp_path, *quick, "seeds=[0]", data=encoded_clips)
+    options = [f"checkpoint={checkpoint}" if text.startswith("checkpoint=") else text for text in options]
     assert main(["ablate", "masking", *options]) == 0
     assert OmegaConf.load(tmp_path / "runs/per_frame_structure_flow/config.yaml").frames == [1]
     folder = tmp_path / "masking"
@@ -157,7 +189,7 @@ def test_an_ablated_flow_is_judged_within_the_checkpoint(encoded_clips: Path, tm
     assert tables.count("| with_masking | 0.") == tables.count("| without_masking | 0.") == 2
     assert len(list(folder.glob("ss4d_assets-*"))) == 2
     frozen = [path.read_bytes() for path in folder.glob("models/*/ckpts/image_encoder.safetensors")]
-    assert frozen == [(CHECKPOINT / "ckpts/image_encoder.safetensors").read_bytes()] * 2
+    assert frozen == [(checkpoint / "ckpts/image_encoder.safetensors").read_bytes()] * 2
 
 
 def test_latents_of_another_encoder_are_refused(encoded_clips: Path, tmp_path: Path):

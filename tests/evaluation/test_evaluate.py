@@ -319,7 +319,7 @@ def test_the_same_shard_twice_at_once_leaves_one_result_each(tmp_path: Path):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ([], "the command line lacks protocol"),
+        ([], "protocol is missing: give it a value"),
         (["protocol=ss4d"], "There is no protocol 'ss4d'"),
         (["protocol=davis", "metod=ours"], "did you mean method?"),
         (["protocol=davis", "seeds=many"], "seeds"),
@@ -328,10 +328,10 @@ def test_the_same_shard_twice_at_once_leaves_one_result_each(tmp_path: Path):
         (["protocol=davis", "refine=true", "method=views"], "refine=True is an option of method=ours, not of views"),
         (["protocol=davis", "azimuth=90"], "azimuth=90 is an option of method=gaussians, not of ours"),
         (["protocol=davis", "inputs=x", "label=y"], "label=y has no meaning with inputs="),
-        (["protocol=davis", "protocol.frmes=3"], "there is no option frmes; did you mean frames?"),
-        (["protocol=davis", "protocol.frames=many"], "frames: Value 'many'"),
+        (["protocol=davis", "protocol.frmes=3"], "unknown key frmes: did you mean frames?"),
+        (["protocol=davis", "protocol.frames=many"], "frames = many must be a whole number"),
         (["protocol=davis", "protocol.metrics=[beauty]"], "there is no metric 'beauty'; choose from psnr"),
-        (["protocol=davis", "protocol.metrics=null"], "metrics: field 'metrics' is not Optional"),
+        (["protocol=davis", "protocol.metrics=null"], "metrics = null must be a list"),
         (["protocol=davis", "data=nowhere"], "There is no data set of protocol davis at nowhere"),
     ],
 )

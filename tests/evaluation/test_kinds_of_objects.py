@@ -103,7 +103,7 @@ def test_the_list_of_ss4d_assets_is_the_one_it_says():
     ("content", "says"),
     [
         (None, "cannot be read"),
-        ("- box0\n", "must map kinds to lists of objects"),
+        ("- box0\n", "must map keys to values"),
         ("a: [box0]\nb: [box0]\n", "lists an object twice"),
         ("a: [box7]\n", "no accepted clip of box7"),
     ],

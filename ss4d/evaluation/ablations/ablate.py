@@ -59,7 +59,14 @@ def check_before_training(plan: Plan, options: AblateOptions) -> None:
             subjects.load(subjects.names()[0])
     if plan.ablation.method == "ours":
         config = next(iter(plan.variants.values()))
-        PipelineFolder.open(options.checkpoint)
+        projects = config.models.flow.args.get("projection") is not None
+        if projects != (PipelineFolder.open(options.checkpoint).frame() is not None):
+            frames = ("clip", "view") if projects else ("view", "clip")
+            raise ValueError(
+                f"checkpoint={options.checkpoint} was trained in the frame of the {frames[0]} and "
+                f"{plan.ablation.experiment} trains in that of the {frames[1]}: give checkpoint=, whose flows are in "
+                "the same frame"
+            )
         kind = plan.ablation.experiment.partition("_")[0]
         check_latents(kind, Path(options.data), config.data.resolution, Path(options.checkpoint))
 
