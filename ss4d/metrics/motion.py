@@ -20,6 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from ss4d.view_frame import Similarity
+
 Points = NDArray[np.float64]  # [N, 3]
 ITERATIONS = 60
 TOLERANCE = 1e-9
@@ -32,18 +34,6 @@ class MotionScores:
     cd_3d: float
     cd_4d: float
     cd_m: float
-
-
-@dataclass(frozen=True)
-class Placed:
-    """x -> scale * rotation @ x + shift."""
-
-    scale: float
-    rotation: Points  # [3, 3]
-    shift: Points  # [3]
-
-    def __call__(self, points: Points) -> Points:
-        return self.scale * points @ self.rotation.T + self.shift
 
 
 def motion_scores(tracks: Points, target: Points, frames: Sequence[Points] | None = None) -> MotionScores:
@@ -84,9 +74,9 @@ def motion_chamfer(tracks: Points, target: Points) -> float:
     return float(forth + np.linalg.norm(target - tracks[:, back], axis=-1).mean())
 
 
-def fit_similarity(points: Points, target: Points) -> Placed:
+def fit_similarity(points: Points, target: Points) -> Similarity:
     """The similarity that brings points nearest to the target, from where they are: a local optimum."""
-    found, before = Placed(1.0, np.eye(3), np.zeros(3)), np.inf
+    found, before = Similarity(1.0, np.eye(3), np.zeros(3)), np.inf
     tree = cKDTree(target)
     for _ in range(ITERATIONS):
         moved = found(points)
@@ -100,7 +90,7 @@ def fit_similarity(points: Points, target: Points) -> Placed:
     return found
 
 
-def best_similarity(points: Points, target: Points) -> Placed:
+def best_similarity(points: Points, target: Points) -> Similarity:
     """Of matched points, by least squares (Umeyama 1991)."""
     centre, target_centre = points.mean(0), target.mean(0)
     p, q = points - centre, target - target_centre
@@ -109,7 +99,7 @@ def best_similarity(points: Points, target: Points) -> Placed:
     rotation = (u * sign) @ vt
     spread = float((p**2).sum())
     scale = float((s * sign).sum() / spread) if spread > 0 else 1.0
-    return Placed(scale, rotation, target_centre - scale * rotation @ centre)
+    return Similarity(scale, rotation, target_centre - scale * rotation @ centre)
 
 
 def sample_surface(vertices: Points, triangles: NDArray[np.integer], count: int, seed: int = 0) -> Points:

@@ -21,6 +21,7 @@ from ss4d.cameras import Camera, world_to_camera
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.gaussians.projection import camera_rotations
 from ss4d.viewer.result import Result
+from ss4d.visualize import to_uint8
 
 START = (0.0, -1.93, 0.52)  # 2 from the centre, 15 degrees above the front
 FOV_DEG = 40.0
@@ -142,5 +143,4 @@ def camera_of(position: np.ndarray, wxyz: np.ndarray, fov: float, aspect: float)
 def render(gaussians: Gaussians, camera: Camera, aspect: float) -> np.ndarray:
     """Our rasteriser's picture on white, uint8 [H, W, 3]."""
     size = (PICTURE_HEIGHT, max(1, round(PICTURE_HEIGHT * aspect)))
-    colour = rasterize(gaussians, camera, size).colour.clamp(0, 1)
-    return (colour.permute(1, 2, 0) * 255).round().byte().numpy()
+    return to_uint8(rasterize(gaussians, camera, size).colour)
