@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -62,7 +63,18 @@ def joined_world(gpus: int | None) -> Iterator[World]:
     try:
         yield World(dist.get_rank(), size, device)
     finally:
+        if not cuda:
+            _keep_alive(dist.group.WORLD)
         dist.destroy_process_group()
+
+
+def _keep_alive(group: dist.ProcessGroup | None) -> None:
+    """Never run the destructor of a Gloo group: the process may hang in it.
+
+    It waits for Gloo's threads while Python's lock is held, and one of these may be waiting for that lock, to free the
+    tensor of the last exchange (torch 2.13; whatever drops the last reference, often DDP, then never returns).
+    """
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(group))
 
 
 def _variables_of_slurm() -> None:

@@ -66,6 +66,27 @@ def test_the_number_of_processes_must_be_the_expected_one():
         assert world == World(0, 1, torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu"))
 
 
+ENDS_AT_ONCE = """
+import sys
+import torch, torch.distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+from ss4d.training.distributed import highest, joined_world, World
+
+sys.setswitchinterval(1000)  # the main thread keeps Python's lock, as it may on a busy machine
+for _ in range(30):
+    with joined_world(1) as world:
+        model = DistributedDataParallel(torch.nn.Linear(2, 2))
+        model(torch.ones(1, 2)).sum().backward()
+        highest(1, World(0, 2, world.device))  # exchanged, though this process is alone
+    del model
+"""
+
+
+def test_a_group_of_processes_ends_while_its_threads_still_free_tensors():
+    environment = {**os.environ, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "RANK": "0", "WORLD_SIZE": "1"}
+    subprocess.run([sys.executable, "-c", ENDS_AT_ONCE], env=environment, check=True, timeout=100)
+
+
 def test_fsdp_needs_processes(tmp_path: Path, clip_folder: Path):
     with pytest.raises(ValueError, match=r"train\.strategy = fsdp needs processes: start with `torchrun"):
         fit("structure_flow", clip_folder, tmp_path, "train.steps=1", "train.strategy=fsdp")
