@@ -40,6 +40,8 @@ def main() -> None:
 
 def train(config: Any) -> None:
     """Run with a config that Hydra composed; what is wrong with it, or with the machine, is said in a sentence."""
+    import faulthandler
+
     import torch
 
     from ss4d.training.checkpointing import SaveError
@@ -47,6 +49,8 @@ def train(config: Any) -> None:
     from ss4d.training.run import run
 
     show_warnings_as_notes()
+    if not faulthandler.is_enabled():
+        faulthandler.enable()  # else a crash in C++ ends a process, such as a launcher's task, without a word
     try:
         stopped = run(of_job(config))
     except (ValueError, SaveError, FloatingPointError) as error:

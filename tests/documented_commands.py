@@ -21,9 +21,9 @@ from scripts import export as export_checkpoint
 from scripts import pack_training_set
 from scripts.bench import __main__ as bench
 from scripts.eval.__main__ import COMMANDS
-from ss4d import doctor
 from ss4d.backend import Backend
 from ss4d.config import load_options, option_keys
+from ss4d.doctor import __main__ as doctor
 from ss4d.evaluation.ablations.ablation import read_ablation
 from ss4d.evaluation.ablations.plan import make_plan
 from ss4d.evaluation.options import METHODS

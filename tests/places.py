@@ -1,4 +1,4 @@
-"""Folders seen by other users."""
+"""Folders seen by other users, and what a result's folder holds."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+
+from ss4d.result_folder import frame_file
 
 ROOT = os.geteuid() == 0
 REPOSITORY = str(Path(__file__).parents[1])
@@ -31,3 +33,22 @@ def reachable(folder: Path) -> Path:
         if place != Path("/") and not place.stat().st_mode & 0o001:
             place.chmod(place.stat().st_mode | 0o011)
     return folder
+
+
+def save(frames: int, text: str = "new"):
+    """Writes the files of a result."""
+
+    def write(folder: Path) -> None:
+        (folder / "frames").mkdir()
+        for index in range(frames):
+            (folder / frame_file(index)).write_text(f"{text} {index}")
+        for name in ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json"):
+            (folder / name).write_text(text)
+
+    return write
+
+
+def result(frames: int, text: str = "new") -> dict[str, str]:
+    """What `content` reads then."""
+    names = ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json")
+    return {frame_file(i): f"{text} {i}" for i in range(frames)} | dict.fromkeys(names, text)

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from ss4d import doctor
 from ss4d.backend import IMPLEMENTATIONS, BackendError
-from ss4d.doctor import BROKEN, MISSING, OK, Finding
-from ss4d.self_test import self_test
+from ss4d.doctor import packages
+from ss4d.doctor.__main__ import main
+from ss4d.doctor.finding import BROKEN, MISSING, OK, Finding
+from ss4d.doctor.machine import machine, main_memory
+from ss4d.doctor.self_test import self_test
 
 
 def by_name(findings) -> dict[str, Finding]:
@@ -20,13 +22,13 @@ def by_name(findings) -> dict[str, Finding]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Self-tests and imports answer at once."""
-    monkeypatch.setattr(doctor, "isolated", lambda script: "imports" if "import " in script[:7] else "error 0 on cpu")
+    monkeypatch.setattr(packages, "isolated", lambda script: "imports" if "import " in script[:7] else "error 0 on cpu")
 
 
 def test_the_report_covers_everything_and_the_status_is_that_of_the_next_run(
     quick: None, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert doctor.main(["--model", str(pipeline_folder), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert main(["--model", str(pipeline_folder), "--out", str(tmp_path / "out"), "--device", "cpu"]) == 0
     said = capsys.readouterr().out
     assert said.strip().endswith("Ready.")
     for part, names in IMPLEMENTATIONS.items():
@@ -41,13 +43,13 @@ def test_what_the_next_run_would_stumble_over_is_named(
 ) -> None:
     (tmp_path / "out").write_text("mine")
     arguments = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--device", "cuda:99"]
-    assert doctor.main([*arguments, "--num-frames", "1000000"]) == 1
+    assert main([*arguments, "--num-frames", "1000000"]) == 1
     last = capsys.readouterr().out.strip().splitlines()[-1]
     assert last == "The next run would fail: cuda:99, --model none, memory, --out out"
 
 
 def test_the_json_is_for_bug_reports(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status = doctor.main(["--json", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "private/out")])
+    status = main(["--json", "--model", str(tmp_path / "none"), "--out", str(tmp_path / "private/out")])
     text = capsys.readouterr().out
     findings = json.loads(text)
     assert status == 1 and {"section", "name", "state", "detail", "advice"} == set(findings[0])
@@ -55,17 +57,17 @@ def test_the_json_is_for_bug_reports(quick: None, tmp_path: Path, capsys: pytest
 
 
 def test_what_is_not_installed_comes_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
-    found = by_name(doctor.extras())
+    monkeypatch.setattr(packages.importlib.util, "find_spec", lambda name: None)
+    found = by_name(packages.extras())
     assert found["rembg"].state == MISSING and found["rembg"].advice == "pip install -e '.[matting]'"
-    (required,) = doctor.required_packages()
+    (required,) = packages.required_packages()
     assert required.state == BROKEN and required.advice.startswith("pip install torch numpy")
 
 
 def test_a_process_that_dies_is_a_failed_self_test() -> None:
-    assert doctor.isolated("print('error 0 on cpu')") == "error 0 on cpu"
-    assert doctor.isolated("raise SystemExit('no onnxruntime')") == "failed: no onnxruntime"
-    assert doctor.isolated("import os; os._exit(5)") == "failed: status 5"
+    assert packages.isolated("print('error 0 on cpu')") == "error 0 on cpu"
+    assert packages.isolated("raise SystemExit('no onnxruntime')") == "failed: no onnxruntime"
+    assert packages.isolated("import os; os._exit(5)") == "failed: status 5"
 
 
 @pytest.mark.parametrize(("part", "name"), [("attention", "sdpa"), ("convolution", "ours"), ("rasterizer", "numba")])
@@ -83,6 +85,6 @@ def test_a_wrong_implementation_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_memory_within_a_container_is_positive() -> None:
-    total, free = doctor.main_memory()
+    total, free = main_memory()
     assert 0 < free <= total
-    assert by_name(doctor.machine())["memory"].state == OK
+    assert by_name(machine())["memory"].state == OK

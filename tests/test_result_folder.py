@@ -4,42 +4,15 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import subprocess
 import sys
 import textwrap
 from pathlib import Path
 
 import pytest
-import torch
-from places import REPOSITORY, ROOT, as_nobody, content, reachable
+from places import REPOSITORY, ROOT, as_nobody, content, reachable, result, save
 
-from ss4d.gaussians import Gaussians, write_ply
-from ss4d.result_folder import (
-    COMPLETE,
-    STAGING,
-    DestinationError,
-    ResultFolder,
-    frame_file,
-)
-
-
-def save(frames: int, text: str = "new"):
-    """Writes the files of a result."""
-
-    def write(folder: Path) -> None:
-        (folder / "frames").mkdir()
-        for index in range(frames):
-            (folder / frame_file(index)).write_text(f"{text} {index}")
-        for name in ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json"):
-            (folder / name).write_text(text)
-
-    return write
-
-
-def result(frames: int, text: str = "new") -> dict[str, str]:
-    names = ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json")
-    return {frame_file(i): f"{text} {i}" for i in range(frames)} | dict.fromkeys(names, text)
+from ss4d.result_folder import DestinationError, ResultFolder
 
 
 def test_a_result_is_written_into_a_new_folder(tmp_path: Path) -> None:
@@ -207,106 +180,6 @@ def test_a_failure_that_has_nothing_to_do_with_files_leaves_nothing(tmp_path: Pa
     with pytest.raises(ValueError, match="no"):
         ResultFolder.open(tmp_path / "new" / "out").write(broken)
     assert list(tmp_path.iterdir()) == []
-
-
-KILLED = """
-    import os, sys, time
-    from pathlib import Path
-    import ss4d.result_folder as files
-    stop = int(sys.argv[2])
-    calls = 0
-    def counted(function):
-        def call(*arguments, **options):
-            global calls
-            calls += 1
-            if calls == stop:
-                print("waiting", flush=True)
-                time.sleep(60)
-            return function(*arguments, **options)
-        return call
-    folder = files.ResultFolder.open(sys.argv[1])
-    for name in ("rename", "replace", "mkdir"):
-        setattr(os, name, counted(getattr(os, name)))
-    files.shutil.rmtree = counted(files.shutil.rmtree)
-    def save(place):
-        (place / "frames").mkdir()
-        for index in range(2):
-            (place / files.frame_file(index)).write_text(f"new {index}")
-        for name in ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json"):
-            (place / name).write_text("new")
-    folder.write(save)
-    print("done", flush=True)
-"""
-
-
-def test_a_process_that_is_killed_leaves_a_whole_result_and_the_next_run_no_trace(tmp_path: Path) -> None:
-    """Killed at every step of writing and moving: after the next start one result is there, the earlier or the new."""
-    seen = set()
-    for stop in range(1, 40):
-        out = tmp_path / str(stop)
-        ResultFolder.open(out).write(save(3, "old"))
-        command = [sys.executable, "-c", textwrap.dedent(KILLED), str(out), str(stop)]
-        variables = {**os.environ, "PYTHONPATH": REPOSITORY}
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=variables)
-        assert process.stdout is not None
-        line = process.stdout.readline().strip()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
-        before = content(out)
-        ResultFolder.open(out)
-        after = content(out)
-        assert after in (result(3, "old"), result(2)), f"step {stop}"
-        if not any(name.startswith(COMPLETE) for name in before):
-            assert {k: v for k, v in before.items() if not k.startswith(STAGING)} == after
-        seen.add(after == result(2))
-        if line == "done":
-            break
-    assert seen == {True, False} and line == "done"
-
-
-def test_who_reads_a_result_finishes_the_moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that ended after some files were moved: nobody sees frames of two results as one."""
-    from ss4d.viewer.result import read_result
-
-    def save_frames(count: int):
-        def write(folder: Path) -> None:
-            (folder / "frames").mkdir()
-            for index in range(count):
-                write_ply(Gaussians(*(torch.full(shape, float(count)) for shape in shapes)), folder / frame_file(index))
-            (folder / "result.json").write_text(f'{{"num_frames": {count}, "resolution": 8, "input": "clip.mp4"}}')
-
-        return write
-
-    shapes = ((4, 3), (4, 3), (4, 4), (4, 1), (4, 1, 3))
-    ResultFolder.open(tmp_path).write(save_frames(3))
-    moved: list[object] = []
-    replace = os.replace
-
-    def stop(source: object, target: object) -> None:
-        replace(source, target)  # type: ignore[arg-type]
-        if COMPLETE in str(source):
-            moved.append(target)
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr("ss4d.result_folder.os.replace", stop)
-        with pytest.raises(KeyboardInterrupt):
-            ResultFolder.open(tmp_path).write(save_frames(2))
-    assert moved == [tmp_path / frame_file(0)] and len(list(tmp_path.glob("frames/*"))) == 3
-    result = read_result(tmp_path)
-    assert [float(frame.xyz[0, 0]) for frame in result.gaussians] == [2.0, 2.0]
-    assert sorted(file.name for file in tmp_path.iterdir()) == ["frames", "result.json"]
-
-
-def test_a_run_that_is_still_going_is_left_alone(tmp_path: Path) -> None:
-    def meanwhile(folder: Path) -> None:
-        save(1)(folder)
-        ResultFolder.open(tmp_path).write(save(2, "other"))
-        assert content(tmp_path / folder.name)
-
-    ResultFolder.open(tmp_path).write(meanwhile)
-    assert content(tmp_path) == result(1)
 
 
 def test_the_preview_of_a_run_does_not_touch_an_earlier_result(tmp_path: Path) -> None:

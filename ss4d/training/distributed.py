@@ -62,6 +62,7 @@ def joined_world(gpus: int | None) -> Iterator[World]:
     dist.init_process_group("nccl" if cuda else "gloo")
     try:
         yield World(dist.get_rank(), size, device)
+        dist.barrier()  # none leaves while another still talks to it, or to the store, which the first process holds
     finally:
         if not cuda:
             _keep_alive(dist.group.WORLD)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 
 import torch
@@ -21,6 +22,12 @@ def autocast_dtype(precision: str, device: torch.device) -> torch.dtype | None:
     if precision == "auto":
         precision = "bf16" if is_fast_at_bfloat16(device) else "fp32"
     return DTYPES[precision]
+
+
+def autocast(precision: str, device: torch.device) -> AbstractContextManager[None]:
+    """Torch's autocast to that type, or nothing."""
+    dtype = autocast_dtype(precision, device)
+    return nullcontext() if dtype is None else torch.autocast(device.type, dtype=dtype)
 
 
 @cache

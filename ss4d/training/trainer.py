@@ -11,9 +11,8 @@ import time
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +41,10 @@ from ss4d.training.optimization import (
 )
 from ss4d.training.phase_data import PhaseData, open_data
 from ss4d.training.phases import Phase
-from ss4d.training.precision import autocast_dtype
+from ss4d.training.precision import autocast
 from ss4d.training.stopping import StopSignal
 from ss4d.training.throughput import COUNTS, throughput
-from ss4d.training.validation import first_batch, mean_metrics
+from ss4d.training.validation import averaged, first_batch, mean_metrics
 
 
 @dataclass
@@ -193,7 +192,7 @@ class Trainer:
             batch = to_device(self._next(batches), world.device)
             generator = self._generator(progress.place + part * world.size + world.rank)
             with gradients_kept_local(self.wrapped, self.objective.models.values(), part < phase.accumulation - 1):
-                with self._autocast(settings.precision):
+                with autocast(settings.precision, world.device):
                     loss = self.wrapped(batch, generator)
                 (loss.total * (self.scale.value / phase.accumulation)).backward()
             losses.append(loss.total.detach())
@@ -231,10 +230,6 @@ class Trainer:
         key = zlib.crc32(f"{self.seed}/{place}".encode())
         return torch.Generator(self.world.device).manual_seed(key)
 
-    def _autocast(self, precision: str) -> Any:
-        dtype = autocast_dtype(precision, self.world.device)
-        return nullcontext() if dtype is None else torch.autocast(self.world.device.type, dtype=dtype)
-
     def _log(self, meter: Meter, bar: tqdm[Any]) -> None:
         means = meter.means(self.world)
         metrics = {key: value for key, value in means.items() if key not in COUNTS}
@@ -248,9 +243,8 @@ class Trainer:
 
     def _validate(self, phase: Phase, held_out: WindowDataset) -> None:
         """The loss of the averaged weights on held-out clips; the best are kept under `best`."""
-        with self._averaged():
-            autocast = partial(self._autocast, phase.train.precision)
-            metrics = mean_metrics(self.objective, held_out, phase, self.world, autocast)
+        with averaged(self.objective, self.average):
+            metrics = mean_metrics(self.objective, held_out, phase, self.world)
         if self.monitor is not None:
             self.monitor.log(self.progress.step, {f"val_{key}": value for key, value in metrics.items()})
         if metrics.get("loss", math.inf) < self.progress.best:
@@ -268,24 +262,11 @@ class Trainer:
 
     def _preview(self, phase: Phase, batch: Any) -> None:
         """What the averaged weights make of held-out clips; all processes take part, for the models may be cut up."""
-        with self._averaged(), self._autocast(phase.train.precision):
+        with averaged(self.objective, self.average), autocast(phase.train.precision, self.world.device):
             shown = self.objective.preview(batch, torch.Generator(self.world.device).manual_seed(0))
         if self.monitor is not None:
             self.monitor.pictures(self.progress.step, "preview", shown.frames)
             self.monitor.log(self.progress.step, shown.metrics)
-
-    @contextmanager
-    def _averaged(self) -> Iterator[None]:
-        """The averaged weights in place of the trained ones, for looking at."""
-        self.average.swap(self.objective.models)
-        self.objective.eval()
-        try:
-            with torch.no_grad():
-                yield
-        finally:
-            self.objective.train()
-            self.objective.frozen.eval()
-            self.average.swap(self.objective.models)
 
     def _export(self, folder: Path) -> None:
         """The averaged weights as models, and what inference needs beside them."""

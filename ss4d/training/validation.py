@@ -1,9 +1,10 @@
-"""The loss on held-out clips."""
+"""The averaged weights on held-out clips: their loss, and the batch that previews show."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -14,7 +15,9 @@ from ss4d.data import BatchLoader, DataSettings, WindowDataset, open_dataset, to
 from ss4d.training.distributed import World
 from ss4d.training.monitor import Meter
 from ss4d.training.objectives import Objective
+from ss4d.training.optimization import WeightAverage
 from ss4d.training.phases import Phase
+from ss4d.training.precision import autocast
 
 SEED = 0  # the same windows, times and noise every time, whatever the run's own seed: metrics can be compared
 
@@ -29,9 +32,21 @@ def first_batch(held_out: WindowDataset, phase: Phase) -> Any:
     return next(iter(BatchLoader(held_out, _settings(phase), SEED, leave_out_faults=True)))
 
 
-def mean_metrics(
-    objective: Objective, held_out: WindowDataset, phase: Phase, world: World, autocast: Callable[[], Any]
-) -> dict[str, float]:
+@contextmanager
+def averaged(objective: Objective, average: WeightAverage) -> Iterator[None]:
+    """The averaged weights in place of the trained ones, without gradients."""
+    average.swap(objective.models)
+    objective.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        objective.train()
+        objective.frozen.eval()
+        average.swap(objective.models)
+
+
+def mean_metrics(objective: Objective, held_out: WindowDataset, phase: Phase, world: World) -> dict[str, float]:
     """Mean metrics of the first `train.validate_batches` batches, shared out over all processes.
 
     A clip that cannot be read, and a batch whose loss is not finite, is left out with a warning: one bad clip must not
@@ -44,7 +59,7 @@ def mean_metrics(
     for index, batch in enumerate(islice(loader, each)):
         place = world.rank + index * world.size
         generator = torch.Generator(world.device).manual_seed(place)
-        with autocast():
+        with autocast(phase.train.precision, world.device):
             loss = objective(to_device(batch, world.device), generator)
         if bool(loss.total.isfinite()):
             meter.add(loss.metrics)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,15 @@ def test_hydras_submitit_launcher_starts_two_tasks(tmp_path: Path):
     rest = ["train.steps=2", "train.log_every=1", "gpus=2", f"hydra.sweep.dir={tmp_path}/sweep", *small]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), "-m", *launcher, *lines, *rest]
+    started = time.monotonic()
     result = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr[-3000:]
+    seconds = time.monotonic() - started  # submitit kills tasks at its timeout, and says nothing of it
+    assert result.returncode == 0, f"{result.stderr[-3000:]}\n{seconds:.0f} s; {logs_of_tasks(tmp_path / 'sweep')}"
     assert len(logged(tmp_path / "run")) == 2
+
+
+def logs_of_tasks(sweep: Path) -> str:
+    """The ends of what submitit's tasks printed, and which of them wrote a result."""
+    results = sorted(path.name for path in sweep.rglob("*_result.pkl*"))
+    logs = [f"{path.name}:\n{path.read_text()[-2000:]}" for path in sorted(sweep.rglob("*_log.*"))]
+    return "\n".join([f"results: {results}", *logs])

@@ -1,0 +1,115 @@
+"""Packages, required and optional: which are installed, and whether they work."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from importlib import metadata
+
+from ss4d.backend import AUTOMATIC, IMPLEMENTATIONS
+from ss4d.doctor.finding import BROKEN, MISSING, NOTE, OK, Finding
+from ss4d.failures import ROOT
+
+SELF_TEST_SECONDS = 600  # gsplat and inria compile their kernels the first time
+GIVES = {
+    "attention=torch": "the definition, for checks",
+    "attention=sdpa": "torch's fused attention, any device",
+    "attention=varlen": "all segments in one call, half precision on CUDA",
+    "attention=flash": "flash-attn's kernels, half precision on CUDA",
+    "attention=xformers": "attention on GPUs that flash-attn does not take",
+    "convolution=ours": "sparse convolution, any device",
+    "convolution=spconv": "sparse convolution by spconv's kernels on CUDA",
+    "rasterizer=torch": "the definition, slow",
+    "rasterizer=numba": "fast rendering on the CPU",
+    "rasterizer=gsplat": "fast rendering on CUDA",
+    "rasterizer=inria": "the rasterizer of the released code, on CUDA",
+}
+# Of pyproject.toml, by what is imported.
+REQUIRED = {
+    **dict.fromkeys(("torch", "numpy", "scipy", "numba", "einops", "safetensors", "av", "imageio", "tqdm"), ""),
+    **{"PIL": "pillow", "huggingface_hub": "huggingface-hub"},
+}
+EXTRAS = {
+    "rembg": ("matting", "removes backgrounds that are not one colour"),
+    "onnxruntime": ("matting", "runs rembg's models"),
+    "transformers": ("cuda", "DINOv2, which the full-size weights and the features of training data need"),
+    "jinja2": ("data", "the report of a data set"),
+    "objaverse": ("data", "assets of Objaverse"),
+    "ray": ("data", "data preparation on several machines"),
+    "wandb": ("train", "curves on Weights & Biases"),
+    "hydra_plugins.hydra_submitit_launcher": ("train", "training through SLURM"),
+}
+DISTRIBUTIONS = {
+    "PIL": "pillow",
+    "flash_attn": "flash-attn",
+    "hydra_plugins.hydra_submitit_launcher": "hydra-submitit-launcher",
+}
+
+
+def required_packages() -> Iterator[Finding]:
+    missing = [REQUIRED[name] or name for name in REQUIRED if importlib.util.find_spec(name) is None]
+    versions = ", ".join(f"{name} {version(name)}" for name in REQUIRED if version(name))
+    state = BROKEN if missing else OK
+    yield Finding("packages", "required", state, versions, f"pip install {' '.join(missing)}" if missing else "")
+
+
+def version(package: str) -> str | None:
+    try:
+        return metadata.version(DISTRIBUTIONS.get(package, package.split(".")[0]))
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def backends() -> Iterator[Finding]:
+    import torch
+
+    for part, implementations in IMPLEMENTATIONS.items():
+        for name, implementation in implementations.items():
+            key = f"{part}={name}"
+            gives = GIVES[key]
+            if not implementation.installed():
+                yield Finding("backends", key, MISSING, gives, implementation.install)
+                continue
+            device = "cuda" if torch.cuda.is_available() and implementation.device != "cpu" else "cpu"
+            number = version(implementation.package) or ""
+            if not implementation.takes(device, half=True):
+                there = f"{implementation.package.split('.')[0]} {number}".strip()
+                yield Finding("backends", key, NOTE, f"{gives} ({there} is there, but no {implementation.device})")
+                continue
+            said = isolated(
+                f"from ss4d.doctor.self_test import self_test; print(self_test({part!r}, {name!r}, {device!r}))"
+            )
+            works = said.startswith("error ")  # by how much it differs from the reference
+            used = part in AUTOMATIC and name in AUTOMATIC[part]
+            state = OK if works else BROKEN if used else NOTE
+            advice = "" if works else f"choose another with --backend {part}=..., or install it again"
+            yield Finding("backends", key, state, f"{gives} ({implementation.package} {number}; {said})", advice)
+
+
+def isolated(script: str) -> str:
+    """What a script prints last, or why it failed."""
+    command = [sys.executable, "-W", "ignore", "-c", script]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_SECONDS, env=environment)
+    except subprocess.TimeoutExpired:
+        return f"failed: no answer within {SELF_TEST_SECONDS} s"
+    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
+    last = lines[-1] if lines else f"status {done.returncode}"
+    return last if done.returncode == 0 else f"failed: {last[:200]}"
+
+
+def extras() -> Iterator[Finding]:
+    for package, (extra, gives) in EXTRAS.items():
+        install = f"pip install -e '.[{extra}]'"
+        if importlib.util.find_spec(package.split(".")[0]) is None or not (number := version(package)):
+            yield Finding("extras", package.split(".")[-1], MISSING, gives, install)
+            continue
+        said = isolated(f"import {package}; print('imports')")
+        state = OK if said == "imports" else NOTE
+        yield Finding(
+            "extras", package.split(".")[-1], state, f"{gives} ({number}; {said})", "" if state == OK else install
+        )
