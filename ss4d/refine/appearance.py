@@ -22,7 +22,9 @@ class AppearanceSettings:
 
     Attributes:
         steps: passes over all frames; 0 leaves the Gaussians as they are.
-        learning_rate: of Adam, for all changes, whose units are given in `Changes`.
+        learning_rate: of Adam, for opacity, scale and offset, whose units are given in `Changes`.
+        colour_learning_rate: for colour; faster ones show more of the input from the front, and less of the truth from
+            other sides (docs/inference.md).
         ssim: weight of 1 - SSIM beside the L1 of colours.
         alpha: weight of the L1 of alpha.
         novel: weight of the L1 between a view from another side and the same view of the generated Gaussians.
@@ -33,6 +35,7 @@ class AppearanceSettings:
 
     steps: int = 30
     learning_rate: float = 0.03
+    colour_learning_rate: float = 0.004
     ssim: float = 0.2
     alpha: float = 0.5
     novel: float = 1.0
@@ -103,7 +106,10 @@ def refine_gaussians(
     start = [frame.detach() for frame in gaussians]
     changes = [Changes.none(len(frame), frame.xyz.device) for frame in start]
     pairs = [_same_voxels(a, b, resolution) for a, b in itertools.pairwise(voxels)]
-    optimizer = torch.optim.Adam([part for change in changes for part in change.tensors()], settings.learning_rate)
+    colours = [change.colour for change in changes]
+    others = [part for change in changes for part in change.tensors() if part is not change.colour]
+    groups = [{"params": colours, "lr": settings.colour_learning_rate}, {"params": others}]
+    optimizer = torch.optim.Adam(groups, settings.learning_rate)
     generator, losses, reach = torch.Generator().manual_seed(seed), [], 0.5 / resolution
     bar = tqdm(range(settings.steps), desc="Gaussians to pixels", unit="step", disable=not progress)
     with torch.enable_grad():
