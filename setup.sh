@@ -96,6 +96,14 @@ install_dev() {
     echo "$needed" >"$DEV_STAMP"
 }
 
+# esbuild and TypeScript (34 MB), with which a test compares the player's page with its sources; skipped without npm.
+install_viewer() {
+    command -v npm >/dev/null || return 0
+    if [[ viewer/node_modules/.package-lock.json -nt viewer/package-lock.json ]]; then return; fi
+    say "installing what builds the player"
+    npm ci --prefix viewer --silent || say "npm ci failed, so the player's page is not compared with its sources" >&2
+}
+
 pip_install() { pip_install_in "$VENV" "$@"; }
 
 pip_install_in() {
@@ -180,6 +188,7 @@ case ${1:-} in
     test)
         install
         install_dev
+        install_viewer
         run_tests
         ;;
     -h | --help | help) usage ;;

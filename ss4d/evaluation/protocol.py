@@ -128,10 +128,6 @@ class Protocol:
         """The positions of the figure views among so many; those beyond them are left out."""
         return [view for view in self.figure_views if view < views]
 
-    def kind_of(self, name: str) -> str | None:
-        """The kind of an object, where the protocol tells kinds apart."""
-        return next((kind for kind, names in self.kinds.items() if name in names), None)
-
 
 def aligned(metric: str) -> str:
     """The name of a metric of the result that was aligned to the input."""

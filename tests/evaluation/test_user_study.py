@@ -45,6 +45,9 @@ def answers(study: Path, participant: str, rating: dict[str, int]) -> dict[str, 
     return {"study": key["id"], "participant": participant, "answers": given}
 
 
+SHOWN = "document.getElementById('position').textContent === 'Object {} of 3'"
+
+
 def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_path: Path):
     binary = chromium()
     if binary is None:
@@ -57,7 +60,7 @@ def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_p
         page.wait("document.getElementById('result').readyState >= 2")  # the video plays from disk
         page.screenshot(tmp_path / "study.png")
         for number in range(3):
-            assert page.evaluate("document.getElementById('position').textContent") == f"Object {number + 1} of 3"
+            page.wait(SHOWN.format(number + 1))
             item = page.evaluate("document.getElementById('result').src").split("/")[-1].removesuffix(".mp4")
             page.press("Enter")  # nothing happens before all questions are answered
             assert page.evaluate("document.getElementById('next').disabled")
@@ -69,6 +72,7 @@ def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_p
             assert page.evaluate("!document.getElementById('next').disabled")
             page.press("Enter")
             if number == 0:  # a page that is closed and opened again goes on where it was
+                page.wait(SHOWN.format(2))
                 page.open(study / "page" / "index.html")
         page.wait("!document.getElementById('end').hidden")
         page.press("Tab")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +9,9 @@ import pytest
 from omegaconf import OmegaConf
 from small_runs import fit, logged, resolve, same_weights
 
-import train
 from ss4d.training.cost import phase_cost
 from ss4d.training.phases import read_phases
+from ss4d.training.run import run
 
 
 def cost(experiment: str, phase: int, *changes: str) -> Any:
@@ -68,12 +65,9 @@ def test_recomputing_changes_no_weight(tmp_path: Path, clip_folder: Path):
     assert logged(tmp_path / "plain") == logged(tmp_path / "recomputed")
 
 
-def test_dry_run_prints_the_schedule_and_touches_nothing(tmp_path: Path):
-    script = Path(train.__file__)
-    lines = ["experiment=sparse_flow/paper", "dry_run=true", "data.root=/nowhere", f"run_dir={tmp_path / 'run'}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run([sys.executable, str(script), *lines], env=environment, capture_output=True, text=True)
-    assert result.returncode == 0, result.stderr
-    assert "batch_size 2 x gpus 8 x accumulation 1 = 16 clips of up to 8 frames a step" in result.stdout
-    assert "phase frames32" in result.stdout and "644,503,432" in result.stdout and "TFLOP" in result.stdout
+def test_dry_run_prints_the_schedule_and_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    run(resolve(["experiment=sparse_flow/paper", "dry_run=true", "data.root=/nowhere", f"run_dir={tmp_path / 'run'}"]))
+    printed = capsys.readouterr().out
+    assert "batch_size 2 x gpus 8 x accumulation 1 = 16 clips of up to 8 frames a step" in printed
+    assert "phase frames32" in printed and "644,503,432" in printed and "TFLOP" in printed
     assert not (tmp_path / "run").exists()

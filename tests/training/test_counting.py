@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -73,11 +75,19 @@ class Call:
     estimates: dict[int, ModelCost]
 
 
+@cache
+def estimated(name: str, arguments: str) -> dict[int, ModelCost]:
+    """With autocast to 2 bytes, and without; `arguments` are JSON."""
+    clip = synthetic_clip(FRAMES, 300, RESOLUTION)
+    args = json.loads(arguments)
+    return {element: model_cost(name, args, VIDEOS, clip, RESOLUTION, IMAGE_TOKENS, element) for element in (2, 4)}
+
+
 def prepare(name: str, args: dict[str, Any]) -> Call:
     model, clip = create_model(name, **args), synthetic_clip(FRAMES, 300, RESOLUTION)
     for parameter in model.parameters():
         nn.init.normal_(parameter, std=0.05)
-    estimates = {element: model_cost(name, args, VIDEOS, clip, RESOLUTION, IMAGE_TOKENS, element) for element in (2, 4)}
+    estimates = estimated(name, json.dumps(args))
     second = torch.tensor([1, 0, 0, 0, 0], dtype=torch.int32)
     coords = torch.cat([clip + video * second for video in range(VIDEOS)])
     condition = torch.rand(VIDEOS, FRAMES), torch.randn(VIDEOS, FRAMES, IMAGE_TOKENS, COND)

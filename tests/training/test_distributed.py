@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -19,15 +21,79 @@ from ss4d.training.distributed import World, joined_world
 
 STEPS = 20
 COMMON = [f"train.steps={STEPS}", "train.precision=fp32", "train.learning_rate=1e-3", "train.save_every=10"]
+CONSTANT = ["train.final_learning_rate=1e-3"]  # whatever the number of steps
 
 
-def launch(processes: int, lines: list[str]) -> None:
-    """`torchrun train.py`, as a user would."""
-    script = Path(train.__file__)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(script.parent)}
-    result = subprocess.run([*command, str(script), *lines], env=environment, capture_output=True, text=True)
+# Several command lines of train.py in the same processes, for they import torch once; each has its own part of
+# torchrun's store. In the last one, SIGTERM comes to the second process between its second step and the exchange.
+SCRIPT = """
+import json, os, signal, sys
+import torch.distributed as dist
+import train
+from ss4d.training import stopping
+
+join = dist.init_process_group
+address, port, rank, size = (os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"))
+
+def join_apart(backend):
+    store = dist.PrefixStore(f"run {number}", dist.TCPStore(address, int(port), is_master=False))
+    join(backend, store=store, rank=int(rank), world_size=int(size))
+
+dist.init_process_group = join_apart
+exchange, calls = stopping.highest, []
+
+def interrupted(value, world):
+    calls.append(value)
+    if len(calls) == 2 and world.rank == 1:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return exchange(value, world)
+
+command_lines = json.loads(sys.argv[1])
+for number, line in enumerate(command_lines):
+    if number == len(command_lines) - 1:
+        stopping.highest = interrupted
+    sys.argv[1:] = line
+    try:
+        train.main()
+    except SystemExit as end:
+        print(f"status of {number}: {end.code}")
+"""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """Runs of two processes, and what they printed."""
+
+    folder: Path
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Runs:
+    """`torchrun` with two processes: DDP, FSDP, the first half of a run with FSDP, and one that is stopped."""
+    folder = tmp_path_factory.mktemp("two")
+    (folder / "start.py").write_text(SCRIPT)
+
+    def line(experiment: str, name: str, *changes: str) -> list[str]:
+        return overrides(experiment, clip_folder, folder / name, *changes, "gpus=2")
+
+    command_lines = [
+        line("structure_flow", "ddp", *COMMON, "train.strategy=ddp"),
+        line("structure_flow", "fsdp", *COMMON, "train.strategy=fsdp"),
+        line("structure_flow", "changing", *COMMON, *CONSTANT, "train.steps=10", "train.strategy=fsdp"),
+        line("structure_vae", "stopped", "train.steps=500"),
+    ]
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(train.__file__).parent)}
+    result = subprocess.run(
+        [*command, str(folder / "start.py"), json.dumps(command_lines)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
     assert result.returncode == 0, result.stderr[-3000:]
+    return Runs(folder, result.stdout)
 
 
 @pytest.fixture(scope="module")
@@ -38,25 +104,28 @@ def alone(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, tmp_path: Path, clip_folder: Path):
-    run_dir = tmp_path / strategy
-    lines = overrides("structure_flow", clip_folder, run_dir, *COMMON, "gpus=2", f"train.strategy={strategy}")
-    launch(2, lines)
+def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, two: Runs):
+    run_dir = two.folder / strategy
     assert logged(run_dir) == pytest.approx(logged(alone), rel=1e-4)
     assert logged(run_dir, "gradient_norm") == pytest.approx(logged(alone, "gradient_norm"), rel=1e-3)
     for name in ("flow", "image_encoder"):
-        one, two = (load_file(folder / f"ckpts/{name}.safetensors") for folder in (alone, run_dir))
-        assert all(allclose(one[key], two[key], atol=1e-4) for key in one)
+        one, other = (load_file(folder / f"ckpts/{name}.safetensors") for folder in (alone, run_dir))
+        assert all(allclose(one[key], other[key], atol=1e-4) for key in one)
 
 
-def test_a_run_goes_on_with_another_number_of_processes(alone: Path, tmp_path: Path, clip_folder: Path):
-    run_dir = tmp_path / "changing"
-    schedule = [*COMMON, "train.final_learning_rate=1e-3"]
-    whole = fit("structure_flow", clip_folder, tmp_path, *schedule, "accumulation=2", folder="whole")
-    start = overrides("structure_flow", clip_folder, run_dir, *schedule, "train.steps=10", "train.strategy=fsdp")
-    launch(2, start)
-    fit("structure_flow", clip_folder, tmp_path, *schedule, "accumulation=2", folder="changing")
-    assert logged(run_dir) == pytest.approx(logged(whole), rel=1e-4)
+def test_a_run_goes_on_with_another_number_of_processes(two: Runs, tmp_path: Path, clip_folder: Path):
+    schedule = [*COMMON, *CONSTANT, "accumulation=2"]
+    whole = fit("structure_flow", clip_folder, tmp_path, *schedule, folder="whole")
+    assert len(logged(two.folder / "changing")) == 10
+    changing = fit("structure_flow", clip_folder, two.folder, *schedule, folder="changing")
+    assert logged(changing) == pytest.approx(logged(whole), rel=1e-4)
+
+
+def test_a_signal_to_one_of_two_processes_during_the_exchange_stops_both(two: Runs):
+    assert "stopped by signal 15 after step 3;" in two.printed
+    assert two.printed.count("status of 3: 143") == 2 and two.printed.count("status of") == 2
+    stopped = two.folder / "stopped"
+    assert (stopped / "checkpoints/step_00000003").is_dir() and len(logged(stopped)) == 3
 
 
 def test_the_number_of_processes_must_be_the_expected_one():

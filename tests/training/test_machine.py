@@ -108,26 +108,3 @@ def test_a_signal_in_the_last_step_does_not_call_a_finished_run_stopped(
     monkeypatch.setattr(stopping, "highest", lambda *_: int(signal.SIGTERM))
     fit("structure_vae", clip_folder, tmp_path, "train.steps=1")
     assert "stopped" not in capsys.readouterr().out
-
-
-@pytest.mark.slow
-def test_a_signal_to_one_of_two_processes_during_the_exchange_stops_both(clip_folder: Path, tmp_path: Path):
-    script = tmp_path / "start.py"
-    script.write_text(
-        "import os, signal\n"
-        "from ss4d.training import stopping\n"
-        "exchange, calls = stopping.highest, []\n"
-        "def interrupted(value, world):\n"
-        "    calls.append(value)\n"
-        "    if len(calls) == 2 and world.rank == 1:\n"
-        "        os.kill(os.getpid(), signal.SIGTERM)\n"
-        "    return exchange(value, world)\n"
-        "stopping.highest = interrupted\n"
-        "import train\n"
-        "train.main()\n"
-    )
-    lines = overrides("structure_vae", clip_folder, tmp_path / "run", "train.steps=500", "gpus=2")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), *lines]
-    result = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
-    assert "stopped by signal 15 after step 3;" in result.stdout, result.stderr[-3000:]
-    assert (tmp_path / "run/checkpoints/step_00000003").is_dir() and len(logged(tmp_path / "run")) == 3
