@@ -12,8 +12,6 @@ PROTOCOL = f"{', '.join(names_in())}, or a .yaml file"
 METHODS = (
     "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views, gaussians or meshes"
 )
-    "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views, gaussians or meshes"
-)
 CHANGES = "of the protocol (docs/evaluation.md)"
 DEVICE = "cpu or cuda: where the models run"
 
