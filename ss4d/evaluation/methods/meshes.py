@@ -9,6 +9,7 @@ goes on to the nearest of the next frame.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ class MeshFolder(Method):
     def predict(self, subject: Subject, seed: int) -> Prediction:
         folder = open_object(self.folder, subject, self.protocol) / "meshes"
         files = frame_files(folder, SUFFIXES, subject)
-        meshes = [named(subject, lambda file=file: read_mesh(file, self.rotation)) for file in files]
+        meshes = [named(subject, partial(read_mesh, file, self.rotation)) for file in files]
         resolution = self.protocol.voxel_resolution
         voxels = mesh_voxels(meshes, resolution) if resolution else None
         return Prediction(voxels=voxels, surface=surface_points(meshes))
