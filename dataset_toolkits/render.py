@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
-from dataset_toolkits.engine.stage import Item, Stage, speed_option
+from dataset_toolkits.engine.stage import Item, Stage, later_option, speed_option
 from ss4d.data.format import SUFFIXES, Row, read_table
 from ss4d.data.posed_clip import PosedClip, read_posed_clip
 
@@ -28,7 +28,8 @@ class RenderOptions:
     Attributes:
         engine: CYCLES, or BLENDER_WORKBENCH for quick sets.
         size: pixels of the views.
-        views: cameras all around the object; TRELLIS has 150.
+        views: cameras all around the object, evenly; TRELLIS has 150.
+        same_views: the same ones for every clip; else the whole even sphere is shifted at random for each.
         cond_views: conditioning videos for each of `cond_yaws`: the front view, then random ones.
         cond_size: pixels of the conditioning videos.
         cond_fov: range of the field of view of random conditioning videos, degrees.
@@ -64,6 +65,7 @@ class RenderOptions:
     key: float = 0.5
     device: str = "CPU"
     threads: int = speed_option(1)
+    same_views: bool = later_option(False)
 
     def __post_init__(self) -> None:
         for name, choices in (("engine", ENGINES), ("device", DEVICES)):
@@ -130,7 +132,7 @@ class RenderStage(Stage):
 
         options, generator = self.options, clip_generator(item.name)
         vertices = (posed.vertices.astype(np.float64) - item.inputs["centre"]) * item.inputs["scale"]
-        views = sphere_rig(options.views, generator)
+        views = sphere_rig(options.views, generator, not options.same_views)
         cond = conditioning_rig(
             options.cond_views,
             options.cond_yaws,

@@ -34,9 +34,10 @@ def clip_generator(clip_name: str) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(hashlib.sha256(clip_name.encode()).digest()[:8], "little"))
 
 
-def sphere_rig(count: int, generator: np.random.Generator) -> list[View]:
-    """`count` cameras evenly over the sphere, looking at the centre; the offset of the whole set is random."""
-    offset = generator.random(2)
+def sphere_rig(count: int, generator: np.random.Generator, shifted: bool = True) -> list[View]:
+    """`count` cameras evenly over the sphere, looking at the centre; `shifted`: the whole set is, at random."""
+    offset = generator.random(2)  # drawn in any case, so that what is drawn next is the same
+    offset = offset if shifted else np.zeros(2)
     return [_orbit(azimuth, elevation) for azimuth, elevation in hammersley_sphere(count, (offset[0], offset[1]))]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +11,24 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.numpy import save_file as save_arrays
+from safetensors.torch import load_file, save_file
+from tiny import CHANNELS, RESOLUTION
 
+from dataset_toolkits.engine.records import write_table
+from ss4d.data.format import CHANNELS as CHANNELS_KEY
+from ss4d.data.format import SIMILARITIES, Cube, read_table
+from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
 from ss4d.evaluation.protocol import Protocol, make_protocol
 from ss4d.evaluation.results import Result, protocol_folder, result_folder, write_result
 from ss4d.evaluation.subjects.subject import Subject
 
 SIZE, FRAMES = 32, 3
+# Options of `scripts.eval run` for a set of `tiny.write_clips`.
+SMALL = [
+    *("protocol=ss4d_assets", "protocol.split=train", "protocol.size=32", "protocol.crop_size=32"),
+    *(f"protocol.voxel_resolution={RESOLUTION}", "protocol.figure_views=[0]", "protocol.figure_frames=[0]"),
+]
 
 
 def disc(frame: int, size: int = SIZE, shift: int = 0) -> NDArray[np.uint8]:
@@ -98,3 +112,46 @@ def psnr_of_pictures(folder: Path, subject: Subject) -> float:
             error = np.asarray(Image.open(folder / f"view{view}_frame{frame}.png")) / 255 - target
             found.append(-10 * np.log10((error**2).mean()))
     return float(np.mean(found))
+
+
+def into_cubes_of_videos(root: Path, turns: Sequence[int] = (1, 0)) -> Path:
+    """Give a set of `tiny.write_clips` a cube of voxels for each conditioning video, the clip's own after so many
+    quarter turns, as voxelize.frame=turned or view do."""
+    for path in (root / "features").glob("*.safetensors"):
+        tensors, made = load_file(path), {}
+        coords, feats, counts = (getattr(Cube(), name)(RESOLUTION) for name in ("coords", "feats", "view_counts"))
+        for view, turned in enumerate(turns):
+            cube = Cube(view)
+            made[cube.coords(RESOLUTION)] = turn_coords(tensors[coords], turned, RESOLUTION).contiguous()
+            made[cube.feats(RESOLUTION)] = turn_features(tensors[feats], CHANNELS, turned)
+            made[cube.view_counts(RESOLUTION)] = tensors[counts].clone()
+        world = torch.eye(4, dtype=torch.float64)
+        made[SIMILARITIES] = torch.stack([turn_extrinsics(world, -turned) for turned in turns])
+        save_file(made, path, {CHANNELS_KEY: json.dumps(CHANNELS)})
+    rows = [row | {"cubes": len(turns)} for row in read_table(root, "features")]
+    write_table(root, "features", rows)
+    return root
+
+
+def scores(out: Path) -> dict[str, dict[str, Any]]:
+    """Metrics of all results, by method and object."""
+    return {
+        "/".join(path.parts[-4:-2]): json.loads(path.read_text())["metrics"] for path in out.glob("*/*/*/*/result.json")
+    }
+
+
+def write_posed_boxes(root: Path) -> None:
+    """Boxes of triangles that slide as the set's voxels do, in units of the asset."""
+    (root / "pose").mkdir()
+    rows = read_table(root, "curate")
+    for row, side in zip(rows, (4, 6), strict=True):
+        low, high = np.array([2, 5, 5]), np.array([2, 5, 5]) + side
+        corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (high - low) + low
+        steps = np.arange(4)[:, None, None] * [1, 0, 0]
+        vertices = (((corners + steps) / RESOLUTION - 0.5) * 10 + 3).astype(np.float32)  # the world is 10 wide
+        faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
+        triangles = np.array([[f[i] for i in part] for f in faces for part in ((0, 1, 2), (0, 2, 3))], np.int32)
+        tensors = {"triangles": triangles, "vertices_0": vertices, "times_0": np.arange(4.0)}
+        save_arrays(tensors, root / "pose" / f"{row['asset_id']}.safetensors", {"clips": json.dumps(["slide"])})
+        row |= {"asset": row["asset_id"], "centre": [3.0] * 3, "scale": 0.1}
+    write_table(root, "curate", rows)

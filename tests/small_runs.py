@@ -55,12 +55,12 @@ SMALL = {
 
 
 def overrides(experiment: str, clips: Path, run_dir: Path, *changes: str) -> list[str]:
-    """train.py's command line for a small version of an experiment.
+    """train.py's command line for a small version of an experiment, in the frame of the clip as `clip_folder` is.
 
     The sparse flow takes the image encoder of a run `structure_flow` in the same folder.
     """
     lines = [
-        f"experiment={experiment}/tiny",
+        f"experiment={experiment}/{'tiny_clip' if experiment.endswith('flow') else 'tiny'}",
         f"data.root={clips}",
         f"data.resolution={RESOLUTION}",
         f"run_dir={run_dir}",

@@ -122,9 +122,17 @@ def speed_option(default: Any) -> Any:
     return field(default=default, metadata={"speed": True})
 
 
+def later_option(default: Any) -> Any:
+    """A dataclass field that earlier versions did not have: with its default it makes what they made, so nothing is
+    made again."""
+    return field(default=default, metadata={"later": True})
+
+
 def deciding_options(options: Any) -> dict[str, Any]:
     """The options, a dataclass, that decide a stage's artifacts."""
-    return {f.name: getattr(options, f.name) for f in fields(options) if not f.metadata.get("speed")}
+    values = {f.name: getattr(options, f.name) for f in fields(options) if not f.metadata.get("speed")}
+    usual = {f.name: f.default for f in fields(options) if f.metadata.get("later")}
+    return {name: value for name, value in values.items() if name not in usual or value != usual[name]}
 
 
 def digest(value: Any) -> str:

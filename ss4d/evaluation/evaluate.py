@@ -80,7 +80,7 @@ class Evaluation:
             seed=seed,
             sources=self.sources(name),
             frames=subject.frames,
-            assumptions=self.protocol.assumptions(),
+            assumptions=self.protocol.assumptions() | subject.assumptions(),
             category=subject.category,
             metrics=scores.metrics | aligned.metrics,
             weights=self.networks.hashes,

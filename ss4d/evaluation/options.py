@@ -9,7 +9,9 @@ from ss4d.evaluation.protocol import Protocol, load_protocol, names_in
 from ss4d.evaluation.typed import option
 
 PROTOCOL = f"{', '.join(names_in())}, or a .yaml file"
-METHODS = "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views or gaussians"
+METHODS = (
+    "ours, reconstruction, nearest_clip, alpha_copy, average_occupancy, true_voxels, truth, views, gaussians or meshes"
+)
 CHANGES = "of the protocol (docs/evaluation.md)"
 DEVICE = "cpu or cuda: where the models run"
 
@@ -18,8 +20,8 @@ DEVICE = "cpu or cuda: where the models run"
 METHODS_WITH = {
     **dict.fromkeys(("steps", "guidance", "refine"), ("ours",)),
     "model": ("ours", "reconstruction"),
-    "results": ("views", "gaussians"),
-    **dict.fromkeys(("axes", "azimuth"), ("gaussians",)),
+    "results": ("views", "gaussians", "meshes"),
+    **dict.fromkeys(("axes", "azimuth"), ("gaussians", "meshes")),
 }
 
 
@@ -58,9 +60,9 @@ class RunOptions(JudgingOptions, ProtocolOptions):
     label: str | None = option("the method's name in results and tables, instead of method=", None)
     out: str = option("the folder of results", "outputs/eval")
     model: str = option("ours, reconstruction: checkpoint folder, run folder or Hub id", "checkpoints/ss4d-tiny")
-    results: str | None = option("views, gaussians: the folder that another method wrote", None)
-    axes: str = option("gaussians: which way is up in the PLY files, y_up or z_up", "y_up")
-    azimuth: str = option("gaussians: degrees to turn results by; method or object finds one for all or each", "0")
+    results: str | None = option("views, gaussians, meshes: the folder that another method wrote", None)
+    axes: str = option("gaussians, meshes: which way is up in the files, y_up or z_up", "y_up")
+    azimuth: str = option("gaussians, meshes: degrees to turn results by; gaussians: method or object finds them", "0")
     shard: str = option("this process's part of the objects, i/n with i from 0", "0/1")
     inputs: str | None = option("write the inputs for another method into this folder, and judge nothing", None)
 

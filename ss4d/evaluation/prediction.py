@@ -33,6 +33,14 @@ class Voxels:
 
 
 @dataclass
+class SurfacePoints:
+    """Points of a surface, in each frame."""
+
+    frames: list[Tensor]  # [N, 3] each
+    followed: bool = False  # whether row i is the same point of the surface in all frames
+
+
+@dataclass
 class Prediction:
     """In the forms that the method has; metrics of a form that is missing are n/a."""
 
@@ -40,6 +48,7 @@ class Prediction:
     voxels: Voxels | None = None
     views: Tensor | None = None  # of methods without Gaussians, float32 [V, T, 3, S, S] in [0, 1]
     front: Tensor | None = None  # bool [T, R (x), R (z)], a front silhouette alone
+    surface: SurfacePoints | None = None  # of methods with meshes
     placement: Similarity | None = None  # where Gaussians and voxels stand in the clip's cube; None: as they are
     report: Mapping[str, Any] = field(default_factory=dict)  # seconds, alignment: kept in the result
 
@@ -51,7 +60,7 @@ class Rendered:
     views: Tensor | None = None  # float32 [V, T, 3, S, S] in [0, 1], what the evaluation cameras see of it
     voxels: Tensor | None = None  # bool [T, R, R, R] at the protocol's resolution
     front: Tensor | None = None  # bool [T, R (x), R (z)]
-    points: list[Tensor] | None = None  # float [N, 3] of each frame: centres of solid Gaussians, or of voxels
+    points: SurfacePoints | None = None  # of a surface, or else centres of solid Gaussians or of voxels
 
 
 def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rendered:
@@ -66,8 +75,10 @@ def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rend
         views = render_subject(gaussians, subject, protocol.size, torch.tensor(protocol.background))
     check_views(views, subject, protocol.size)
     grid, points = None, None
-    if prediction.gaussians is not None:
-        points = [frame.xyz[frame.opacity[:, 0] >= SOLID].cpu() for frame in gaussians]
+    if prediction.surface is not None:
+        points = move_points(prediction.surface, prediction.placement)
+    elif prediction.gaussians is not None:
+        points = SurfacePoints([frame.xyz[frame.opacity[:, 0] >= SOLID].cpu() for frame in gaussians])
     if voxels is not None and protocol.voxel_resolution is not None:
         if prediction.placement is None:
             grid = voxel_grid(voxels.coords, subject.frames, voxels.resolution, protocol.voxel_resolution)
@@ -75,8 +86,16 @@ def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rend
             moved = move_voxels(voxels.coords, voxels.resolution, prediction.placement, protocol.voxel_resolution)
             grid = voxel_grid(moved, subject.frames, protocol.voxel_resolution)
     if points is None and grid is not None:
-        points = [voxel_centres(frame) for frame in grid]
+        points = SurfacePoints([voxel_centres(frame) for frame in grid])
     return Rendered(views, grid, prediction.front, points)
+
+
+def move_points(points: SurfacePoints, placement: Similarity | None) -> SurfacePoints:
+    """All frames moved; None moves nothing."""
+    if placement is None:
+        return points
+    moved = [torch.from_numpy(placement(frame.double().numpy())) for frame in points.frames]
+    return SurfacePoints(moved, points.followed)
 
 
 def check_views(views: Tensor | None, subject: Subject, size: int) -> None:

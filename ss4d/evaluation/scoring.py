@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,7 +14,7 @@ from ss4d.compositing import over_background
 from ss4d.evaluation.alignment import align
 from ss4d.evaluation.crop import crop_videos
 from ss4d.evaluation.networks import Networks
-from ss4d.evaluation.prediction import Prediction, Rendered, render
+from ss4d.evaluation.prediction import Prediction, Rendered, SurfacePoints, render
 from ss4d.evaluation.protocol import (
     FLICKERING_TARGET,
     IMAGE_METRICS,
@@ -93,13 +94,18 @@ def score(subject: Subject, prediction: Rendered, protocol: Protocol, networks: 
     return Scores(metrics, features)
 
 
-def _motion_scores(surface: Tensor, points: list[Tensor], protocol: Protocol) -> dict[str, float | None]:
+def _motion_scores(surface: Tensor, points: SurfacePoints, protocol: Protocol) -> dict[str, float | None]:
     """Distances from the moving surface; n/a where a frame has no points."""
-    generator = torch.Generator().manual_seed(0)
-    frames = [part[torch.randperm(len(part), generator=generator)[:POINTS]].double().numpy() for part in points]
+    if points.followed:
+        frames = [part.double().numpy() for part in points.frames]
+    else:
+        generator = torch.Generator().manual_seed(0)
+        chosen = [part[torch.randperm(len(part), generator=generator)[:POINTS]] for part in points.frames]
+        frames = [part.double().numpy() for part in chosen]
     if not all(map(len, frames)):
         return {}
-    found = asdict(motion_scores(follow(frames), surface.numpy(), frames))
+    tracks = np.stack(frames) if points.followed else follow(frames)
+    found = asdict(motion_scores(tracks, surface.numpy(), frames))
     names = [name for name in MOTION_METRICS if name in protocol.metrics]
     return {name: found[name] for name in names if len(frames) >= protocol.fewest_frames(name)}
 

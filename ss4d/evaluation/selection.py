@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ss4d.evaluation.results import Result
+from ss4d.evaluation.subjects.subject import CUBE
 
 
 @dataclass
@@ -34,6 +35,7 @@ def comparable(found: Mapping[str, Sequence[Result]]) -> Selection:
         complete[method] = complete_objects(method, results, selection.notes)
     every = set().union(*complete.values())
     common = every.intersection(*complete.values()) if complete else set()
+    common -= judged_in_several_cubes(selection, common)
     for method, objects in complete.items():
         if lacking := sorted(every - objects - incomplete(selection.results[method], objects)):
             selection.notes.append(f"{method} has no result for {names(lacking)}: left out for all methods.")
@@ -53,6 +55,21 @@ def complete_objects(method: str, results: Sequence[Result], notes: list[str]) -
         lacking = ", ".join(str(seed) for seed in sorted(every - seeds[left[0]]))
         notes.append(f"{method} lacks seed {lacking} of {names(left)}: left out for all methods.")
     return complete
+
+
+def judged_in_several_cubes(selection: Selection, objects: set[str]) -> set[str]:
+    """The objects that one method was judged on in the clip's cube and another in that of the input."""
+    cubes: dict[str, set[str | None]] = defaultdict(set)
+    for results in selection.results.values():
+        for result in results:
+            cubes[result.object].add(result.assumptions.get(CUBE))
+    mixed = {name for name in objects if len(cubes[name]) > 1}
+    if mixed:
+        selection.notes.append(
+            f"{names(sorted(mixed))} stood in different cubes (voxelize.frame of the data sets): left out for all "
+            "methods."
+        )
+    return mixed
 
 
 def incomplete(results: Sequence[Result], complete: set[str]) -> set[str]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from ss4d.models.base import TorsoModel, blocks_of
 from ss4d.models.checkpoint import read_json
 from ss4d.models.image_encoder import DINO_HUB_IDS
 from ss4d.training.counting import FLOAT32, ModelCost, model_cost, synthetic_clip
+from ss4d.training.freezing import is_frozen
 from ss4d.training.phases import Phase
 
 GIB = 2**30
 STATES = 5  # float32 numbers of a trained weight: itself, its gradient, two moments of AdamW, its moving average
+STILL_STATES = 2  # of one that does not learn (train.freeze): itself, and the average that is exported
 ELEMENT_SIZE = {"auto": 4, "fp32": 4, "bf16": 2, "fp16": 2}  # bytes in autocast's type; "auto" at its most
 # Mean voxels of a frame seen by a camera, in the set that configs/data/tiny.yaml makes (docs/benchmarks.md).
 VOXELS = {32: 1542, 64: 6394}
@@ -59,7 +62,9 @@ class PhaseCost:
     def state_bytes(self) -> float:
         """Weights, gradients, moments and moving averages, and weights in autocast's type."""
         copies = self.element if self.element < FLOAT32 else 0
-        trained = sum(cost.parameters for cost in self.trained.values()) * (STATES * FLOAT32 + copies)
+        learning = sum(cost.parameters - cost.still for cost in self.trained.values())
+        still = sum(cost.still for cost in self.trained.values())
+        trained = learning * (STATES * FLOAT32 + copies) + still * (STILL_STATES * FLOAT32 + copies)
         return trained / self.shards + sum(cost.parameters for cost in self.frozen.values()) * (FLOAT32 + copies)
 
     @property
@@ -75,6 +80,7 @@ class PhaseCost:
             learns = name in self.trained
             kept = f"{cost.activation_bytes(count) / GIB:.3f}" if learns else "-"
             note = f"{count} of {len(cost.blocks)} recomputed" if learns else "frozen"
+            note += f", {cost.still:,} parameters do not learn" if cost.still else ""
             lines.append(f"{name:<16}{cost.parameters:>14,}{cost.flops / 1e12:>15.4f}{kept:>17}  {note}")
         sharded = f" (a share of 1 / {self.shards})" if self.shards > 1 else ""
         lines.append(
@@ -101,17 +107,24 @@ def phase_cost(phase: Phase, options: Mapping[str, Any], processes: int) -> Phas
     clips = max(1, min(phase.data.max_clips, int(phase.data.tokens_per_batch // (frames * per_frame))))
     coords, element = synthetic_clip(frames, voxels, resolution), ELEMENT_SIZE[phase.train.precision]
     image_tokens = _image_tokens({**specs, **frozen})
-    trained, fixed = (
-        {
-            name: model_cost(spec["name"], spec["args"], clips, coords, resolution, image_tokens, element)
-            for name, spec in group.items()
-        }
-        for group in (specs, frozen)
-    )
+
+    def costs(group: Mapping[str, Any], patterns: Sequence[str] = ()) -> dict[str, ModelCost]:
+        shared = clips, coords, resolution, image_tokens, element
+        found = {}
+        for name, spec in group.items():
+            learns = partial(_learns, name, patterns)
+            found[name] = model_cost(spec["name"], spec["args"], *shared, learns)
+        return found
+
+    trained, fixed = costs(specs, phase.train.freeze), costs(frozen)
     budget = phase.train.activation_gb
     share = 0.0 if budget is None else share_to_recompute(trained, 1e9 * budget)
     shards = processes if phase.train.strategy == "fsdp" else 1
     return PhaseCost(clips, frames, clips * frames * per_frame, trained, fixed, element, shards, share)
+
+
+def _learns(model: str, patterns: Sequence[str], parameter: str) -> bool:
+    return not is_frozen(f"{model}.{parameter}", patterns)
 
 
 def activation_bytes(trained: Mapping[str, ModelCost], share: float) -> float:

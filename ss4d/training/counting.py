@@ -73,14 +73,22 @@ class ModelCost:
     parameters: int
     ends: Part
     blocks: tuple[Part, ...] = ()
+    still: int = 0  # of the parameters, those that do not learn (train.freeze)
 
     @property
     def flops(self) -> float:
         return self.ends.flops + sum(block.flops for block in self.blocks)
 
     def step_flops(self, recomputed: int = 0) -> float:
-        """Of a training step: the backward pass costs two forward passes, and what is recomputed another."""
-        return 3 * self.flops + sum(block.flops for block in self.blocks[:recomputed])
+        """Of a training step: the backward pass costs two forward passes, and what is recomputed another.
+
+        One of the two is of the weights' gradients, taken to be shared evenly among them; a model that does not learn
+        at all has no backward pass.
+        """
+        if self.still == self.parameters:
+            return self.flops
+        backward = 2 - self.still / self.parameters
+        return (1 + backward) * self.flops + sum(block.flops for block in self.blocks[:recomputed])
 
     def activation_bytes(self, recomputed: int = 0) -> float:
         """Peak bytes kept where the first `recomputed` blocks keep their input alone; one at a time has all back."""
@@ -90,7 +98,14 @@ class ModelCost:
 
 
 def model_cost(
-    name: str, args: Mapping[str, Any], clips: int, coords: Tensor, resolution: int, image_tokens: int, element: int
+    name: str,
+    args: Mapping[str, Any],
+    clips: int,
+    coords: Tensor,
+    resolution: int,
+    image_tokens: int,
+    element: int,
+    learns: Callable[[str], bool] = lambda parameter: True,
 ) -> ModelCost:
     """Cost of the model that `create_model(name, **args)` builds, on equally large clips.
 
@@ -101,6 +116,7 @@ def model_cost(
         resolution: voxels along a side of the grid.
         image_tokens: of the conditioning image of a frame; flows.
         element: bytes in autocast's type, 2, or 4 for no autocast.
+        learns: whether the parameter of this name does.
     """
     frames = int(coords[:, 1].max()) + 1
     if name == "DinoImageEncoder" and "config" not in args:
@@ -111,8 +127,11 @@ def model_cost(
     blocks = model.blocks_in_order() if isinstance(model, TorsoModel) else []
     tally = _Tally(model, blocks, torch.float16 if element < FLOAT32 else None)
     tally.run(_inputs(model, coords, frames, resolution, image_tokens))
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    return ModelCost(parameters, tally.ends.times(clips), tuple(part.times(clips) for part in tally.parts))
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    still = sum(size for name, size in sizes.items() if not learns(name))
+    return ModelCost(
+        sum(sizes.values()), tally.ends.times(clips), tuple(part.times(clips) for part in tally.parts), still
+    )
 
 
 def _dino_cost(name: str) -> tuple[int, float]:

@@ -10,6 +10,11 @@ from torch import nn
 from ss4d.config import did_you_mean
 
 
+def is_frozen(name: str, patterns: Sequence[str]) -> bool:
+    """Whether `train.freeze` keeps the parameter of this name, with its model's in front, as it is."""
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
 def freeze(models: nn.ModuleDict, patterns: Sequence[str]) -> str:
     """Freeze the parameters whose name fits a pattern, such as "flow.blocks.*" or "*.adaLN_modulation.*".
 
@@ -20,7 +25,7 @@ def freeze(models: nn.ModuleDict, patterns: Sequence[str]) -> str:
     """
     parameters = dict(models.named_parameters())
     for pattern in patterns:
-        fitting = [name for name in parameters if fnmatchcase(name, pattern)]
+        fitting = [name for name in parameters if is_frozen(name, [pattern])]
         if not fitting:
             nearest = did_you_mean(pattern, list(parameters), f"names are such as {next(iter(parameters))}")
             raise ValueError(f"train.freeze: no parameter fits {pattern}: {nearest}")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from dataset_toolkits.engine.stage import deciding_options
 from dataset_toolkits.features.projection import project_points
+from dataset_toolkits.render import RenderOptions
 from dataset_toolkits.rigs import (
     UNCROPPED_SIZE,
     around_rig,
@@ -100,3 +102,19 @@ def test_crop_puts_the_object_into_a_square_a_fifth_larger():
 def test_covered_box_holds_the_pixels_of_the_points():
     points = torch.tensor([[0.1, 0.3], [0.55, 0.9]]).numpy()
     assert covered_box(points, 10) == (1, 3, 5, 8)
+
+
+def test_the_same_views_for_all_clips_leave_the_rest_as_it_was():
+    first, second = clip_generator("first"), clip_generator("second")
+    views = sphere_rig(32, first, shifted=False)
+    assert views == sphere_rig(32, second, shifted=False) != sphere_rig(32, clip_generator("first"))
+    plain = clip_generator("first")
+    sphere_rig(32, plain)
+    assert plain.random() == first.random()  # what is drawn next, for the conditioning videos
+    heights = np.sort([eye(view)[2] for view in views]) / np.linalg.norm(eye(views[0]))
+    np.testing.assert_allclose(np.diff(heights), 2 / 32, atol=1e-5)  # bands of one area each
+
+
+def test_an_option_that_came_later_makes_nothing_again():
+    assert "same_views" not in deciding_options(RenderOptions())
+    assert deciding_options(RenderOptions(same_views=True))["same_views"] is True

@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pyarrow.parquet
 import pytest
-from safetensors.numpy import save_file
-from tiny import RESOLUTION
+from eval_sets import SMALL, scores, write_posed_boxes
 
 from dataset_toolkits.engine.records import write_table
 from scripts.eval.__main__ import main
 from ss4d.evaluation.protocol import load_protocol
 
 ROOT = Path(__file__).parents[2]
-SMALL = [
-    *("protocol=ss4d_assets", "protocol.split=train", "protocol.size=32", "protocol.crop_size=32"),
-    *(f"protocol.voxel_resolution={RESOLUTION}", "protocol.figure_views=[0]", "protocol.figure_frames=[0]"),
-]
 
 
 @pytest.fixture
@@ -34,12 +26,6 @@ def data(clip_folder: Path, tmp_path: Path) -> Path:
     write_table(root, "render", [row | {"frames": 1 if row["name"].startswith("box1") else 4} for row in rows])
     (tmp_path / "kinds.yaml").write_text("animated: [box0]\nstatic: [box1]\n")
     return root
-
-
-def scores(out: Path) -> dict[str, dict[str, Any]]:
-    return {
-        "/".join(path.parts[-4:-2]): json.loads(path.read_text())["metrics"] for path in out.glob("*/*/*/*/result.json")
-    }
 
 
 def table(path: Path) -> dict[tuple[str, str], str]:
@@ -118,33 +104,9 @@ def test_a_list_that_cannot_be_used_gets_one_sentence(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("method", ["ours", "truth", "nearest_clip"])
-def test_a_set_in_the_frame_of_views_gets_one_sentence(method: str, clip_folder: Path, tmp_path: Path, capsys):
-    root = shutil.copytree(clip_folder, tmp_path / "data")
-    rows = pyarrow.parquet.read_table(root / "tables" / "features.parquet").to_pylist()
-    write_table(root, "features", [row | {"cubes": 2} for row in rows])
-    assert main(["run", *SMALL, f"method={method}", f"data={root}", f"out={tmp_path / 'out'}"]) == 1
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1 and f"error: {root} has a cube of voxels for each view" in said
-    assert "name a set that was made with voxelize.frame=clip" in said and not (tmp_path / "out").exists()
-
-
 def test_motion_is_compared_with_the_posed_surface(clip_folder: Path, tmp_path: Path, capsys):
-    """The true voxels of the sliding boxes against boxes of triangles that slide as they do, in units of the asset."""
     root = shutil.copytree(clip_folder, tmp_path / "data")
-    (root / "pose").mkdir()
-    rows = pyarrow.parquet.read_table(root / "tables" / "curate.parquet").to_pylist()
-    for row, side in zip(rows, (4, 6), strict=True):
-        low, high = np.array([2, 5, 5]), np.array([2, 5, 5]) + side
-        corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)]) * (high - low) + low
-        steps = np.arange(4)[:, None, None] * [1, 0, 0]
-        vertices = (((corners + steps) / RESOLUTION - 0.5) * 10 + 3).astype(np.float32)  # the world is 10 wide
-        faces = [(0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3)]
-        triangles = np.array([[f[i] for i in part] for f in faces for part in ((0, 1, 2), (0, 2, 3))], np.int32)
-        tensors = {"triangles": triangles, "vertices_0": vertices, "times_0": np.arange(4.0)}
-        save_file(tensors, root / "pose" / f"{row['asset_id']}.safetensors", {"clips": json.dumps(["slide"])})
-        row |= {"asset": row["asset_id"], "centre": [3.0] * 3, "scale": 0.1}
-    write_table(root, "curate", rows)
+    write_posed_boxes(root)
     options = [*SMALL, "protocol.metrics=[cd_3d,cd_4d,cd_m]", "protocol.aligned=false", f"data={root}"]
     assert main(["run", *options, "method=true_voxels", f"out={tmp_path / 'out'}"]) == 0
     metrics = scores(tmp_path / "out")["true_voxels/box0"]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -11,11 +14,13 @@ from typing import Any
 
 import pytest
 import torch
+from eval_sets import into_cubes_of_videos
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_runs import SMALL, fit, logged
+from small_runs import SMALL, fit, logged, overrides
 from tiny import RESOLUTION
 
+import train
 from ss4d.training.objectives import Loss
 from ss4d.training.objectives.structure_vae import StructureVAEObjective
 from ss4d.training.optimization import MOST_SKIPPED, GradientClipper, LossScale
@@ -102,6 +107,21 @@ def test_statistics_that_do_not_normalise_are_refused(clips: Path, tmp_path: Pat
     assert not (tmp_path / "sparse_flow").exists()
 
 
+def test_a_flow_in_the_frame_of_the_view_is_not_trained_on_another(clips: Path, tmp_path: Path):
+    view = ["models.image_encoder.args.in_channels=4", "models.flow.args.projection={crop:0.8,distance:1.4}"]
+    lines = ["train.steps=1", "frames=[1]", *view]
+    refused = r"was not made with voxelize\.frame=view voxelize\.crop=0\.8 voxelize\.distance=1\.4: make such a set"
+    with pytest.raises(ValueError, match=refused):
+        fit("structure_flow", clips, tmp_path, *lines)
+    into_cubes_of_videos(clips)
+    (clips / "config.yaml").write_text("voxelize: {frame: view, crop: 0.7, distance: 1.4}\n")
+    with pytest.raises(ValueError, match=refused):
+        fit("structure_flow", clips, tmp_path, *lines)
+    assert not (tmp_path / "structure_flow").exists()
+    (clips / "config.yaml").write_text("voxelize: {frame: view, crop: 0.8, distance: 1.4}\n")
+    assert len(logged(fit("structure_flow", clips, tmp_path, *lines))) == 1
+
+
 def test_a_missing_render_archive_is_refused_before_anything_is_written(clips: Path, tmp_path: Path):
     (clips / "render/box1__slide.zip").unlink()
     with pytest.raises(ValueError, match=r"1 of 2 files of the render stage are missing, .*box1__slide\.zip first"):
@@ -128,6 +148,36 @@ def test_a_loss_that_is_not_finite_names_the_clip_and_the_step(
         FloatingPointError, match=r"^step [12]: the loss is not finite on the clips box1__slide \(their"
     ):
         fit("structure_vae", clip_folder, tmp_path, "train.steps=2", "train.precision=fp32", *ONE_CLIP_A_BATCH)
+
+
+@pytest.mark.slow
+def test_the_clip_of_one_of_two_processes_is_named_by_both_and_both_leave(clip_folder: Path, tmp_path: Path):
+    script = tmp_path / "start.py"
+    script.write_text(
+        "import math, os, sys\n"
+        "from pathlib import Path\n"
+        "from ss4d.training.objectives.objective import Loss\n"
+        "from ss4d.training.objectives.structure_vae import StructureVAEObjective\n"
+        "forward = StructureVAEObjective.forward\n"
+        "def spoilt(self, batch, generator):\n"
+        "    loss = forward(self, batch, generator)\n"
+        "    return Loss(loss.total * (math.nan if batch.grid.sum() == 6**3 else 1), loss.metrics)\n"
+        "StructureVAEObjective.forward = spoilt\n"
+        "import train\n"
+        "try:\n"
+        "    train.main()\n"
+        "except SystemExit as end:\n"
+        "    Path(__file__).with_name(f'rank{os.environ[\"RANK\"]}').write_text(str(end.code))\n"
+        "    raise\n"
+    )
+    lines = overrides("structure_vae", clip_folder, tmp_path / "run", "train.steps=5", "gpus=2", *ONE_CLIP_A_BATCH)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", str(script), *lines]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(train.__file__).parent)}
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 1, result.stderr[-3000:]
+    for rank in (0, 1):  # only one of them had the clip in its batch
+        said = (tmp_path / f"rank{rank}").read_text()
+        assert said.startswith("train.py: step 1: the loss is not finite on the clips box1__slide (their data are): ")
 
 
 def test_gradients_that_are_not_finite_get_other_advice(

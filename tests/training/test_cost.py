@@ -57,6 +57,20 @@ def test_a_budget_decides_how_much_is_recomputed():
         cost("structure_flow", 2, "train.activation_gb=1.0")
 
 
+def test_frozen_parameters_cost_no_gradient_and_no_moments():
+    plain, frozen = (cost("sparse_vae", 0, *lines) for lines in ([], ['train.freeze=["encoder.*","decoder.out*"]']))
+    encoder, decoder = frozen.trained["encoder"], frozen.trained["decoder"]
+    assert (encoder.still, plain.trained["encoder"].still) == (encoder.parameters, 0)
+    assert encoder.step_flops() == encoder.flops  # a forward pass alone
+    assert 0 < decoder.still < decoder.parameters
+    share = decoder.still / decoder.parameters
+    assert decoder.step_flops() == pytest.approx((3 - share) * decoder.flops)
+    # Gradient and two moments less, 4 bytes each, over the processes that share them.
+    less = (encoder.still + decoder.still) * 3 * 4 / plain.shards
+    assert plain.state_bytes - frozen.state_bytes == pytest.approx(less)
+    assert f"{encoder.still:,} parameters do not learn" in str(frozen) and "do not learn" not in str(plain)
+
+
 def test_recomputing_changes_no_weight(tmp_path: Path, clip_folder: Path):
     lines = ["train.steps=3", "train.precision=fp32"]
     for name, budget in (("plain", "null"), ("recomputed", "0.004")):

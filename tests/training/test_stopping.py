@@ -47,7 +47,7 @@ def finish(clips: Path, run_dir: Path) -> None:
     fit("structure_flow", clips, run_dir.parent, *LINES, folder=run_dir.name)
 
 
-def test_sigterm_saves_and_sigkill_loses_only_a_few_steps(whole: Path, clip_folder: Path, tmp_path: Path):
+def test_signals_save_and_a_kill_loses_only_a_few_steps(whole: Path, clip_folder: Path, tmp_path: Path):
     run_dir = tmp_path / "killed"
     lines = overrides("structure_flow", clip_folder, run_dir, *LINES)
     process = start(lines)
@@ -61,6 +61,11 @@ def test_sigterm_saves_and_sigkill_loses_only_a_few_steps(whole: Path, clip_fold
     assert process.returncode == 143 and "stopped by signal 15 after step" in output
     saved = sorted((run_dir / "checkpoints").glob("step_*"))[-1]
     assert f"after step {int(saved.name.removeprefix('step_'))};" in output
+    process = start(lines)
+    wait_for(run_dir / "checkpoints/step_00000030")
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 130 and "stopped by signal 2 after step" in output
     finish(clip_folder, run_dir)
     assert same_weights(whole, run_dir)
     assert logged(run_dir) == logged(whole)  # no step is logged twice

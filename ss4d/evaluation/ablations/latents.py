@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import collate_voxels
+from ss4d.data.format import Cube
 from ss4d.data.occupancy import occupancy_grid
 from ss4d.data.prepared import PreparedSet
 from ss4d.models.checkpoint import load_model
@@ -38,16 +39,16 @@ def check_latents(kind: str, root: Path, resolution: int, checkpoint: Path) -> N
         print(f"{checkpoint} has no {ENCODERS[kind]}: whether the latents of {root} are its own is not checked.")
         return
     frames = range(clips.clips[0].frames)
-    file = clips.artifact(0, "encode")
+    file, cube = clips.artifact(0, "encode"), Cube(None if clips.clips[0].cubes is None else 0)
     encoder: Any = load_model(stem).float()
     with torch.inference_mode():
         if kind == "structure":
-            stored = file.frames("structure_mean_0", frames)
-            coords = clips.artifact(0, "features").coords(f"coords_{resolution}", frames)
+            stored = file.frames(cube.latents("structure"), frames)
+            coords = clips.artifact(0, "features").coords(cube.coords(resolution), frames)
             encoded = encoder(occupancy_grid(coords, len(frames), resolution)[None]).mean[0]
         else:
-            stored = file.voxels("coords_0", "sparse_mean_0", frames).values
-            voxels = clips.artifact(0, "features").voxels(f"coords_{resolution}", f"feats_{resolution}", frames)
+            stored = file.voxels(cube.latent_coords, cube.latents("sparse"), frames).values
+            voxels = clips.artifact(0, "features").voxels(cube.coords(resolution), cube.feats(resolution), frames)
             encoded = encoder(collate_voxels([voxels])).mean.feats
     difference = relative_difference(encoded, stored)
     if difference > TOLERANCE:

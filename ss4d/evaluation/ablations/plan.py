@@ -86,7 +86,8 @@ def check_sets(ablation: Ablation, sets: dict[str, str]) -> None:
             raise ValueError(f"{ablation.name} needs data.{name}=DIR, a set made with {option} (docs/evaluation.md).")
         key, _, expected = option.partition("=")
         config = Path(sets[name]) / "config.yaml"
-        if config.exists() and (found := OmegaConf.select(OmegaConf.load(config), key)) != expected:
+        found = OmegaConf.select(OmegaConf.load(config), key) if config.exists() else None
+        if found not in (None, expected):
             raise ValueError(f"data.{name}={sets[name]} must be made with {option}, but {config} says {found}.")
 
 

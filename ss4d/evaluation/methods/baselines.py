@@ -18,7 +18,7 @@ from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_vox
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
-from ss4d.evaluation.subjects.prepared import PreparedSubjects, input_video
+from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.video import crop_clip_rgba
 
@@ -47,8 +47,9 @@ class TrueVoxels(Method):
         self.protocol, self.subjects = protocol, require_prepared(subjects, "true_voxels")
 
     def predict(self, subject: Subject, seed: int) -> Prediction:
-        index = self.subjects.index[subject.name]
-        return voxel_prediction(coloured_voxels(self.subjects.clips, index, range(subject.frames)), subject.frames)
+        index, clips = self.subjects.index[subject.name], self.subjects.clips
+        voxels = coloured_voxels(clips, index, self.subjects.cube(clips, index), range(subject.frames))
+        return voxel_prediction(voxels, subject.frames)
 
 
 class NearestClip(Method):
@@ -69,7 +70,7 @@ class NearestClip(Method):
                 distances[index] = torch.inf
         nearest = int(distances.argmin())
         frames = even_frames(self._frames(nearest), subject.frames)  # a clip of another length is stretched
-        voxels = coloured_voxels(self.training, nearest, frames)
+        voxels = coloured_voxels(self.training, nearest, self.subjects.cube(self.training, nearest), frames)
         prediction = voxel_prediction(voxels, subject.frames)
         prediction.report = {"clip": self.training.clips[nearest].name}
         return prediction
@@ -81,8 +82,7 @@ class NearestClip(Method):
         return torch.stack([self._descriptor(index) for index in clips])
 
     def _descriptor(self, index: int) -> Tensor:
-        archive = self.training.pictures(index)
-        view = input_video(archive, self.protocol.input_azimuth)
+        archive, view = self.training.pictures(index), self.subjects.input_video(self.training, index)
         frames = even_frames(self._frames(index), SIMILARITY_FRAMES)
         return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
 
@@ -114,7 +114,8 @@ class AverageOccupancy(Method):
         resolution = self.training.resolution
         counts, frames = torch.zeros(resolution**3), 0
         for index, clip in enumerate(self.training.clips):
-            coords = self.training.artifact(index, "features").coords(f"coords_{resolution}", range(clip.frames))
+            name = self.subjects.cube(self.training, index).coords(resolution)
+            coords = self.training.artifact(index, "features").coords(name, range(clip.frames))
             _, x, y, z = coords.long().unbind(1)
             counts += torch.bincount((x * resolution + y) * resolution + z, minlength=resolution**3)
             frames += clip.frames

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows
+from ss4d.data.format import Cube
 from ss4d.data.prepared import PreparedSet
 from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.gaussians import Gaussians, GaussianSequence
@@ -30,8 +31,8 @@ class ColouredVoxels:
     resolution: int
 
 
-def coloured_voxels(clips: PreparedSet, index: int, frames: Sequence[int]) -> ColouredVoxels:
-    """A clip's voxels in these frames, in the colour that its cameras see.
+def coloured_voxels(clips: PreparedSet, index: int, cube: Cube, frames: Sequence[int]) -> ColouredVoxels:
+    """The voxels of one of a clip's cubes in these frames, in the colour that its cameras see.
 
     Raises:
         ValueError: its features hold no colours.
@@ -40,7 +41,7 @@ def coloured_voxels(clips: PreparedSet, index: int, frames: Sequence[int]) -> Co
     channels = json.loads(artifact.metadata()["channels"])
     if channels[:3] != ["red", "green", "blue"]:
         raise ValueError(f"{artifact.path} has no colours: make features with features.extractor=small.")
-    rows: VoxelRows = artifact.voxels(f"coords_{resolution}", f"feats_{resolution}", frames)
+    rows: VoxelRows = artifact.voxels(cube.coords(resolution), cube.feats(resolution), frames)
     return ColouredVoxels(rows.coords, (0.5 + 0.25 * rows.values[:, :3]).clamp(0, 1), resolution)
 
 

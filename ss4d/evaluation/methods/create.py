@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ss4d.evaluation.methods.baselines import AlphaCopy, AverageOccupancy, NearestClip, TrueVoxels, Truth
-from ss4d.evaluation.methods.external import ViewFolder, gaussian_folder
+from ss4d.evaluation.methods.external import ViewFolder, gaussian_folder, mesh_folder
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.methods.ours import PipelineMethod, Reconstruction
 from ss4d.evaluation.options import RunOptions
@@ -24,6 +24,9 @@ METHODS: dict[str, Callable[[RunOptions, Protocol, SubjectSet], Method]] = {
     "views": lambda options, protocol, subjects: ViewFolder(results_folder(options), protocol),
     "gaussians": lambda options, protocol, subjects: gaussian_folder(
         results_folder(options), options.axes, options.azimuth, protocol, subjects
+    ),
+    "meshes": lambda options, protocol, subjects: mesh_folder(
+        results_folder(options), options.axes, options.azimuth, protocol
     ),
 }
 

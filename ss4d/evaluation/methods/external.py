@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ss4d.evaluation.methods.azimuth import Turn, find_azimuth, turn
 from ss4d.evaluation.methods.external_files import files_of, read_gaussians, read_views
+from ss4d.evaluation.methods.meshes import MeshFolder
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.prediction import Prediction, gaussian_voxels
 from ss4d.evaluation.protocol import Protocol
@@ -63,8 +64,7 @@ def gaussian_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol, s
     Raises:
         ValueError: other axes, another azimuth, or no result to be turned.
     """
-    if axes not in ("y_up", "z_up"):
-        raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
+    check_axes(axes)
     up: Up = "-y" if axes == "y_up" else "+z"
     if azimuth == "object":
         return GaussianFolder(folder, up, None, protocol)
@@ -77,7 +77,32 @@ def gaussian_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol, s
         found = find_azimuth(subjects.names(), load)
         print(f"results are turned by {found.degrees:g} degrees, where they match their inputs at {found.psnr:.2f} dB")
         return GaussianFolder(folder, up, found.degrees, protocol)
+    return GaussianFolder(folder, up, degrees_of(azimuth, "a number of degrees, method or object"), protocol)
+
+
+def mesh_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol) -> MeshFolder:
+    """Results turned by so many degrees: meshes are not rendered, so no turn is found for them.
+
+    Raises:
+        ValueError: other axes, or another azimuth.
+    """
+    check_axes(axes)
+    return MeshFolder(folder, axes, degrees_of(azimuth, "a number of degrees for meshes"), protocol)
+
+
+def check_axes(axes: str) -> None:
+    """ValueError for axes that no file has."""
+    if axes not in ("y_up", "z_up"):
+        raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
+
+
+def degrees_of(azimuth: str, allowed: str) -> float:
+    """The number of an option.
+
+    Raises:
+        ValueError: it is none.
+    """
     try:
-        return GaussianFolder(folder, up, float(azimuth), protocol)
+        return float(azimuth)
     except ValueError as error:
-        raise ValueError(f"azimuth must be a number of degrees, method or object, but it is {azimuth}.") from error
+        raise ValueError(f"azimuth must be {allowed}, but it is {azimuth}.") from error

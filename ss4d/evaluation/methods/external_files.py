@@ -49,7 +49,7 @@ def open_object(root: Path, subject: Subject, protocol: Protocol) -> Path:
 
 
 def files_of(root: Path, name: str, kind: str) -> list[Path]:
-    """All files of an object's result of a kind, "views" or "gaussians"."""
+    """All files of an object's result of a kind, "views", "gaussians" or "meshes"."""
     return [path for path in (root / file_name(name) / kind).rglob("*") if path.is_file()]
 
 
@@ -67,7 +67,7 @@ def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
         if not found:
             raise ValueError(f"{subject.name}: the folder {folder / f'{number:03d}'} of view {number} is missing.")
         there -= {view := found[0]}
-        files = _frames(view, (".png", ".npy"), subject)
+        files = frame_files(view, (".png", ".npy"), subject)
         views.append(torch.stack([_read_image(file, subject, protocol) for file in files]))
     if there:
         raise ValueError(
@@ -84,9 +84,9 @@ def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up) -> 
     """
     folder = open_object(root, subject, protocol) / "gaussians"
     frames = []
-    for file in _frames(folder, (".ply",), subject):
-        gaussians = _named(subject, partial(read_ply, file, up))
-        if _named(subject, partial(has_higher_harmonics, file)):
+    for file in frame_files(folder, (".ply",), subject):
+        gaussians = named(subject, partial(read_ply, file, up))
+        if named(subject, partial(has_higher_harmonics, file)):
             raise ValueError(
                 f"{subject.name}: {file} has colours that depend on the view (spherical harmonics above degree 0), "
                 "which would be lost: render it and give views, or train it with degree 0."
@@ -97,22 +97,26 @@ def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up) -> 
     return GaussianSequence(frames)
 
 
-def _frames(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> list[Path]:
-    """One file per frame, sorted naturally."""
+def frame_files(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> list[Path]:
+    """One file per frame, sorted naturally.
+
+    Raises:
+        ValueError: a wrong number of frames, or numbers with a gap.
+    """
     there = list(folder.iterdir()) if folder.is_dir() else []
     files = sorted((file for file in there if file.suffix in suffixes), key=natural_key)
     if len(files) != subject.frames:
         raise ValueError(f"{subject.name}: {folder} has {len(files)} frames, but the input has {subject.frames}.")
-    _named(subject, partial(frame_numbers, files))
+    named(subject, partial(frame_numbers, files))
     return files
 
 
 def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
     """float32 [3, S, S]."""
     if file.suffix == ".npy":
-        pixels = torch.from_numpy(_named(subject, lambda: np.load(file, allow_pickle=False))).float()
+        pixels = torch.from_numpy(named(subject, lambda: np.load(file, allow_pickle=False))).float()
     else:
-        pixels = torch.from_numpy(_named(subject, lambda: read_picture(file)).copy()).float() / 255
+        pixels = torch.from_numpy(named(subject, lambda: read_picture(file)).copy()).float() / 255
     if tuple(pixels.shape[:2]) != (protocol.size, protocol.size) or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
         size = " x ".join(str(side) for side in pixels.shape)
         raise ValueError(f"{subject.name}: {file} is {size}, but the protocol asks for {protocol.size} pixels square.")
@@ -121,14 +125,14 @@ def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
     background = torch.tensor(protocol.background)
     colours, alpha = pixels[..., :3], pixels[..., 3:]
     if alpha.numel():
-        _named(subject, lambda: check_alpha(pixels.numpy(), file))
+        named(subject, lambda: check_alpha(pixels.numpy(), file))
         colours = alpha * colours + (1 - alpha) * background
     image = colours.movedim(-1, 0)
-    _named(subject, lambda: check_background(image, background, file))
+    named(subject, lambda: check_background(image, background, file))
     return image
 
 
-def _named(subject: Subject, read: Callable[[], T]) -> T:
+def named(subject: Subject, read: Callable[[], T]) -> T:
     """The result of `read`; its error gets the object's name."""
     try:
         return read()

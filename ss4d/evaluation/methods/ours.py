@@ -56,7 +56,7 @@ class PipelineMethod(Method):
         return Prediction(
             gaussians=result.gaussians.to("cpu"),
             voxels=Voxels(coords, result.resolution),
-            placement=None if result.frame is None else out_of_view(result.frame, subject),
+            placement=subject.clip_cube if result.frame is None else out_of_view(result.frame, subject),
             report=report,
         )
 
@@ -84,9 +84,10 @@ class Reconstruction(Method):
     @torch.inference_mode()
     def predict(self, subject: Subject, seed: int) -> Prediction:
         subjects, resolution = self.subjects, self.subjects.resolution
-        artifact = subjects.clips.artifact(subjects.index[subject.name], "features")
-        names = f"coords_{resolution}", f"feats_{resolution}"
-        voxels = collate_voxels([artifact.voxels(*names, range(subject.frames))])
+        index = subjects.index[subject.name]
+        cube = subjects.cube(subjects.clips, index)
+        names = cube.coords(resolution), cube.feats(resolution)
+        voxels = collate_voxels([subjects.clips.artifact(index, "features").voxels(*names, range(subject.frames))])
         if not self.is_warm:  # the first call of a process reads and prepares more than later ones
             self.encoder(voxels)
             self.is_warm = True

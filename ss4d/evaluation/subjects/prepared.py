@@ -1,4 +1,8 @@
-"""Objects of a set made by `dataset_toolkits`, with its rendered views and voxels as the target."""
+"""Objects of a set made by `dataset_toolkits`, with its rendered views and voxels as the target.
+
+Where the set has a cube of voxels for each conditioning video (voxelize.frame=turned or view), everything is in the
+cube of the input: its voxels, and the cameras of the views, which are moved there.
+"""
 
 from __future__ import annotations
 
@@ -12,15 +16,16 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ss4d.cameras import Camera
-from ss4d.data.format import Row, artifact_path, read_table
+from ss4d.data.format import SIMILARITIES, Cube, Row, artifact_path, read_table
 from ss4d.data.masking import moving_occluder
 from ss4d.data.posed_clip import read_posed_clip
 from ss4d.data.prepared import PreparedSet
-from ss4d.data.views import Cameras, ViewArchive
+from ss4d.data.views import Cameras
 from ss4d.evaluation.protocol import MOTION_METRICS, Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.motion import sample_surface
 from ss4d.metrics.shape import voxel_grid
+from ss4d.view_frame import Similarity
 
 SURFACE_POINTS = 10_000  # of a true surface, as ActionBench
 
@@ -29,7 +34,7 @@ class PreparedSubjects:
     """The first clips of every object; the input is the first conditioning video of the protocol's yaw.
 
     Raises:
-        ValueError: the set lacks a stage or an object, or its voxels are in cubes of views.
+        ValueError: the set lacks a stage or an object.
     """
 
     def __init__(self, protocol: Protocol, root: Path):
@@ -37,11 +42,6 @@ class PreparedSubjects:
         self.resolution = protocol.voxel_resolution or 64
         objects = protocol.objects or None
         self.clips = PreparedSet.open(root, self.resolution, ("render", "features"), protocol.split, objects)
-        if any(clip.cubes is not None for clip in self.clips.clips):
-            raise ValueError(
-                f"{root} has a cube of voxels for each view (voxelize.frame=turned or view), but an evaluation needs "
-                "those in the cube of the clip: name a set that was made with voxelize.frame=clip."
-            )
         taken: dict[str, int] = {}
         self.index: dict[str, int] = {}
         for index, clip in enumerate(self.clips.clips):
@@ -69,8 +69,8 @@ class PreparedSubjects:
         rows = {row["clip_name"]: row for row in read_table(self.clips.root, "curate")}
         return {index: rows[clip.name] for index, clip in enumerate(self.clips.clips)}
 
-    def _surface(self, index: int, frames: int) -> Tensor:
-        """Points that move with the surface of a clip, in its cube."""
+    def _surface(self, index: int, frames: int, clip_cube: Similarity | None) -> Tensor:
+        """Points that move with the surface of a clip, in the cube of its voxels."""
         row = self._curated[index]
         try:
             posed = read_posed_clip(self.clips.root, row["asset"], self.clips.clips[index].clip)
@@ -80,6 +80,7 @@ class PreparedSubjects:
                 f"{', '.join(MOTION_METRICS)} out of protocol.metrics"
             ) from error
         vertices = (posed.vertices[:frames] - np.asarray(row["centre"])) * row["scale"]
+        vertices = vertices if clip_cube is None else clip_cube(vertices)
         return torch.from_numpy(sample_surface(vertices, posed.triangles, SURFACE_POINTS))
 
     def load(self, name: str) -> Subject:
@@ -96,21 +97,41 @@ class PreparedSubjects:
         views = [view for view in views if abs(archive.index.views[view].elevation) <= level + 1e-6]
         if not views:
             raise ValueError(f"{archive.path} has no view within views.highest_elevation={level:g} degrees of level.")
-        given = input_video(archive, protocol.input_azimuth)
-        coords = self.clips.artifact(index, "features").coords(f"coords_{self.resolution}", range(frames))
+        given, cube = self.input_video(self.clips, index), self.cube(self.clips, index)
+        features, clip_cube = self.clips.artifact(index, "features"), None
+        if cube.view is not None:
+            clip_cube = Similarity.from_matrix(features.frames(SIMILARITIES, [cube.view])[0].numpy())
+        coords = features.coords(cube.coords(self.resolution), range(frames))
         video = torch.from_numpy(np.stack([archive.cond(given, frame) for frame in range(frames)]))
         return Subject(
             name=name,
             video=occluded(video, protocol.occlusion, name) if protocol.occlusion else video,
-            input_camera=camera(archive.cond_cameras, given),
-            cameras=[camera(archive.cameras, view) for view in views],
+            input_camera=camera(archive.cond_cameras, given, clip_cube),
+            cameras=[camera(archive.cameras, view, clip_cube) for view in views],
             views=torch.from_numpy(
                 np.stack([[archive.view(view, frame) for frame in range(frames)] for view in views])
             ),
             voxels=voxel_grid(coords, frames, self.resolution),
-            surface=self._surface(index, frames) if self.has_motion else None,
+            surface=self._surface(index, frames, clip_cube) if self.has_motion else None,
             category=self.clips.clips[index].category,
+            clip_cube=clip_cube,
         )
+
+    def input_video(self, clips: PreparedSet, index: int) -> int:
+        """The number of a clip's first conditioning video from the protocol's yaw.
+
+        Raises:
+            ValueError: there is none.
+        """
+        archive, yaw = clips.pictures(index), self.protocol.input_azimuth
+        for number, view in enumerate(archive.index.cond):
+            if view.yaw == round(yaw):
+                return number
+        raise ValueError(f"{archive.path} has no conditioning video of yaw {yaw:g}: render it with render.cond_yaws.")
+
+    def cube(self, clips: PreparedSet, index: int) -> Cube:
+        """The cube of a clip's voxels that goes with that video."""
+        return Cube() if clips.clips[index].cubes is None else Cube(view=self.input_video(clips, index))
 
     def training_set(self) -> PreparedSet:
         """The clips of the train split, for baselines that look there."""
@@ -129,18 +150,9 @@ def occluded(video: Tensor, share: float, name: str) -> Tensor:
     return torch.cat([video[..., :3] * ~hidden[..., None], video[..., 3:]], dim=-1)
 
 
-def input_video(archive: ViewArchive, yaw: float) -> int:
-    """The number of the first conditioning video that shows the object from `yaw` degrees.
-
-    Raises:
-        ValueError: there is none.
-    """
-    for number, view in enumerate(archive.index.cond):
-        if view.yaw == round(yaw):
-            return number
-    raise ValueError(f"{archive.path} has no conditioning video of yaw {yaw:g}: render it with render.cond_yaws.")
-
-
-def camera(cameras: Cameras, index: int) -> Camera:
-    """One of an archive's cameras."""
-    return Camera(torch.tensor(cameras.extrinsics[index]), torch.tensor(cameras.intrinsics[index]))
+def camera(cameras: Cameras, index: int, clip_cube: Similarity | None) -> Camera:
+    """One of an archive's cameras, moved to where the clip's own cube was moved to."""
+    extrinsics = cameras.extrinsics[index]
+    if clip_cube is not None:
+        extrinsics = clip_cube.move_extrinsics(extrinsics).astype(np.float32)
+    return Camera(torch.tensor(extrinsics), torch.tensor(cameras.intrinsics[index]))

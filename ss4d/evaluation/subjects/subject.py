@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ss4d.cameras import Camera
+from ss4d.view_frame import Similarity
 
+CUBE = "cube"  # that voxels and views are judged in, where it is not the clip's own: it has another size
 SAME_SIDE = 10.0  # degrees between the directions of two cameras below which they show the same side
 
 
 @dataclass
 class Subject:
-    """One clip of one object."""
+    """One clip of one object, in the cube that its set has voxels in."""
 
     name: str
     video: Tensor  # uint8 [T, H, W, 4], the input: RGBA, straight alpha
@@ -28,11 +30,16 @@ class Subject:
     voxels: Tensor | None  # bool [T, R, R, R], the object's surface; None where unknown
     surface: Tensor | None = None  # float64 [T, N, 3], points that move with the true surface; read where metrics ask
     category: str | None = None  # "animal", ...; None where the data set does not say
+    clip_cube: Similarity | None = None  # from the clip's own cube, where the set's cubes are those of videos
 
     @property
     def frames(self) -> int:
         """T."""
         return len(self.video)
+
+    def assumptions(self) -> dict[str, str]:
+        """What is not as the protocol has it by itself (`Protocol.assumptions`)."""
+        return {} if self.clip_cube is None else {CUBE: "of the input"}
 
     def other_sides(self) -> list[bool]:
         """Of each evaluation view, whether it sees another side than the input, `SAME_SIDE` degrees or more away."""

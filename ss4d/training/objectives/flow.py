@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ss4d.config import option
+from ss4d.config import option, read_yaml
 from ss4d.data import PreparedSet
+from ss4d.data.format import config_path
 from ss4d.flow import FlowPath, ImageCondition, SamplerSettings, logit_normal_times
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
@@ -38,6 +39,7 @@ class FlowObjective(Objective):
     options: FlowOptions
 
     def prepare(self, clips: PreparedSet) -> None:
+        check_frame(self.models["flow"].projection, clips)
         self.model("image_encoder")
 
     def encode(self, images: Tensor) -> ImageCondition:
@@ -58,6 +60,21 @@ class FlowObjective(Objective):
         """One time per video, [B]: all frames of a clip are denoised together."""
         options = self.options
         return logit_normal_times(num_videos, options.time_mean, options.time_std, options.time_share_at_one, generator)
+
+
+def check_frame(projection: Any, clips: PreparedSet) -> None:
+    """ValueError where a flow looks up pixels in the frame of the view, and the set's latents are in another one."""
+    if projection is None:
+        return
+    path, frame = config_path(clips.root), projection.frame
+    needed = {"frame": "view", "crop": frame.crop, "distance": frame.distance}
+    made = read_yaml(path).get("voxelize", {}) if path.exists() else needed
+    if clips.clips[0].cubes is None or any(made.get(key, value) != value for key, value in needed.items()):
+        raise ValueError(
+            f"models.flow.args.projection is of the frame of the view, but {clips.root} was not made with "
+            f"{' '.join(f'voxelize.{key}={value}' for key, value in needed.items())}: make such a set (docs/data.md), "
+            f"or take an experiment in the frame of the clip, such as tiny_clip"
+        )
 
 
 def flow_loss(error: Tensor, t: Tensor) -> Loss:
