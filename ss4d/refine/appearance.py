@@ -108,8 +108,8 @@ def refine_gaussians(
     pairs = [_same_voxels(a, b, resolution) for a, b in itertools.pairwise(voxels)]
     colours = [change.colour for change in changes]
     others = [part for change in changes for part in change.tensors() if part is not change.colour]
-    groups = [{"params": colours, "lr": settings.colour_learning_rate}, {"params": others}]
-    optimizer = torch.optim.Adam(groups, settings.learning_rate)
+    optimizer = torch.optim.Adam(others, settings.learning_rate)
+    optimizer.add_param_group({"params": colours, "lr": settings.colour_learning_rate})
     generator, losses, reach = torch.Generator().manual_seed(seed), [], 0.5 / resolution
     bar = tqdm(range(settings.steps), desc="Gaussians to pixels", unit="step", disable=not progress)
     with torch.enable_grad():

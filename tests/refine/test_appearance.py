@@ -43,7 +43,8 @@ def test_the_front_takes_the_input_colour_and_the_back_keeps_its_own():
     grey, voxels = ball((0.4, 0.4, 0.4))
     target, _ = ball((0.7, 0.4, 0.3))
     wanted = seen(target, CAMERA)
-    result = refine_gaussians(grey, voxels, RESOLUTION, rgba_of(target), CAMERA, AppearanceSettings(steps=25, colour_learning_rate=0.03))
+    settings = AppearanceSettings(steps=25, colour_learning_rate=0.03)
+    result = refine_gaussians(grey, voxels, RESOLUTION, rgba_of(target), CAMERA, settings)
     before, after = (float((seen(made, CAMERA) - wanted).abs().mean()) for made in (grey, result.gaussians))
     assert after < 0.4 * before
     back = orbit_camera(180, 0)
