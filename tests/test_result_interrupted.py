@@ -36,9 +36,8 @@ def ends_at(stop: int, out: Path) -> bool:
 
         try:
             folder = ResultFolder.open(out)
-            for name in ("rename", "replace", "mkdir"):
-                setattr(os, name, counted(getattr(os, name)))
-            setattr(shutil, "rmtree", counted(shutil.rmtree))
+            for module, name in ((os, "rename"), (os, "replace"), (os, "mkdir"), (shutil, "rmtree")):
+                setattr(module, name, counted(getattr(module, name)))
             folder.write(save(2))
             os._exit(0)
         finally:
