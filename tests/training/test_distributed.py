@@ -103,6 +103,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
     return fit("structure_flow", clip_folder, folder, *COMMON, "accumulation=2", "gpus=1")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, two: Runs):
     run_dir = two.folder / strategy
@@ -113,6 +114,7 @@ def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, t
         assert all(allclose(one[key], other[key], atol=1e-4) for key in one)
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_with_another_number_of_processes(two: Runs, tmp_path: Path, clip_folder: Path):
     schedule = [*COMMON, *CONSTANT, "accumulation=2"]
     whole = fit("structure_flow", clip_folder, tmp_path, *schedule, folder="whole")
@@ -121,6 +123,7 @@ def test_a_run_goes_on_with_another_number_of_processes(two: Runs, tmp_path: Pat
     assert logged(changing) == pytest.approx(logged(whole), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_of_two_processes_during_the_exchange_stops_both(two: Runs):
     assert "stopped by signal 15 after step 3;" in two.printed
     assert two.printed.count("status of 3: 143") == 2 and two.printed.count("status of") == 2
@@ -162,6 +165,7 @@ def test_fsdp_needs_processes(tmp_path: Path, clip_folder: Path):
         fit("structure_flow", clip_folder, tmp_path, "train.steps=1", "train.strategy=fsdp")
 
 
+@pytest.mark.slow
 def test_hydras_submitit_launcher_starts_two_tasks(tmp_path: Path):
     pytest.importorskip("submitit", reason="needs hydra-submitit-launcher")
     script = Path(train.__file__)
