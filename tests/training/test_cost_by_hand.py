@@ -8,7 +8,8 @@ import pytest
 
 from ss4d.models.base import blocks_of
 from ss4d.training.cost import PhaseCost, share_to_recompute
-from ss4d.training.counting import ModelCost, Part, model_cost, synthetic_clip
+from ss4d.training.counting import ModelCost, model_cost, synthetic_clip
+from ss4d.training.tally import Part
 
 PAPER_FLOW = {
     "in_channels": 8,

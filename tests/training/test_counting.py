@@ -17,7 +17,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from ss4d.models import create_model
 from ss4d.nn import attention
 from ss4d.sparse import SparseTensor, im2col, neighbour_map, packing_plan, window_partition
-from ss4d.training.counting import ModelCost, Part, model_cost, synthetic_clip
+from ss4d.training.counting import ModelCost, model_cost, synthetic_clip
+from ss4d.training.tally import Part
 
 VIDEOS, FRAMES, RESOLUTION, IMAGE_TOKENS, COND = 2, 6, 16, 12, 40
 FLOW = {
