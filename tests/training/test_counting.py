@@ -154,7 +154,7 @@ def test_activations_are_what_the_backward_pass_keeps(
 def test_blocks_keep_their_input_where_they_are_recomputed() -> None:
     # Three blocks of 200 bytes, whose inputs have 40; ends of 200. With n recomputed: 200 + (3 - n) 200 + n 40, and
     # 200 for the one that is back.
-    cost = ModelCost(0, Part(kept=200, flops=50), (Part(kept=200, entry=40, flops=100),) * 3)
+    cost = ModelCost(1, Part(kept=200, flops=50), (Part(kept=200, entry=40, flops=100),) * 3)
     assert [cost.activation_bytes(count) for count in range(4)] == [800, 840, 680, 520]
     assert (cost.flops, cost.step_flops(2)) == (350, 3 * 350 + 200)
     flow = prepare("StructureFlow", {**FLOW, "resolution": 8, "window_size": 4}).estimates[4]
