@@ -13,21 +13,24 @@ from small_runs import logged, resolve
 from ss4d.training.run import run
 
 ROOT = Path(__file__).parents[2]
-LIMIT = 90  # seconds of one core; time of the processor, which other work beside the tests does not stretch
+LIMIT = 180  # seconds of one core; time of the processor, which other work beside the tests does not stretch
+
+FAST = ["train.warmup_steps=5"]
 
 # Steps, what else differs from the tiny experiment (models with fewer blocks or channels, which learn faster), and the
 # loss that must be reached (mean of the last ten steps) from the one of the first five.
 CASES = {
-    "structure_vae": (90, ["batch_size=2", "train.final_learning_rate=2e-3"], 1.2, 0.9),
+    "structure_vae": (150, ["batch_size=2"], 1.0, 0.8),  # for 50 to 90 steps its loss stays at 1.1
     "structure_flow": (
         30,
-        ["batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2", "train.learning_rate=2e-3"],
+        ["batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2", *FAST, "train.learning_rate=2e-3"],
         1.2,
         0.8,
     ),
     "sparse_vae": (
         30,
         [
+            *FAST,
             *("data.tokens_per_batch=6400", "batch_size=4", "frames=[1]", "models.encoder.args.num_blocks=1"),
             *("models.decoder.args.num_blocks=2", "models.decoder.args.representation_config.num_gaussians=4"),
         ],
@@ -36,7 +39,13 @@ CASES = {
     ),
     "sparse_flow": (
         40,
-        ["data.tokens_per_batch=4000", "frames=[1]", "models.flow.args.num_blocks=2", "train.learning_rate=3e-3"],
+        [
+            "data.tokens_per_batch=4000",
+            "frames=[1]",
+            "models.flow.args.num_blocks=2",
+            *FAST,
+            "train.learning_rate=3e-3",
+        ],
         1.8,
         1.6,
     ),
@@ -58,7 +67,7 @@ def test_four_clips_are_learnt(experiment: str, tmp_path: Path):
     steps, changes, first, last = CASES[experiment]
     lines = [f"experiment={experiment}/tiny", "debug=overfit", f"run_dir={tmp_path}"]
     lines += [f"data.root={ROOT}/assets/four_clips", "threads=1"]
-    lines += [f"train.steps={steps}", "train.warmup_steps=5", *changes]
+    lines += [f"train.steps={steps}", *changes]
     if experiment == "sparse_flow":
         lines.append(f"objective.image_encoder={ROOT}/checkpoints/ss4d-tiny/ckpts/image_encoder")
     started = time.process_time()
