@@ -17,15 +17,14 @@ LIMIT = 180  # seconds of one core; time of the processor, which other work besi
 
 FAST = ["train.warmup_steps=5"]
 
-# Steps, what else differs from the tiny experiment (models with fewer blocks or channels, which learn faster), and the
-# loss that must be reached (mean of the last ten steps) from the one of the first five.
+# Steps, what else differs from the tiny experiment (models with fewer blocks, which learn faster), and the share of the
+# loss (mean of the first five steps) that may be left at the end (mean of the last ten).
 CASES = {
-    "structure_vae": (150, ["batch_size=2"], 1.0, 0.8),  # for 50 to 90 steps its loss stays at 1.1
+    "structure_vae": (150, ["batch_size=2"], 0.65),  # for 50 to 90 steps its loss hardly falls
     "structure_flow": (
         30,
-        ["batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2", *FAST, "train.learning_rate=2e-3"],
-        1.2,
-        0.8,
+        [*FAST, "train.learning_rate=2e-3", "batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2"],
+        0.65,
     ),
     "sparse_vae": (
         30,
@@ -34,20 +33,18 @@ CASES = {
             *("data.tokens_per_batch=6400", "batch_size=4", "frames=[1]", "models.encoder.args.num_blocks=1"),
             *("models.decoder.args.num_blocks=2", "models.decoder.args.representation_config.num_gaussians=4"),
         ],
-        0.062,
-        0.057,
+        0.88,
     ),
     "sparse_flow": (
         40,
         [
+            *FAST,
+            "train.learning_rate=3e-3",
             "data.tokens_per_batch=4000",
             "frames=[1]",
             "models.flow.args.num_blocks=2",
-            *FAST,
-            "train.learning_rate=3e-3",
         ],
-        1.8,
-        1.6,
+        0.8,
     ),
 }
 
@@ -64,7 +61,7 @@ def threads() -> Iterator[None]:
 @pytest.mark.usefixtures("threads")
 @pytest.mark.parametrize("experiment", list(CASES))
 def test_four_clips_are_learnt(experiment: str, tmp_path: Path):
-    steps, changes, first, last = CASES[experiment]
+    steps, changes, share = CASES[experiment]
     lines = [f"experiment={experiment}/tiny", "debug=overfit", f"run_dir={tmp_path}"]
     lines += [f"data.root={ROOT}/assets/four_clips", "threads=1"]
     lines += [f"train.steps={steps}", *changes]
@@ -75,5 +72,5 @@ def test_four_clips_are_learnt(experiment: str, tmp_path: Path):
     losses = logged(tmp_path)
     begun, ended = sum(losses[:5]) / 5, sum(losses[-10:]) / 10
     print(f"{experiment}: {time.process_time() - started:.0f} s, {begun:.3f} to {ended:.3f}")
-    assert begun > first and ended < last
+    assert ended < share * begun
     assert time.process_time() - started < LIMIT
