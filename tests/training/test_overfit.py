@@ -25,8 +25,8 @@ CASES = {
     "structure_flow": (
         30,
         ["batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2", "train.learning_rate=2e-3"],
-        1.2,
-        0.8,
+        1.1,
+        0.65,
     ),
     "sparse_vae": (
         30,
