@@ -19,7 +19,7 @@ SAYING = [
 ]
 SECTIONS = ("Prepared sets", "Training", "Evaluation", "Models")
 HOLE = "\0"  # a value in a message
-LEAST = 7  # characters that an entry has beside its holes; a message with fewer is composed of others
+LEAST = 7  # characters that an entry has beside its holes; a message with fewer letters is composed of others
 # What no input leads to: mistakes of a caller in Python.
 INTERNAL = (
     *("a batch cannot hold a", "no mapping", "has no attribute", "options of the type", "foreground must be bool"),
@@ -53,7 +53,7 @@ def messages() -> Iterator[tuple[str, str]]:
         name = ast.unparse(call.func)
         if (isinstance(node, ast.Raise) and name[0] != "_") or name in ("warnings.warn", "sys.exit"):
             text = text_of(call.args[0])
-            if sum(map(len, text.replace("train.py:", "").split(HOLE))) >= LEAST:
+            if sum(map(str.isalpha, text.removeprefix("train.py: "))) >= LEAST:
                 yield place, text
 
 

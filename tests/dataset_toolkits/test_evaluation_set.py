@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import objaverse_stub
@@ -40,16 +39,15 @@ def test_the_seven_objects_are_rendered_judged_and_not_trained_on(
     lines = (ROOT / "ss4d" / "data" / "evaluation_objects.txt").read_text().splitlines()
     uids = [line.split()[0] for line in lines if line.endswith(" Consistent4D")]
     assert len(uids) == 7
-    builder = GltfBuilder()
-    node = builder.node("box", mesh=builder.mesh(CUBE_VERTICES, CUBE_TRIANGLES))
-    builder.animation("Slide", node, "translation", [0, 1], [[0, 0, 0], [0, 0, 0.5]])
-    stand_in = builder.write(tmp_path / "stand_in.glb")
     monkeypatch.setattr(objaverse_stub, "ANNOTATIONS", {uid: {"license": "by"} for uid in uids})
 
     def write(path: Path) -> str:
+        """A box that slides, each a little further: files of one content count once."""
+        builder = GltfBuilder()
+        node = builder.node("box", mesh=builder.mesh(CUBE_VERTICES, CUBE_TRIANGLES))
+        builder.animation("Slide", node, "translation", [0, 1], [[0, 0, 0], [0, 0, 0.5 + 0.01 * uids.index(path.stem)]])
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(stand_in, path)
-        return str(path)
+        return str(builder.write(path))
 
     monkeypatch.setattr(objaverse_stub, "_write", write)
     objaverse_stub.install(monkeypatch)

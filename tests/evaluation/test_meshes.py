@@ -74,15 +74,17 @@ def test_other_triangles_in_each_frame_are_followed_by_the_nearest(data: Path, t
 
 
 @pytest.mark.parametrize(
-    ("content", "says"), [("no mesh", "cannot be read as a mesh"), ("v 0 0 0\nv 1 0 0\n", "has no triangles")]
+    ("suffix", "content", "says"),
+    [(".ply", "no mesh", "cannot be read as a mesh"), (".obj", "v 0 0 0\nv 1 0 0\n", "has no triangles")],
 )
-def test_what_is_no_mesh_is_refused_with_its_file(content: str, says: str, data: Path, tmp_path: Path, capsys):
-    results = write_meshes(data, tmp_path / "results", ".obj")
-    broken = results / "box0" / "meshes" / "00002.obj"
+def test_what_is_no_mesh_is_refused_with_its_file(
+    suffix: str, content: str, says: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    results = write_meshes(data, tmp_path / "results", suffix)
+    broken = results / "box0" / "meshes" / f"00002{suffix}"
     broken.write_text(content)
     given = [f"data={data}", "method=meshes", f"results={results}", f"out={tmp_path / 'out'}"]
     assert main(["run", *CHANGES, *given]) == 1
-    said = capsys.readouterr().err
-    assert "box0" in said and str(broken) in said and ("cannot be read as a mesh" in said or says in said)
+    assert f"failed: box0, seed 0: box0: {broken} {says}" in capsys.readouterr().err
     assert main(["run", *CHANGES, *given, "azimuth=method"]) == 1
     assert "azimuth must be a number of degrees for meshes" in capsys.readouterr().err
