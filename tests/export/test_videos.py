@@ -8,10 +8,11 @@ import av
 import numpy as np
 import pytest
 
-from ss4d.cameras import orbit_camera
+from ss4d.cameras import Orbit, orbit_camera
 from ss4d.export.__main__ import main
 from ss4d.export.path import View, interpolate, parse_size, parse_view
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.view_frame import ViewFrame
 
 VIDEO_PSNR = 30.0  # dB
 
@@ -68,13 +69,22 @@ def test_orbit_of_any_size_and_path(result: Path, sequence: GaussianSequence) ->
     assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 2
 
 
+def test_a_result_in_the_frame_of_its_view_is_taken_as_near_as_the_input(
+    framed: Path, sequence: GaussianSequence
+) -> None:
+    assert main([str(framed), "--to", "webm", "--size", "128"]) == 0
+    alpha = decode(framed / "exports" / "alpha.webm")[0][0][..., 3] / 255
+    image = rasterize(sequence[0], ViewFrame(crop=0.8, distance=1.4).camera(), 128)
+    assert psnr(alpha, image.alpha[0].numpy()) > VIDEO_PSNR
+
+
 def test_paths() -> None:
-    closed = interpolate([View(0, 15), View(360, 15)], 4)
+    closed = interpolate([View(0, 15, 2), View(360, 15, 2)], 4)
     assert [view.azimuth for view in closed] == [0, 90, 180, 270]
     opened = interpolate([View(0, 0, 2), View(90, 30, 1)], 3)
     assert opened == [View(0, 0, 2), View(45, 15, 1.5), View(90, 30, 1)]
-    assert interpolate([View(20, 10)], 2) == [View(20, 10), View(20, 10)]
-    assert parse_view("-30,15") == View(-30, 15, 2) and parse_size("1920x1080") == (1080, 1920)
+    assert interpolate([View(20, 10, 2)], 2) == [View(20, 10, 2)] * 2
+    assert parse_view("-30,15", Orbit(1.4)) == View(-30, 15, 1.4) and parse_size("1920x1080") == (1080, 1920)
 
 
 @pytest.mark.parametrize(
