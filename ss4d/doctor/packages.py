@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 
 from ss4d.backend import AUTOMATIC, IMPLEMENTATIONS
 from ss4d.doctor.finding import BROKEN, MISSING, NOTE, OK, Finding
-from ss4d.failures import ROOT
+from ss4d.doctor.isolated import isolated
 
-SELF_TEST_SECONDS = 600  # gsplat and inria compile their kernels the first time
 GIVES = {
     "attention=torch": "the definition, for checks",
     "attention=sdpa": "torch's fused attention, any device",
@@ -87,19 +83,6 @@ def backends() -> Iterator[Finding]:
             state = OK if works else BROKEN if used else NOTE
             advice = "" if works else f"choose another with --backend {part}=..., or install it again"
             yield Finding("backends", key, state, f"{gives} ({implementation.package} {number}; {said})", advice)
-
-
-def isolated(script: str) -> str:
-    """What a script prints last, or why it failed."""
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_SECONDS, env=environment)
-    except subprocess.TimeoutExpired:
-        return f"failed: no answer within {SELF_TEST_SECONDS} s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    last = lines[-1] if lines else f"status {done.returncode}"
-    return last if done.returncode == 0 else f"failed: {last[:200]}"
 
 
 def extras() -> Iterator[Finding]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import av
@@ -54,6 +57,38 @@ def test_alpha(result: Path, sequence: GaussianSequence, name: str, file: str) -
         # Seen on black or on white, there is no fringe: the colour goes on where the object ends.
         faint = (expected[..., 3] > 0.1) & (expected[..., 3] < 0.4)
         assert straight[faint, :3].max(axis=1).mean() > 0.35
+
+
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe and ffmpeg: apt-get install ffmpeg")
+@pytest.mark.parametrize(
+    ("name", "file", "expected"),
+    [
+        ("webm", "alpha.webm", {"codec_name": "vp9", "tags": "1"}),  # FFmpeg's own decoder leaves the alpha out
+        ("prores", "alpha.mov", {"codec_name": "prores", "profile": "4444", "pix_fmt": "yuva444p12le"}),
+        ("orbit", "orbit.mp4", {"codec_name": "h264", "pix_fmt": "yuv420p"}),
+    ],
+)
+def test_ffprobe_and_ffmpeg_read_them(
+    result: Path, sequence: GaussianSequence, name: str, file: str, expected: dict[str, str]
+) -> None:
+    path = result / "probed" / file
+    assert main([str(result), "--to", name, "--size", "160x120", "--fps", "8", "--frames", "5", "--out", str(path)]) == 0
+    (stream,) = json.loads(run("ffprobe", "-count_frames", "-show_streams", "-of", "json", path))["streams"]
+    stream["tags"] = stream["tags"].get("alpha_mode")
+    alike = {"width": 160, "height": 120, "nb_read_frames": "5", "avg_frame_rate": "8/1", "color_space": "bt709"}
+    assert {key: stream.get(key) for key in alike | expected} == alike | expected
+    if name != "orbit":
+        decoder = ["-c:v", "libvpx-vp9"] if name == "webm" else []
+        raw = run("ffmpeg", *decoder, "-i", path, "-vf", "alphaextract,format=gray", "-f", "rawvideo", "-")
+        alpha = np.frombuffer(raw, np.uint8).reshape(5, 120, 160)[:, :, 20:140] / 255
+        assert all(psnr(alpha[i], picture(sequence, i % 3, 0, 0, 120)[..., 3]) > VIDEO_PSNR for i in range(5))
+
+
+def run(program: str, *arguments: str | Path) -> bytes:
+    """What it writes; it must have nothing to complain about."""
+    done = subprocess.run([program, "-v", "error", *map(str, arguments)], capture_output=True, check=True)
+    assert not done.stderr, done.stderr
+    return done.stdout
 
 
 def test_orbit_of_any_size_and_path(result: Path, sequence: GaussianSequence) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +11,17 @@ import pytest
 import torch
 from browser import Page, chromium, opened_page
 from PIL import Image
+from player_pictures import PSNR_MIN, picture, psnr, rasterized
 
-import inference
 from ss4d.cameras import Orbit
-from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
-from ss4d.viewer.__main__ import main
+from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.viewer.page import write_player
-from ss4d.viewer.result import read_result
 
-ROOT = Path(__file__).parent.parent.parent
 OPTIONS = [
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a GPU
     *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 READ_BACK = "GPU stall due to ReadPixels"  # how a browser without a GPU puts the canvas on the page
-PSNR_MIN = 45.0  # dB
 # Seconds of the processor, all of the browser's processes together: a busy machine must not fail the tests.
 PICTURES_PER_SECOND_MIN = 3.0  # at 256 pixels
 FIRST_FRAME_SECONDS_MAX = 5.0
@@ -41,29 +35,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(chromium() is None, reason="needs Chromium: apt-get install chromium"),
 ]
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four frames of the demo clip by ss4d-tiny, with their player."""
-    out = tmp_path_factory.mktemp("viewer") / "result"
-    clip = str(ROOT / "assets" / "demo.mp4")
-    assert inference.main([clip, "--out", str(out), "--num-frames", "4", "--steps", "2", "--guidance", "0"]) == 0
-    assert main([str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def sequence(result: Path) -> GaussianSequence:
-    return read_result(result).gaussians
-
-
-@pytest.fixture(scope="module")
-def orbit(result: Path) -> Orbit:
-    """Of the checkpoint's view: nearer than that of a result in the frame of its clip, at the height of the input."""
-    orbit = read_result(result).orbit
-    assert orbit.radius < Orbit().radius and orbit.fov_deg < Orbit().fov_deg and orbit.elevation == 0
-    return orbit
 
 
 @pytest.fixture(scope="module")
@@ -120,27 +91,6 @@ def complaints(page: Page) -> list[str]:
     return [complaint for complaint in found if READ_BACK not in complaint]
 
 
-def picture(page: Page) -> np.ndarray:
-    """The stage without the controls, [H, W, 3] in [0, 1]."""
-    url = page.evaluate(
-        "ss4d.player.picture().then((blob) => new Promise((resolve) => {"
-        "const reader = new FileReader(); reader.onload = () => resolve(reader.result); reader.readAsDataURL(blob)}))"
-    )
-    image = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
-    return np.asarray(image.convert("RGB")) / 255.0
-
-
-def rasterized(
-    sequence: GaussianSequence, frame: int, azimuth: float, elevation: float, size: int, orbit: Orbit
-) -> np.ndarray:
-    colour = rasterize(sequence[frame], orbit.camera(azimuth, elevation), size).colour
-    return colour.clamp(0, 1).permute(1, 2, 0).numpy()
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return float(-10 * np.log10(np.square(first - second).mean()))
-
-
 def frame_shown(page: Page) -> int:
     return page.evaluate("ss4d.player.index")
 
@@ -171,7 +121,7 @@ def test_scrubbed_frames_match_the_rasterizer(page: Page, sequence: GaussianSequ
         )
         page.wait(f"ss4d.player.index === {frame}")
         pictures.append(picture(page))
-        assert psnr(pictures[-1], rasterized(sequence, frame, 0, 0, 256, orbit)) > PSNR_MIN
+        assert psnr(pictures[-1], rasterized(sequence[frame], orbit)) > PSNR_MIN
         assert page.evaluate("time.textContent") == f"{frame + 1} / 4"
         assert page.evaluate("count.textContent") == f"{len(sequence[frame]):,} Gaussians"
     assert all(psnr(a, b) < 35 for a, b in zip(pictures, [*pictures[1:], pictures[0]], strict=True))
@@ -182,7 +132,7 @@ def test_other_sides_match_the_rasterizer(
     azimuth: float, elevation: float, page: Page, sequence: GaussianSequence, orbit: Orbit
 ) -> None:
     page.evaluate(f"ss4d.player.camera = {{...ss4d.player.camera, azimuth: {azimuth}, elevation: {elevation}}}; 0")
-    assert psnr(picture(page), rasterized(sequence, 0, azimuth, elevation, 256, orbit)) > PSNR_MIN
+    assert psnr(picture(page), rasterized(sequence[0], orbit, azimuth, elevation)) > PSNR_MIN
 
 
 def test_it_plays_fast_enough_and_pauses(page: Page) -> None:
@@ -244,7 +194,8 @@ def test_mouse(page: Page, orbit: Orbit) -> None:
     assert psnr(before, picture(page)) < 30
     drag(page, (250, 250), (290, 250), button="right", buttons=2)
     assert camera(page)["azimuth"] == turned["azimuth"]
-    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) > 0.1
+    width = 2 * orbit.radius * np.tan(np.radians(orbit.fov_deg) / 2)  # of the picture, at the target
+    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) == pytest.approx(40 / 500 * width)
     page.call("Input.dispatchMouseEvent", type="mouseWheel", x=250, y=250, deltaX=0, deltaY=-200)
     page.wait(f"ss4d.player.camera.radius < {0.95 * orbit.radius}")
 
@@ -328,7 +279,7 @@ def test_a_single_frame_and_an_empty_one(browser: Page, tmp_path: Path) -> None:
     write_player(tmp_path / "player.html", GaussianSequence([dot]), title="</script>&<b>one")
     open_player(browser, tmp_path / "player.html", 256, 256)
     assert browser.evaluate("document.title") == "</script>&<b>one"
-    assert psnr(picture(browser), rasterized(GaussianSequence([dot]), 0, 0, 15, 256, Orbit())) > PSNR_MIN
+    assert psnr(picture(browser), rasterized(dot, Orbit())) > PSNR_MIN
     write_player(tmp_path / "player.html", GaussianSequence([empty]))
     open_player(browser, tmp_path / "player.html", 256, 256)
     browser.wait("count.textContent === '0 Gaussians'")
