@@ -101,5 +101,9 @@ def attempt(snippet: str) -> str:
     except BaseException as error:  # rembg exits where onnxruntime is missing
         lines = str(error).strip().splitlines()
         said = lines[-1] if lines else type(error).__name__
-        return f"failed: {said[:200]}" if isinstance(error, SystemExit) else f"failed: {type(error).__name__}: {said[:200]}"
+        return (
+            f"failed: {said[:200]}"
+            if isinstance(error, SystemExit)
+            else f"failed: {type(error).__name__}: {said[:200]}"
+        )
     return (printed.getvalue().strip().splitlines() or ["nothing"])[-1]
