@@ -83,13 +83,14 @@ def opened_page(binary: str, profile: Path) -> Iterator[Page]:
     """A window of a new browser with a profile of its own, an empty folder."""
     lines = [f"user_pref({json.dumps(name)}, {json.dumps(value)});\n" for name, value in PREFERENCES.items()]
     (profile / "user.js").write_text("".join(lines))
-    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     arguments = [binary, "--marionette", "--no-remote", "--profile", str(profile)]
     with opened_display() as display:
         environment = {**os.environ, "HOME": str(profile), "DISPLAY": display}
-        with ended(subprocess.Popen(arguments, env=environment, **quiet)):
-            with socket.create_connection(("127.0.0.1", port_of(profile)), timeout=SECONDS) as connection:
-                yield Page(connection)
+        with (
+            ended(subprocess.Popen(arguments, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)),
+            socket.create_connection(("127.0.0.1", port_of(profile)), timeout=SECONDS) as connection,
+        ):
+            yield Page(connection)
 
 
 @contextmanager

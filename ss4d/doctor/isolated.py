@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import traceback
 from dataclasses import dataclass
 from typing import IO
 
@@ -99,11 +100,6 @@ def attempt(snippet: str) -> str:
         with contextlib.redirect_stdout(printed):
             exec(snippet, {})
     except BaseException as error:  # rembg exits where onnxruntime is missing
-        lines = str(error).strip().splitlines()
-        said = lines[-1] if lines else type(error).__name__
-        return (
-            f"failed: {said[:200]}"
-            if isinstance(error, SystemExit)
-            else f"failed: {type(error).__name__}: {said[:200]}"
-        )
+        last = traceback.format_exception_only(error)[-1].strip().splitlines()[-1]
+        return f"failed: {last.removeprefix('SystemExit: ')[:200]}"
     return (printed.getvalue().strip().splitlines() or ["nothing"])[-1]
