@@ -6,6 +6,7 @@ failed, the next gets a new process.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import io
 import json
@@ -26,7 +27,9 @@ SECONDS = 600  # that a snippet may take: gsplat and inria compile their kernels
 def isolated(snippet: str) -> str:
     """What a snippet prints last, or why it failed."""
     global _worker
-    _worker = _worker or Worker.start()
+    if _worker is None:
+        _worker = Worker.start()
+        atexit.register(_worker.stop)
     said = _worker.run(snippet, SECONDS)
     if said.startswith("failed"):
         _worker.stop()
@@ -77,9 +80,13 @@ class Worker:
         return f"failed: {lines[-1][:200] if lines else f'status {status}'}"
 
     def stop(self) -> None:
+        """End the process; may be called again."""
         self.process.kill()
-        self.process.communicate()
-        self.errors.close()
+        self.process.wait()
+        for stream in (self.process.stdin, self.process.stdout, self.errors):
+            with contextlib.suppress(OSError):  # what was not yet written cannot be
+                if stream:
+                    stream.close()
 
 
 _worker: Worker | None = None

@@ -31,6 +31,12 @@ REQUIRED = {
 EXTRAS = {
     "rembg": ("matting", "removes backgrounds that are not one colour"),
     "onnxruntime": ("matting", "runs rembg's models"),
+    "gsply": ("spz", "exports to SPZ"),
+    "pxr": ("usd", "exports to USD"),
+    "skimage": ("mesh", "exports of meshes"),
+    "fast_simplification": ("mesh", "exports of meshes"),
+    "gradio": ("app", "the web app"),
+    "viser": ("live", "results served from a remote machine"),
     "transformers": ("cuda", "DINOv2, which the full-size weights and the features of training data need"),
     "jinja2": ("data", "the report of a data set"),
     "objaverse": ("data", "assets of Objaverse"),
@@ -40,6 +46,9 @@ EXTRAS = {
 }
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "pxr": "usd-core",
+    "skimage": "scikit-image",
+    "fast_simplification": "fast-simplification",
     "flash_attn": "flash-attn",
     "hydra_plugins.hydra_submitit_launcher": "hydra-submitit-launcher",
 }

@@ -72,9 +72,8 @@ def test_ffprobe_and_ffmpeg_read_them(
     result: Path, sequence: GaussianSequence, name: str, file: str, expected: dict[str, str]
 ) -> None:
     path = result / "probed" / file
-    assert (
-        main([str(result), "--to", name, "--size", "160x120", "--fps", "8", "--frames", "5", "--out", str(path)]) == 0
-    )
+    options = ["--size", "160x120", "--fps", "8", "--frames", "5"]
+    assert main([str(result), "--to", name, "--out", str(path), *options]) == 0
     (stream,) = json.loads(run("ffprobe", "-count_frames", "-show_streams", "-of", "json", path))["streams"]
     stream["tags"] = stream["tags"].get("alpha_mode")
     alike = {"width": 160, "height": 120, "nb_read_frames": "5", "avg_frame_rate": "8/1", "color_space": "bt709"}
