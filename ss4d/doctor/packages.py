@@ -102,6 +102,6 @@ def extras() -> Iterator[Finding]:
             continue
         said = isolated(f"import {package}; print('imports')")
         state = OK if said == "imports" else NOTE
-        yield Finding(
-            "extras", package.split(".")[-1], state, f"{gives} ({number}; {said})", "" if state == OK else install
-        )
+        late = "no answer" in said  # rembg compiles when it is first imported
+        advice = "" if state == OK else "run the doctor again while the machine is idle" if late else install
+        yield Finding("extras", package.split(".")[-1], state, f"{gives} ({number}; {said})", advice)
