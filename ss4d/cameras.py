@@ -75,10 +75,12 @@ class Orbit:
     Attributes:
         radius: world units from the origin.
         fov_deg: horizontal and vertical field of view, degrees.
+        elevation: from which the front is shown, degrees.
     """
 
     radius: float = 2.0
     fov_deg: float = 40.0
+    elevation: float = 15.0
 
     def camera(self, azimuth: float, elevation: float) -> Camera:
         """At these degrees; azimuth 0 is the front."""

@@ -81,6 +81,11 @@ class Generation:
         """Frames a second on average: the input's, or 12 where it does not say."""
         return DEFAULT_FPS if self.durations is None else len(self.durations) / float(np.sum(self.durations))
 
+    @property
+    def orbit(self) -> Orbit:
+        """Cameras of its pictures: in the frame of the view as close as the input's, the front being that camera."""
+        return Orbit() if self.frame is None else self.frame.orbit()
+
     def save(
         self,
         folder: str | Path,
@@ -141,13 +146,12 @@ class Generation:
         from ss4d.video import write_video
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
-        # In the frame of the view, cameras as close as the input's; the front of compare.mp4 is the input's own camera.
-        orbit, elevation = (Orbit(), 15.0) if self.frame is None else (self.frame.orbit(), 0.0)
+        orbit = self.orbit
         forwards = list(range(len(spans)))
         videos: dict[str, tuple[Callable[[], np.ndarray], list[int]]] = {
             "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), orbit_order(len(spans))),
             "compare": (
-                lambda: compare_video(self.rgba, self.gaussians, size=size, elevation=elevation, orbit=orbit),
+                lambda: compare_video(self.rgba, self.gaussians, size=size, elevation=orbit.elevation, orbit=orbit),
                 forwards,
             ),
             "voxels": (lambda: render_voxels(self.voxels, self.resolution, size, orbit=orbit), forwards),
@@ -164,6 +168,7 @@ class Generation:
             self.gaussians,
             voxels=self.voxels,
             resolution=self.resolution,
+            orbit=self.orbit,
             images=crop_clip_rgba(self.rgba, PLAYER_INPUT_SIZE),
             fps=fps,
             title=Path(str(about.get("input", "SS4D"))).stem or "SS4D",

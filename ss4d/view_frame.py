@@ -42,11 +42,12 @@ class ViewFrame:
 
     def camera(self) -> Camera:
         """The fixed camera."""
-        return self.orbit().camera(0.0, 0.0)
+        orbit = self.orbit()
+        return orbit.camera(0.0, orbit.elevation)
 
     def orbit(self) -> Orbit:
         """Cameras like the fixed one from other sides."""
-        return Orbit(self.distance, math.degrees(2 * math.atan(self.crop / 2 / self.distance)))
+        return Orbit(self.distance, math.degrees(2 * math.atan(self.crop / 2 / self.distance)), elevation=0.0)
 
     def project(self, points: Tensor) -> Tensor:
         """Image positions [..., 2] = (u right, v down), [0, 1] inside the picture, of points [..., 3] of the frame."""

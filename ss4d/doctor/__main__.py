@@ -1,7 +1,7 @@
 """What this machine has and lacks for the next run: `python -m ss4d.doctor`.
 
 Every optional package is looked for, and where it is there a small self-test says whether it works: implementations of
-`ss4d.backend` are compared with the reference, in a process of their own, since a broken kernel can end a process.
+`ss4d.backend` are compared with the reference, in another process, since a broken kernel can end a process.
 The exit status is 1 where `inference.py` with the same --model, --out, --device and --num-frames would fail.
 """
 

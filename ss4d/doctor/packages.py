@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from importlib import metadata
 
 from ss4d.backend import AUTOMATIC, IMPLEMENTATIONS
 from ss4d.doctor.finding import BROKEN, MISSING, NOTE, OK, Finding
-from ss4d.failures import ROOT
+from ss4d.doctor.isolated import isolated
 
-SELF_TEST_SECONDS = 600  # gsplat and inria compile their kernels the first time
 GIVES = {
     "attention=torch": "the definition, for checks",
     "attention=sdpa": "torch's fused attention, any device",
@@ -35,6 +31,12 @@ REQUIRED = {
 EXTRAS = {
     "rembg": ("matting", "removes backgrounds that are not one colour"),
     "onnxruntime": ("matting", "runs rembg's models"),
+    "gsply": ("spz", "exports to SPZ"),
+    "pxr": ("usd", "exports to USD"),
+    "skimage": ("mesh", "exports of meshes"),
+    "fast_simplification": ("mesh", "exports of meshes"),
+    "gradio": ("app", "the web app"),
+    "viser": ("live", "results served from a remote machine"),
     "transformers": ("cuda", "DINOv2, which the full-size weights and the features of training data need"),
     "jinja2": ("data", "the report of a data set"),
     "objaverse": ("data", "assets of Objaverse"),
@@ -44,6 +46,9 @@ EXTRAS = {
 }
 DISTRIBUTIONS = {
     "PIL": "pillow",
+    "pxr": "usd-core",
+    "skimage": "scikit-image",
+    "fast_simplification": "fast-simplification",
     "flash_attn": "flash-attn",
     "hydra_plugins.hydra_submitit_launcher": "hydra-submitit-launcher",
 }
@@ -89,19 +94,6 @@ def backends() -> Iterator[Finding]:
             yield Finding("backends", key, state, f"{gives} ({implementation.package} {number}; {said})", advice)
 
 
-def isolated(script: str) -> str:
-    """What a script prints last, or why it failed."""
-    command = [sys.executable, "-W", "ignore", "-c", script]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SELF_TEST_SECONDS, env=environment)
-    except subprocess.TimeoutExpired:
-        return f"failed: no answer within {SELF_TEST_SECONDS} s"
-    lines = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines()
-    last = lines[-1] if lines else f"status {done.returncode}"
-    return last if done.returncode == 0 else f"failed: {last[:200]}"
-
-
 def extras() -> Iterator[Finding]:
     for package, (extra, gives) in EXTRAS.items():
         install = f"pip install -e '.[{extra}]'"
@@ -110,6 +102,6 @@ def extras() -> Iterator[Finding]:
             continue
         said = isolated(f"import {package}; print('imports')")
         state = OK if said == "imports" else NOTE
-        yield Finding(
-            "extras", package.split(".")[-1], state, f"{gives} ({number}; {said})", "" if state == OK else install
-        )
+        late = "no answer" in said  # rembg compiles when it is first imported
+        advice = "" if state == OK else "run the doctor again while the machine is idle" if late else install
+        yield Finding("extras", package.split(".")[-1], state, f"{gives} ({number}; {said})", advice)

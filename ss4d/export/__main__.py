@@ -34,7 +34,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     video = parser.add_argument_group("orbit, webm, prores")
     video.add_argument("--size", help="side of the picture, or WIDTHxHEIGHT, pixels (default: 512)")
     view = "AZIMUTH,ELEVATION[,RADIUS]"
-    path = "key views that the camera moves between; one for a camera at rest (orbit: 0,15,2 360,15,2; others: 0,0,2)"
+    path = "key views that the camera moves between; one for a camera at rest (orbit: 0,15 360,15; others: 0,0)"
     video.add_argument("--path", nargs="+", metavar=view, help=path)
     video.add_argument("--frames", type=int, help="of the video (orbit: 48 or more; others: the clip's)")
     parser.add_argument("--fps", type=float, help="frames a second (default: the input's)")
@@ -109,8 +109,9 @@ def export(result: Result, chosen: Format, out: Path, options: dict) -> None:
         if "size" in given:
             given["size"] = parse_size(given["size"])
         if "path" in given:
-            given["views"] = [parse_view(text) for text in given.pop("path")]
-        (write_orbit if chosen.name == "orbit" else write_alpha)(result.gaussians, out, fps, **given)
+            given["views"] = [parse_view(text, result.orbit) for text in given.pop("path")]
+        write = write_orbit if chosen.name == "orbit" else write_alpha
+        write(result.gaussians, out, fps, orbit=result.orbit, **given)
     elif chosen.name == "spz":
         from ss4d.export.spz import write_spz
 

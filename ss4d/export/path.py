@@ -1,4 +1,4 @@
-"""A camera's path around the object: "AZIMUTH,ELEVATION,RADIUS" for each key view, in degrees and world units."""
+"""A camera's path around the object: "AZIMUTH,ELEVATION[,RADIUS]" for each key view, in degrees and world units."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from ss4d.cameras import Camera, orbit_camera
+from ss4d.cameras import Camera, Orbit, orbit_camera
 from ss4d.gaussians import GaussianSequence, rasterize
 
-FOV = 40.0  # degrees, of the shorter side of the picture
-RADIUS = 2.0
 SIZE_MAX = 8192
 
 
@@ -22,13 +20,14 @@ class View:
 
     azimuth: float
     elevation: float
-    radius: float = RADIUS
+    radius: float
 
 
-def parse_view(text: str) -> View:
-    """`30,15` or `30,15,2.5`."""
+def parse_view(text: str, orbit: Orbit) -> View:
+    """`30,15`, at the orbit's distance, or `30,15,2.5`."""
     try:
-        view = View(*(float(word) for word in text.split(",")))
+        numbers = [float(word) for word in text.split(",")]
+        view = View(*numbers, *([orbit.radius] if len(numbers) == 2 else []))
     except (TypeError, ValueError):
         raise ValueError(f"{text!r} is no view: write AZIMUTH,ELEVATION or AZIMUTH,ELEVATION,RADIUS") from None
     if not (np.isfinite([view.azimuth, view.radius]).all() and abs(view.elevation) <= 90 and view.radius > 0):
@@ -55,9 +54,9 @@ def interpolate(path: Sequence[View], count: int) -> list[View]:
     return [View(*(float(np.interp(place, np.arange(len(keys)), k)) for k in keys.T)) for place in places]
 
 
-def camera_of(view: View, size: tuple[int, int]) -> Camera:
-    """The camera of a picture (height, width) with square pixels."""
-    camera = orbit_camera(view.azimuth, view.elevation, view.radius, FOV)
+def camera_of(view: View, size: tuple[int, int], fov: float) -> Camera:
+    """The camera of a picture (height, width) with square pixels, `fov` degrees along the shorter side."""
+    camera = orbit_camera(view.azimuth, view.elevation, view.radius, fov)
     height, width = size
     shorter = min(size)
     camera.intrinsics[0, 0] *= shorter / width
@@ -67,9 +66,9 @@ def camera_of(view: View, size: tuple[int, int]) -> Camera:
 
 @torch.inference_mode()
 def render_path(
-    sequence: GaussianSequence, frames: Sequence[int], views: Sequence[View], size: tuple[int, int]
+    sequence: GaussianSequence, frames: Sequence[int], views: Sequence[View], size: tuple[int, int], fov: float
 ) -> Iterator[np.ndarray]:
     """Pictures float32 [H, W, 4] of frames from views: colour times alpha, and alpha, in [0, 1]."""
     for index, view in zip(frames, views, strict=True):
-        image = rasterize(sequence[index], camera_of(view, size), size, background=(0.0, 0.0, 0.0))
+        image = rasterize(sequence[index], camera_of(view, size, fov), size, background=(0.0, 0.0, 0.0))
         yield torch.cat([image.colour, image.alpha]).clamp(0, 1).movedim(0, -1).cpu().numpy()

@@ -10,13 +10,12 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
+from ss4d.cameras import Orbit
 from ss4d.export.path import View, interpolate, render_path
 from ss4d.files import written_atomically
 from ss4d.gaussians import GaussianSequence
 from ss4d.video import write_video
 
-ORBIT = (View(0.0, 15.0), View(360.0, 15.0))
-FRONT = (View(0.0, 0.0),)
 SIZE = (512, 512)
 MIN_ORBIT_FRAMES = 48
 TICKS = 90000  # time stamps a second
@@ -34,7 +33,8 @@ def write_orbit(
     path: Path,
     fps: float,
     size: tuple[int, int] = SIZE,
-    views: Sequence[View] = ORBIT,
+    orbit: Orbit | None = None,
+    views: Sequence[View] | None = None,
     frames: int | None = None,
 ) -> None:
     """Write an mp4 on white in which the camera moves while the clip plays forwards and backwards.
@@ -42,13 +42,16 @@ def write_orbit(
     Args:
         fps: frames a second.
         size: height and width, pixels.
-        views: key views of the camera.
+        orbit: of the camera; None: `Orbit()`. Its field of view is that of the picture's shorter side.
+        views: key views of the camera; None: one turn, 15 degrees above the front.
         frames: of the video; by default the fewest from 48 up with which the clip loops.
     """
+    orbit = orbit or Orbit()
+    views = views or [View(0.0, 15.0, orbit.radius), View(360.0, 15.0, orbit.radius)]
     there_and_back = [*range(len(sequence)), *range(len(sequence) - 2, 0, -1)]
     count = frames or -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
     indices = [there_and_back[step % len(there_and_back)] for step in range(count)]
-    pictures = render_path(sequence, indices, interpolate(views, count), size)
+    pictures = render_path(sequence, indices, interpolate(views, count), size, orbit.fov_deg)
     on_white = [np.rint(255 * (p[..., :3] + 1 - p[..., 3:])).astype(np.uint8) for p in pictures]
     write_video(path, np.stack(on_white), fps)
 
@@ -58,7 +61,8 @@ def write_alpha(
     path: Path,
     fps: float,
     size: tuple[int, int] = SIZE,
-    views: Sequence[View] = FRONT,
+    orbit: Orbit | None = None,
+    views: Sequence[View] | None = None,
     frames: int | None = None,
 ) -> None:
     """Write a video with straight alpha, the clip from its first to its last frame.
@@ -67,14 +71,17 @@ def write_alpha(
         path: .webm for VP9, .mov for ProRes 4444.
         fps: frames a second.
         size: height and width, pixels; VP9 pads odd ones.
-        views: key views of the camera.
+        orbit: as for `write_orbit`.
+        views: key views of the camera; None: the front.
         frames: of the video, in which the clip starts anew after its end; by default the clip's.
     """
     if path.suffix not in ENCODERS:
         raise ValueError(f"Video with alpha is written as .webm or .mov, but the path is {path}.")
+    orbit = orbit or Orbit()
+    views = views or [View(0.0, 0.0, orbit.radius)]
     count = frames or len(sequence)
     indices = [step % len(sequence) for step in range(count)]
-    pictures = render_path(sequence, indices, interpolate(views, count), size)
+    pictures = render_path(sequence, indices, interpolate(views, count), size, orbit.fov_deg)
     encode(path, (straight_alpha(picture) for picture in pictures), fps)
 
 

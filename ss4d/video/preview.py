@@ -56,9 +56,9 @@ def write_preview(path: Path, clip: Clip | np.ndarray, rgba: np.ndarray) -> None
 def _caption(clip: Clip | np.ndarray, number: int) -> str:
     if not isinstance(clip, Clip):
         return f"frame {number}"
-    if clip.durations is None:
+    if clip.times is None:
         return f"frame {clip.frame_numbers[number]}"
-    return f"frame {clip.frame_numbers[number]}, {clip.durations[:number].sum():.2f} s"
+    return f"frame {clip.frame_numbers[number]}, {clip.times[number]:.2f} s"
 
 
 def _with_box(frame: np.ndarray, box: tuple[int, int, int, int]) -> Image.Image:

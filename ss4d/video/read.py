@@ -40,6 +40,7 @@ class Clip:
     source: Path
     frame_numbers: np.ndarray  # int [T] which frames of the source these are, ascending
     num_source_frames: int  # how many frames the source has
+    times: np.ndarray | None = None  # float64 [T] seconds of the source at which each begins; None as for durations
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -211,7 +212,8 @@ def _read_video(path: Path, num_frames: int | None, start: float | None, end: fl
     if timeline.transfer in (PQ, HLG):
         kind = "PQ" if timeline.transfer == PQ else "HLG"
         warnings.warn(f"{path} is HDR ({kind}); its colours are mapped to SDR, highlights compressed.", stacklevel=3)
-    return Clip(frames, durations if known else None, path, numbers, len(timeline))
+    begins = (np.cumsum(spans) - spans)[numbers]
+    return Clip(frames, durations if known else None, path, numbers, len(timeline), begins if known else None)
 
 
 def _line(error: Exception) -> str:

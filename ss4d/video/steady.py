@@ -11,6 +11,8 @@ RADIUS = 2  # neighbours on either side that the median is taken over
 FLOW_SIDE = 160  # pixels of the longer side that motion is estimated at
 FLOW_LEVELS, FLOW_STEPS = 4, 4
 FLOW_SIGMA = 2.5  # pixels; of the window that moves as one
+FOUND = 0.7  # share of a window's variance that may be left where its motion was found
+NOISE = 4e-4  # variance of a window that says nothing about its motion; pictures in [0, 1]
 
 
 def steady_masks(masks: np.ndarray, frames: np.ndarray) -> np.ndarray:
@@ -74,14 +76,17 @@ def _with_soft_edge(mask: np.ndarray, component: np.ndarray, labels: np.ndarray)
 
 
 def _median_along_motion(masks: np.ndarray, frames: np.ndarray) -> np.ndarray:
-    """The median of each mask and its neighbours, two on either side where there are so many, moved to it."""
+    """The median of each mask and its neighbours, two on either side where there are so many, moved to it.
+
+    Where a neighbour's motion was not found, as in frames a second apart, the mask itself stands in for it.
+    """
     count = len(masks)
     grey = [_small_grey(frame) for frame in frames]
     steady = np.empty_like(masks)
     for t in range(count):
         window = sorted(range(max(0, t - RADIUS), min(count, t + RADIUS + 1)), key=lambda other: abs(other - t))
         others = window[1 : len(window) - (len(window) + 1) % 2]  # nearest first; an even number beside its own
-        moved = [_moved(masks[other], _flow(grey[t], grey[other])) for other in others]
+        moved = [_neighbour(masks[t], masks[other], grey[t], grey[other]) for other in others]
         steady[t] = np.median([masks[t], *moved], axis=0)
     return steady
 
@@ -91,6 +96,17 @@ def _small_grey(frame: np.ndarray) -> np.ndarray:
     grey = frame.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32) / 255
     scale = min(1.0, FLOW_SIDE / max(grey.shape))
     return _resize(grey, tuple(max(8, round(side * scale)) for side in grey.shape))
+
+
+def _neighbour(mask: np.ndarray, other: np.ndarray, here: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """The mask [H, W] of another frame, moved to this one; where the pictures [h, w] do not meet, this frame's own."""
+    flow = _flow(here, there)
+    rows, columns = np.indices(here.shape, dtype=np.float32)
+    seen = ndimage.map_coordinates(there, [rows + flow[0], columns + flow[1]], order=1, mode="nearest")
+    mean, left = (ndimage.gaussian_filter(p, FLOW_SIGMA) for p in (here, np.square(seen - here)))
+    variance = ndimage.gaussian_filter(np.square(here - mean), FLOW_SIGMA)
+    found = _resize((left < FOUND * variance + NOISE).astype(np.float32), mask.shape)
+    return np.where(found > 0.5, _moved(other, flow), mask)
 
 
 def _moved(mask: np.ndarray, flow: np.ndarray) -> np.ndarray:

@@ -35,7 +35,13 @@ def write(options: argparse.Namespace) -> None:
     out = options.out or options.result / "player.html"
     result = read_result(options.result)
     write_player(
-        out, result.gaussians, resolution=result.resolution, images=result.images, fps=result.fps, title=result.title
+        out,
+        result.gaussians,
+        resolution=result.resolution,
+        images=result.images,
+        fps=result.fps,
+        orbit=result.orbit,
+        title=result.title,
     )
     print(f"{len(result.gaussians)} frames, {out.stat().st_size / 1e6:.1f} MB -> {out}: open it in a browser")
 

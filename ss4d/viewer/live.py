@@ -23,8 +23,6 @@ from ss4d.gaussians.projection import camera_rotations
 from ss4d.viewer.result import Result
 from ss4d.visualize import to_uint8
 
-START = (0.0, -1.93, 0.52)  # 2 from the centre, 15 degrees above the front
-FOV_DEG = 40.0
 PICTURE_HEIGHT = 512  # pixels
 NODE = "/object"
 
@@ -79,9 +77,10 @@ def start_live(result: Result, host: str = "127.0.0.1", port: int = 8080) -> Liv
     """Start to serve a result; `LiveViewer.stop` ends it."""
     server = viser.ViserServer(host=host, port=port, label=result.title, verbose=False)
     server.scene.set_up_direction("+z")
-    server.initial_camera.position = START
+    front = result.orbit.camera(0.0, result.orbit.elevation).extrinsics.numpy()
+    server.initial_camera.position = -front[:3, :3].T @ front[:3, 3]
     server.initial_camera.look_at = (0.0, 0.0, 0.0)
-    server.initial_camera.fov = math.radians(FOV_DEG)
+    server.initial_camera.fov = math.radians(result.orbit.fov_deg)
     last = max(len(result.gaussians) - 1, 1)  # a slider needs two places
     viewer = LiveViewer(
         result.gaussians,

@@ -20,6 +20,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from ss4d.cameras import Orbit
 from ss4d.files import publish
 from ss4d.gaussians.gaussians import Gaussians, GaussianSequence
 from ss4d.viewer.payload import GRID_BITS, clip_ranges, encode_frame, to_text
@@ -37,6 +38,7 @@ def write_player(
     resolution: int = 64,
     images: np.ndarray | None = None,
     fps: float = 12.0,
+    orbit: Orbit | None = None,
     title: str = "SS4D",
 ) -> None:
     """Write the player with a clip to `path`, atomically.
@@ -49,6 +51,7 @@ def write_player(
         resolution: voxels along one side of the cube [-0.5, 0.5]^3, at most 128.
         images: the input clip, uint8 [T, H, W, 3 or 4], shown beside the object.
         fps: frames per second of the clip at normal speed.
+        orbit: where the page opens, as for `ss4d.visualize`; None: `Orbit()`.
         title: of the page, and the name of its screenshots.
 
     Raises:
@@ -61,9 +64,11 @@ def write_player(
         voxels = [occupied_voxels(frame, resolution) for frame in frames]
     occupied = [np.asarray(frame, dtype=np.int64).reshape(-1, 3) for frame in voxels]
     ranges = clip_ranges(frames)
+    orbit = orbit or Orbit()
     header: dict[str, Any] = {
         "title": title,
         "fps": fps,
+        "camera": {"elevation": orbit.elevation, "radius": orbit.radius, "fov": orbit.fov_deg},
         "kernel": frames[0].kernel_size,
         "ranges": ranges.to_json(),
         "resolution": resolution,

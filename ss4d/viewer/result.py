@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
+from ss4d.cameras import Orbit
 from ss4d.gaussians.gaussians import GaussianSequence
 from ss4d.gaussians.ply import read_ply
 from ss4d.result_folder import DEFAULT_FPS, REPORT, ResultFolder, frame_file
 from ss4d.video import read_clip
+from ss4d.view_frame import ViewFrame
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Result:
     images: np.ndarray | None  # uint8 [T, S, S, 3], the cropped input; None where the folder has no compare.mp4
     fps: float
     title: str
+    orbit: Orbit = field(default_factory=Orbit)  # the cameras of its pictures
 
 
 def read_result(folder: Path) -> Result:
@@ -37,6 +40,8 @@ def read_result(folder: Path) -> Result:
         report = json.loads((folder / REPORT).read_text("utf-8"))
         files = [find_frame(folder, index) for index in range(report["num_frames"])]
         resolution, title = int(report["resolution"]), Path(report.get("input", folder.resolve().name)).stem
+        frame = report.get("frame")  # results of before have none
+        orbit = Orbit() if frame is None else ViewFrame(**frame).orbit()
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no {REPORT}: name a folder that inference.py wrote") from None
     except (ValueError, KeyError, TypeError) as error:
@@ -45,7 +50,7 @@ def read_result(folder: Path) -> Result:
     if missing:
         raise ValueError(f"{missing} is missing: run inference.py again")
     images, fps = read_input(folder / "compare.mp4", len(files))
-    return Result(GaussianSequence([read_ply(path) for path in files]), resolution, images, fps, title)
+    return Result(GaussianSequence([read_ply(path) for path in files]), resolution, images, fps, title, orbit)
 
 
 def find_frame(folder: Path, index: int) -> Path:

@@ -44,10 +44,21 @@ def sequence() -> GaussianSequence:
 @pytest.fixture(scope="session")
 def result(sequence: GaussianSequence, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the result."""
-    folder = tmp_path_factory.mktemp("export") / "ball"
+    return write_result(tmp_path_factory.mktemp("export") / "ball", sequence, {})
+
+
+@pytest.fixture(scope="session")
+def framed(sequence: GaussianSequence, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the same result in the frame of its view."""
+    folder = tmp_path_factory.mktemp("framed") / "ball"
+    return write_result(folder, sequence, {"frame": {"crop": 0.8, "distance": 1.4}})
+
+
+def write_result(folder: Path, sequence: GaussianSequence, about: dict[str, object]) -> Path:
+    """As inference.py writes it, without pictures."""
     (folder / "frames").mkdir(parents=True)
     for index, frame in enumerate(sequence):
         write_ply(frame, folder / "frames" / f"{index:05d}.ply")
-    report = {"num_frames": len(sequence), "resolution": 64, "input": "ball.mp4"}
+    report = {"num_frames": len(sequence), "resolution": 64, "input": "ball.mp4", **about}
     (folder / "result.json").write_text(json.dumps(report))
     return folder

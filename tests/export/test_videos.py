@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import av
 import numpy as np
 import pytest
 
-from ss4d.cameras import orbit_camera
+from ss4d.cameras import Orbit, orbit_camera
 from ss4d.export.__main__ import main
 from ss4d.export.path import View, interpolate, parse_size, parse_view
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.view_frame import ViewFrame
 
 VIDEO_PSNR = 30.0  # dB
 
@@ -55,6 +59,39 @@ def test_alpha(result: Path, sequence: GaussianSequence, name: str, file: str) -
         assert straight[faint, :3].max(axis=1).mean() > 0.35
 
 
+@pytest.mark.skipif(shutil.which("ffprobe") is None, reason="needs ffprobe and ffmpeg: apt-get install ffmpeg")
+@pytest.mark.parametrize(
+    ("name", "file", "expected"),
+    [
+        ("webm", "alpha.webm", {"codec_name": "vp9", "tags": "1"}),  # FFmpeg's own decoder leaves the alpha out
+        ("prores", "alpha.mov", {"codec_name": "prores", "profile": "4444", "pix_fmt": "yuva444p12le"}),
+        ("orbit", "orbit.mp4", {"codec_name": "h264", "pix_fmt": "yuv420p"}),
+    ],
+)
+def test_ffprobe_and_ffmpeg_read_them(
+    result: Path, sequence: GaussianSequence, name: str, file: str, expected: dict[str, str]
+) -> None:
+    path = result / "probed" / file
+    options = ["--size", "160x120", "--fps", "8", "--frames", "5"]
+    assert main([str(result), "--to", name, "--out", str(path), *options]) == 0
+    (stream,) = json.loads(run("ffprobe", "-count_frames", "-show_streams", "-of", "json", path))["streams"]
+    stream["tags"] = stream["tags"].get("alpha_mode")
+    alike = {"width": 160, "height": 120, "nb_read_frames": "5", "avg_frame_rate": "8/1", "color_space": "bt709"}
+    assert {key: stream.get(key) for key in alike | expected} == alike | expected
+    if name != "orbit":
+        decoder = ["-c:v", "libvpx-vp9"] if name == "webm" else []
+        raw = run("ffmpeg", *decoder, "-i", path, "-vf", "alphaextract,format=gray", "-f", "rawvideo", "-")
+        alpha = np.frombuffer(raw, np.uint8).reshape(5, 120, 160)[:, :, 20:140] / 255
+        assert all(psnr(alpha[i], picture(sequence, i % 3, 0, 0, 120)[..., 3]) > VIDEO_PSNR for i in range(5))
+
+
+def run(program: str, *arguments: str | Path) -> bytes:
+    """What it writes; it must have nothing to complain about."""
+    done = subprocess.run([program, "-v", "error", *map(str, arguments)], capture_output=True, check=True)
+    assert not done.stderr, done.stderr
+    return done.stdout
+
+
 def test_orbit_of_any_size_and_path(result: Path, sequence: GaussianSequence) -> None:
     path = ["--path", "-30,15", "30,45,1.5"]
     assert main([str(result), "--to", "orbit", "--size", "161x120", "--frames", "6", "--fps", "10", *path]) == 0
@@ -68,13 +105,22 @@ def test_orbit_of_any_size_and_path(result: Path, sequence: GaussianSequence) ->
     assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 2
 
 
+def test_a_result_in_the_frame_of_its_view_is_taken_as_near_as_the_input(
+    framed: Path, sequence: GaussianSequence
+) -> None:
+    assert main([str(framed), "--to", "webm", "--size", "128"]) == 0
+    alpha = decode(framed / "exports" / "alpha.webm")[0][0][..., 3] / 255
+    image = rasterize(sequence[0], ViewFrame(crop=0.8, distance=1.4).camera(), 128)
+    assert psnr(alpha, image.alpha[0].numpy()) > VIDEO_PSNR
+
+
 def test_paths() -> None:
-    closed = interpolate([View(0, 15), View(360, 15)], 4)
+    closed = interpolate([View(0, 15, 2), View(360, 15, 2)], 4)
     assert [view.azimuth for view in closed] == [0, 90, 180, 270]
     opened = interpolate([View(0, 0, 2), View(90, 30, 1)], 3)
     assert opened == [View(0, 0, 2), View(45, 15, 1.5), View(90, 30, 1)]
-    assert interpolate([View(20, 10)], 2) == [View(20, 10), View(20, 10)]
-    assert parse_view("-30,15") == View(-30, 15, 2) and parse_size("1920x1080") == (1080, 1920)
+    assert interpolate([View(20, 10, 2)], 2) == [View(20, 10, 2)] * 2
+    assert parse_view("-30,15", Orbit(1.4)) == View(-30, 15, 1.4) and parse_size("1920x1080") == (1080, 1920)
 
 
 @pytest.mark.parametrize(

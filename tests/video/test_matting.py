@@ -155,6 +155,17 @@ def test_the_median_follows_fast_motion() -> None:
     assert all((s & m).sum() / (s | m).sum() > 0.85 for s, m in zip(steady, masks, strict=True))
 
 
+@pytest.mark.parametrize("step", [11, 23])
+def test_frames_too_far_apart_to_follow_leave_no_fringes(step: int) -> None:
+    """Before noise that jumps with the hand, masks that are right stay as they are."""
+    masks = np.stack([square(8 + 9 * t, top=10 + 8 * t) for t in range(5)])
+    patches = [np.roll(texture(1), (8 * t, 9 * t), axis=(0, 1)) for t in range(5)]
+    behind = [np.roll(texture(0), (step * t, 3 * step * t), axis=(0, 1)) for t in range(5)]
+    frames = np.stack([np.where(m[..., None], p, b) for m, p, b in zip(masks, patches, behind, strict=True)])
+    steady = steady_masks(255 * masks.astype(np.uint8), frames) > 128
+    assert all((s & m).sum() / (s | m).sum() > 0.93 for s, m in zip(steady, masks, strict=True))
+
+
 def test_the_largest_object_is_followed_and_others_go() -> None:
     masks = np.stack([square(20 + 3 * t) | square(70 - t, top=70, side=12 + 2 * t) for t in range(5)])
     followed = follow_object(255 * masks.astype(np.uint8)) > 128
@@ -213,7 +224,7 @@ def test_the_preview_shows_frames_crop_and_cutouts(tmp_path: Path) -> None:
 
     frames, masks = moving_clip(12)
     rgba = np.concatenate([frames, 255 * masks[..., None].astype(np.uint8)], axis=-1)
-    clip = Clip(frames, np.full(12, 0.1), tmp_path, np.arange(12), 12)
+    clip = Clip(frames, np.full(12, 0.1), tmp_path, np.arange(12), 12, np.arange(12) * 0.3)
     write_preview(tmp_path / "new" / "preview.png", clip, rgba)
     sheet = np.asarray(Image.open(tmp_path / "new" / "preview.png"))
     assert sheet.shape == (2 * (PANEL + MARGIN) + MARGIN, 8 * (PANEL + MARGIN) + MARGIN, 3)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,21 +11,17 @@ import pytest
 import torch
 from browser import Page, chromium, opened_page
 from PIL import Image
+from player_pictures import PSNR_MIN, picture, psnr, rasterized
 
-import inference
-from ss4d.cameras import orbit_camera
-from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
-from ss4d.viewer.__main__ import main
+from ss4d.cameras import Orbit
+from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.viewer.page import write_player
-from ss4d.viewer.result import read_result
 
-ROOT = Path(__file__).parent.parent.parent
 OPTIONS = [
     *("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"),  # WebGL without a GPU
     *("--disable-quic", "--disable-background-networking", "--disable-component-update", "--disable-sync"),
 ]
 READ_BACK = "GPU stall due to ReadPixels"  # how a browser without a GPU puts the canvas on the page
-PSNR_MIN = 45.0  # dB
 # Seconds of the processor, all of the browser's processes together: a busy machine must not fail the tests.
 PICTURES_PER_SECOND_MIN = 3.0  # at 256 pixels
 FIRST_FRAME_SECONDS_MAX = 5.0
@@ -41,21 +35,6 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(chromium() is None, reason="needs Chromium: apt-get install chromium"),
 ]
-
-
-@pytest.fixture(scope="module")
-def result(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four frames of the demo clip by ss4d-tiny, with their player."""
-    out = tmp_path_factory.mktemp("viewer") / "result"
-    clip = str(ROOT / "assets" / "demo.mp4")
-    assert inference.main([clip, "--out", str(out), "--num-frames", "4", "--steps", "2", "--guidance", "0"]) == 0
-    assert main([str(out)]) == 0
-    return out
-
-
-@pytest.fixture(scope="module")
-def sequence(result: Path) -> GaussianSequence:
-    return read_result(result).gaussians
 
 
 @pytest.fixture(scope="module")
@@ -112,25 +91,6 @@ def complaints(page: Page) -> list[str]:
     return [complaint for complaint in found if READ_BACK not in complaint]
 
 
-def picture(page: Page) -> np.ndarray:
-    """The stage without the controls, [H, W, 3] in [0, 1]."""
-    url = page.evaluate(
-        "ss4d.player.picture().then((blob) => new Promise((resolve) => {"
-        "const reader = new FileReader(); reader.onload = () => resolve(reader.result); reader.readAsDataURL(blob)}))"
-    )
-    image = Image.open(io.BytesIO(base64.b64decode(url.split(",")[1])))
-    return np.asarray(image.convert("RGB")) / 255.0
-
-
-def rasterized(sequence: GaussianSequence, frame: int, azimuth: float, elevation: float, size: int) -> np.ndarray:
-    colour = rasterize(sequence[frame], orbit_camera(azimuth, elevation), size).colour
-    return colour.clamp(0, 1).permute(1, 2, 0).numpy()
-
-
-def psnr(first: np.ndarray, second: np.ndarray) -> float:
-    return float(-10 * np.log10(np.square(first - second).mean()))
-
-
 def frame_shown(page: Page) -> int:
     return page.evaluate("ss4d.player.index")
 
@@ -153,7 +113,7 @@ def test_the_first_frame_is_there_within_seconds(browser: Page, result: Path) ->
     assert not complaints(browser)
 
 
-def test_scrubbed_frames_match_the_rasterizer(page: Page, sequence: GaussianSequence) -> None:
+def test_scrubbed_frames_match_the_rasterizer(page: Page, sequence: GaussianSequence, orbit: Orbit) -> None:
     pictures = []
     for frame in (0, 2, 3):
         page.evaluate(
@@ -161,7 +121,7 @@ def test_scrubbed_frames_match_the_rasterizer(page: Page, sequence: GaussianSequ
         )
         page.wait(f"ss4d.player.index === {frame}")
         pictures.append(picture(page))
-        assert psnr(pictures[-1], rasterized(sequence, frame, 0, 15, 256)) > PSNR_MIN
+        assert psnr(pictures[-1], rasterized(sequence[frame], orbit)) > PSNR_MIN
         assert page.evaluate("time.textContent") == f"{frame + 1} / 4"
         assert page.evaluate("count.textContent") == f"{len(sequence[frame]):,} Gaussians"
     assert all(psnr(a, b) < 35 for a, b in zip(pictures, [*pictures[1:], pictures[0]], strict=True))
@@ -169,10 +129,10 @@ def test_scrubbed_frames_match_the_rasterizer(page: Page, sequence: GaussianSequ
 
 @pytest.mark.parametrize(("azimuth", "elevation"), [(90, 15), (200, -40), (10, 89)])
 def test_other_sides_match_the_rasterizer(
-    azimuth: float, elevation: float, page: Page, sequence: GaussianSequence
+    azimuth: float, elevation: float, page: Page, sequence: GaussianSequence, orbit: Orbit
 ) -> None:
     page.evaluate(f"ss4d.player.camera = {{...ss4d.player.camera, azimuth: {azimuth}, elevation: {elevation}}}; 0")
-    assert psnr(picture(page), rasterized(sequence, 0, azimuth, elevation, 256)) > PSNR_MIN
+    assert psnr(picture(page), rasterized(sequence[0], orbit, azimuth, elevation)) > PSNR_MIN
 
 
 def test_it_plays_fast_enough_and_pauses(page: Page) -> None:
@@ -199,14 +159,16 @@ def test_the_input_goes_in_step(page: Page) -> None:
     assert len(set(sources)) == 4 and all(source.startswith("data:image/webp") for source in sources)
 
 
-def test_keys(page: Page) -> None:
+def test_keys(page: Page, orbit: Orbit) -> None:
     for key, frame in (("ArrowRight", 1), ("ArrowRight", 2), ("End", 3), ("ArrowRight", 0), ("ArrowLeft", 3)):
         page.press(key)
         page.wait(f"ss4d.player.index === {frame}")
     page.press("3")
     assert camera(page)["azimuth"] == 180
     page.press("r")
-    assert camera(page)["azimuth"] == 0
+    assert camera(page)["azimuth"] == 0 and camera(page)["radius"] == orbit.radius
+    page.press("5")
+    assert camera(page)["elevation"] == 89 and camera(page)["fov"] == orbit.fov_deg
     page.press("v")
     page.wait("document.body.classList.contains('voxels')")
     assert page.evaluate("count.textContent").endswith(" voxels")
@@ -223,18 +185,19 @@ def test_once_stops_at_the_end(page: Page) -> None:
     page.wait("ss4d.player.index === 3 && !ss4d.player.playback.playing")
 
 
-def test_mouse(page: Page) -> None:
+def test_mouse(page: Page, orbit: Orbit) -> None:
     page.call("Emulation.setDeviceMetricsOverride", width=500, height=500, deviceScaleFactor=1, mobile=False)
     before = picture(page)
     drag(page, (250, 250), (290, 260))
     turned = camera(page)
-    assert turned["azimuth"] == pytest.approx(360 - 40 * 0.45) and turned["elevation"] == pytest.approx(15 + 10 * 0.45)
+    assert turned["azimuth"] == pytest.approx(360 - 40 * 0.45) and turned["elevation"] == pytest.approx(10 * 0.45)
     assert psnr(before, picture(page)) < 30
     drag(page, (250, 250), (290, 250), button="right", buttons=2)
     assert camera(page)["azimuth"] == turned["azimuth"]
-    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) > 0.1
+    width = 2 * orbit.radius * np.tan(np.radians(orbit.fov_deg) / 2)  # of the picture, at the target
+    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) == pytest.approx(40 / 500 * width)
     page.call("Input.dispatchMouseEvent", type="mouseWheel", x=250, y=250, deltaX=0, deltaY=-200)
-    page.wait("ss4d.player.camera.radius < 1.9")
+    page.wait(f"ss4d.player.camera.radius < {0.95 * orbit.radius}")
 
 
 def test_voxels_and_background(page: Page) -> None:
@@ -258,7 +221,7 @@ def test_a_screenshot_is_saved(page: Page, result: Path, tmp_path: Path) -> None
     assert Image.open(tmp_path / "demo-00000.png").size == (256, 256)
 
 
-def test_a_phone_by_touch(browser: Page, result: Path) -> None:
+def test_a_phone_by_touch(browser: Page, result: Path, orbit: Orbit) -> None:
     browser.events.clear()
     open_player(browser, result / "player.html", 360, 640, touch=True)
     overflow = (
@@ -274,7 +237,7 @@ def test_a_phone_by_touch(browser: Page, result: Path) -> None:
     touch(browser, [[(180, 300)], [(220, 300)]])
     assert camera(browser)["azimuth"] == pytest.approx(360 - 40 * 0.45)
     touch(browser, [[(150, 300), (210, 300)], [(120, 300), (240, 300)]])
-    assert camera(browser)["radius"] == pytest.approx(1.0, abs=0.05)
+    assert camera(browser)["radius"] == pytest.approx(orbit.radius / 2, abs=0.05)
     tap = browser.evaluate("(() => { const r = next.getBoundingClientRect(); return [r.x + 9, r.y + 9] })()")
     touch(browser, [[tuple(tap)]])
     browser.wait("ss4d.player.index === 1")
@@ -316,7 +279,7 @@ def test_a_single_frame_and_an_empty_one(browser: Page, tmp_path: Path) -> None:
     write_player(tmp_path / "player.html", GaussianSequence([dot]), title="</script>&<b>one")
     open_player(browser, tmp_path / "player.html", 256, 256)
     assert browser.evaluate("document.title") == "</script>&<b>one"
-    assert psnr(picture(browser), rasterized(GaussianSequence([dot]), 0, 0, 15, 256)) > PSNR_MIN
+    assert psnr(picture(browser), rasterized(dot, Orbit())) > PSNR_MIN
     write_player(tmp_path / "player.html", GaussianSequence([empty]))
     open_player(browser, tmp_path / "player.html", 256, 256)
     browser.wait("count.textContent === '0 Gaussians'")

@@ -7,10 +7,18 @@ export interface Pose {
   elevation: number; // degrees, -90 .. 90
   radius: number; // world units from the target
   target: Vec3;
+  fov: number; // degrees across the shorter side of the picture
 }
 
-export const FIELD_OF_VIEW = 40; // degrees across the shorter side of the picture
-export const HOME: Pose = { azimuth: 0, elevation: 15, radius: 2, target: [0, 0, 0] };
+/** Where the clip's own pictures are taken from: ss4d.cameras.Orbit. */
+export interface Orbit {
+  elevation: number;
+  radius: number;
+  fov: number;
+}
+
+export const home = (orbit: Orbit): Pose => ({ azimuth: 0, target: [0, 0, 0], ...orbit });
+
 const RADIUS = [0.3, 8];
 const REACH = 1; // of the target from the middle of the world, an axis
 
@@ -46,7 +54,7 @@ export function viewOf(pose: Pose, width: number, height: number): View {
     rotation: new Float32Array([0, 1, 2].flatMap((column) => rows.map((row) => row[column]))),
     translation: rows.map((row) => -dot(row, eye)) as Vec3,
     forward,
-    focal: (0.5 / Math.tan((FIELD_OF_VIEW * Math.PI) / 360)) * Math.min(width, height),
+    focal: (0.5 / Math.tan((pose.fov * Math.PI) / 360)) * Math.min(width, height),
     width,
     height,
   };
@@ -61,7 +69,7 @@ export function turn(pose: Pose, right: number, down: number): Pose {
 /** Move the target with a movement on the screen, in shares of the picture's shorter side. */
 export function pan(pose: Pose, right: number, down: number): Pose {
   const [x, y] = axes(pose);
-  const span = 2 * pose.radius * Math.tan((FIELD_OF_VIEW * Math.PI) / 360);
+  const span = 2 * pose.radius * Math.tan((pose.fov * Math.PI) / 360);
   const moved = pose.target.map((t, i) => t - span * (right * x[i] + down * y[i]));
   return { ...pose, target: moved.map((t) => Math.max(-REACH, Math.min(REACH, t))) as Vec3 };
 }

@@ -1,10 +1,12 @@
 // The clip that the page carries: a header, and a script element of text for every frame, decoded when it is needed.
 
+import type { Orbit } from "./camera";
 import { fromText, inflate, planesSize, unpack, type Frame, type Ranges } from "./payload";
 
 export interface Header {
   title: string;
   fps: number;
+  camera: Orbit; // where the page opens
   kernel: number; // variance of the screen filter, pixels^2
   ranges: Ranges;
   resolution: number; // voxels along one side of the cube

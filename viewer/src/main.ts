@@ -1,16 +1,16 @@
 // Wires the page to the player. The page calls `ss4d.start()` when its first frame has been read.
 
-import { HOME, zoom, type Pose } from "./camera";
+import { home, zoom, type Pose } from "./camera";
 import { Clip, type Header } from "./clip";
 import { Controls } from "./controls";
 import { LOOPS, SPEEDS } from "./playback";
 import { Player, type Colour } from "./player";
 
 const PRESETS: [string, Partial<Pose>][] = [
-  ["Front", { azimuth: 0, elevation: 15 }],
-  ["Right", { azimuth: 90, elevation: 15 }],
-  ["Back", { azimuth: 180, elevation: 15 }],
-  ["Left", { azimuth: 270, elevation: 15 }],
+  ["Front", { azimuth: 0 }],
+  ["Right", { azimuth: 90 }],
+  ["Back", { azimuth: 180 }],
+  ["Left", { azimuth: 270 }],
   ["Top", { azimuth: 0, elevation: 89 }],
   ["Corner", { azimuth: 35, elevation: 25 }],
 ];
@@ -100,7 +100,7 @@ class Page {
       i: actions.input,
       s: actions.screenshot,
       f: actions.fullscreen,
-      r: () => (this.player.camera = HOME),
+      r: () => (this.player.camera = this.home()),
       a: () => this.turn(-TURN_STEP),
       d: () => this.turn(TURN_STEP),
       "+": () => this.zoom(ZOOM_STEP),
@@ -156,7 +156,11 @@ class Page {
   }
 
   private preset(index: number): void {
-    this.player.camera = { ...HOME, ...PRESETS[index][1] };
+    this.player.camera = { ...this.home(), ...PRESETS[index][1] };
+  }
+
+  private home(): Pose {
+    return home(this.player.clip.header.camera);
   }
 
   private turn(degrees: number): void {

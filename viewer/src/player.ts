@@ -1,6 +1,6 @@
 // What is on the stage: one frame of the clip, one camera, one kind of picture. Drawn only when something changed.
 
-import { HOME, viewOf, type Pose } from "./camera";
+import { home, viewOf, type Pose } from "./camera";
 import type { Clip } from "./clip";
 import type { Frame } from "./payload";
 import { Playback } from "./playback";
@@ -18,7 +18,7 @@ export class Player {
   index = 0; // of the frame on the stage
   kind: Kind = "gaussians";
   background: Colour = [1, 1, 1];
-  private pose: Pose = HOME;
+  private pose: Pose;
   private frame: Frame | null = null;
   private wanted = 0;
   private dirty = false;
@@ -36,6 +36,7 @@ export class Player {
     const gl = canvas.getContext("webgl2", { antialias: false, alpha: true, powerPreference: "high-performance" });
     if (!gl) throw new Error("This browser offers no WebGL 2, which the player draws with.");
     this.gl = gl;
+    this.pose = home(clip.header.camera);
     this.playback = new Playback(clip.length, clip.header.fps);
     this.createRenderers();
     canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
