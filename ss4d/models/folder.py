@@ -121,10 +121,8 @@ class PipelineFolder:
         models: dict[str, Any] = {}
         expected = get_type_hints(PipelineModels)
         for name in (name for name in NAMES.values() if name.generates):
-            if name.key in self.args["models"]:
-                models[name.ours] = self.load(name.ours)
-            else:  # released folders name a DINOv2 instead of an image encoder of their own
-                models[name.ours] = DinoImageEncoder(self._argument("image_cond_model"))
+            dino = self.dino() if name.ours == "image_encoder" else None
+            models[name.ours] = self.load(name.ours) if dino is None else DinoImageEncoder(dino)
             if not isinstance(models[name.ours], expected[name.ours]):
                 raise CheckpointError(
                     f"{name.key} of {self.source} is a {type(models[name.ours]).__name__}: this is not an SS4D pipeline"
@@ -134,6 +132,11 @@ class PipelineFolder:
     def load(self, ours: str) -> nn.Module:
         """One model by its name in `NAMES`, strictly loaded."""
         return load_model(self.stem(ours))
+
+    def dino(self) -> str | None:
+        """The DINOv2 that released folders name instead of an image encoder of their own; None: there is one."""
+        is_own = NAMES["image_encoder"].key in self.args["models"]
+        return None if is_own else self._argument("image_cond_model")
 
     def stem(self, ours: str) -> Path:
         """Where a model's files are, without their ending; from the Hub they are downloaded first.
@@ -198,6 +201,7 @@ def write_pipeline(
     latents: SamplerSettings,
     statistics: Mapping[str, Tensor],
     frame: ViewFrame | None = None,
+    dino: str | None = None,
 ) -> None:
     """Write pipeline.json with the released keys, atomically.
 
@@ -206,6 +210,7 @@ def write_pipeline(
         structure, latents: default settings of the two flows' samplers.
         statistics: "mean" and "std" [C] of the voxel latents.
         frame: of the view, where the models were trained in it.
+        dino: name of the DINOv2 that is the image encoder, where `models` has none.
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
@@ -220,6 +225,8 @@ def write_pipeline(
     }
     if frame is not None:
         args["frame"] = dataclasses.asdict(frame)
+    if dino is not None:
+        args["image_cond_model"] = dino
     temporary = folder / "pipeline.json.tmp"
     temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
     publish(temporary, folder / "pipeline.json")

@@ -39,8 +39,20 @@ class FlowObjective(Objective):
     options: FlowOptions
 
     def prepare(self, clips: PreparedSet) -> None:
+        """
+        Raises:
+            ValueError: the set is in another frame than the flow, or its conditioning videos are of another size than
+                the image encoder takes.
+        """
         check_frame(self.models["flow"].projection, clips)
-        self.model("image_encoder")
+        encoder: Any = self.model("image_encoder")
+        size = clips.pictures(0).index.cond_size
+        if size != encoder.image_size:
+            raise ValueError(
+                f"{clips.root} has conditioning videos of {size} pixels, but the image encoder takes "
+                f"{encoder.image_size}: render them with render.cond_size={encoder.image_size}, or take an image "
+                "encoder for their size"
+            )
 
     def encode(self, images: Tensor) -> ImageCondition:
         """The condition of premultiplied RGBA images [B, T, 4, S, S]."""
