@@ -232,6 +232,11 @@ def write_pipeline(
     publish(temporary, folder / "pipeline.json")
 
 
+def is_hub_id(source: str) -> bool:
+    """Whether a text may be OWNER/NAME of a Hub repository, and no local path is meant."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
+
+
 def fetch(source: str, file: str) -> Path:
     """A file of a local folder, or of a Hub repository (downloaded once, then cached).
 
@@ -243,7 +248,7 @@ def fetch(source: str, file: str) -> Path:
         if not (folder / file).is_file():
             raise CheckpointError(f"the model folder {folder} has no {file}: check the path, or download it again")
         return folder / file
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+    if not is_hub_id(source):
         raise CheckpointError(f"there is no model folder {source}: pass an existing folder, or a Hub id OWNER/NAME")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
