@@ -102,7 +102,9 @@ def test_flows_of_two_image_encoders_are_refused(paper_runs: Path, tmp_path: Pat
     config = OmegaConf.load(paper_runs / "sparse_flow/config.yaml")
     config.objective.image_encoder = "dinov2_vits14_reg"
     OmegaConf.save(config, paper_runs / "sparse_flow/config.yaml")
-    with pytest.raises(SystemExit, match=r"dinov2_vitl14_reg in the structure flow and dinov2_vits14_reg in the sparse"):
+    with pytest.raises(
+        SystemExit, match=r"dinov2_vitl14_reg in the structure flow and dinov2_vits14_reg in the sparse"
+    ):
         run_export(monkeypatch, str(paper_runs), str(tmp_path / "out"), "--base", TRELLIS)
     assert not (tmp_path / "out").exists()
 

@@ -29,6 +29,7 @@ class SparseFlowObjective(FlowObjective):
     Options = SparseFlowOptions
     dataset = SparseLatentDataset
     trainable: ClassVar = {"flow": (SparseFlow,), "image_encoder": IMAGE_ENCODERS}
+    preview_decoder = "gaussian_decoder"
     options: SparseFlowOptions
 
     def prepare(self, clips: PreparedSet) -> None:
@@ -60,6 +61,3 @@ class SparseFlowObjective(FlowObjective):
         sampled = z.replace(z.feats * std + mean)
         rows = [torch.cat([tile(images[0, :, :3]), renderings(decoder(clip)[0])], dim=3) for clip in (latents, sampled)]
         return Preview(picture(rows))
-
-    def missing_for_preview(self) -> str | None:
-        return self._missing_decoder("gaussian_decoder")

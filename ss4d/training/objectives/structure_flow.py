@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -26,12 +27,19 @@ class StructureFlowOptions(FlowOptions):
 
 
 class StructureFlowObjective(FlowObjective):
-    """Velocity of latents [B, T, C, R, R, R]."""
+    """Velocity of latents [B, T, C, R, R, R], as encoded: unlike voxel latents they are not normalised, as in TRELLIS."""
 
     Options = StructureFlowOptions
     dataset = StructureLatentDataset
     trainable: ClassVar = {"flow": (StructureFlow,), "image_encoder": IMAGE_ENCODERS}
+    preview_decoder = "structure_decoder"
     options: StructureFlowOptions
+
+    @classmethod
+    def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
+        if "flow" not in models:
+            raise ValueError("models has no flow, which objective.name = structure_flow trains")
+        return float(models["flow"]["args"]["resolution"] ** 3)
 
     def initialize(self) -> None:
         if self.options.positional_init:
@@ -52,6 +60,3 @@ class StructureFlowObjective(FlowObjective):
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         prediction = decoder(sample(self.models["flow"], noise, self.encode(images), PREVIEW_SAMPLER)) > 0
         return silhouettes(images, decoder(x0) > 0, prediction)
-
-    def missing_for_preview(self) -> str | None:
-        return self._missing_decoder("structure_decoder")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -29,6 +30,10 @@ class StructureVAEObjective(Objective):
     dataset = OccupancyDataset
     trainable: ClassVar = {"encoder": (StructureEncoder,), "decoder": (StructureDecoder,)}
     options: StructureVAEOptions
+
+    @classmethod
+    def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
+        return float(resolution**3)
 
     def forward(self, batch: Occupancy, generator: torch.Generator) -> Loss:
         occupancy = batch.grid
