@@ -22,7 +22,8 @@ from ss4d.video import Clip, crop_clip_rgba, find_foreground
 from ss4d.view_frame import ViewFrame
 
 FRAMES_AT_ONCE = 8  # of models that work on each frame alone, which bounds their memory
-KEPT_BYTES = 2**30  # of a flow's keys and values of the image, from step to step: all of them but at full size
+# Of a flow's keys and values of the image, from step to step: enough for all of ss4d-tiny's; at full size part is kept.
+KEPT_BYTES = 2**30
 
 
 class SS4DPipeline:
@@ -112,6 +113,7 @@ class SS4DPipeline:
         structure, latents = (settings.override(steps, guidance) for settings in (self.structure, self.latents))
         stages: list[Stage] = []
         with measured("conditioning", stages, self.device):
+            # Frames that have their alpha already keep it, such as those of inference.py, which reads masks.
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
             cropped = torch.from_numpy(crop_clip_rgba(rgba, self.models.image_encoder.image_size))
             condition = self._condition(cropped, progress)

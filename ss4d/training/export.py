@@ -83,8 +83,8 @@ def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | Non
             return Path(frozen)
     if base is None:
         raise CheckpointError(
-            f"no run has the model {name.key} ({name.trained_as} of the run {name.run}{f', {run}' * (run is not None)}): "
-            "train it, or give a checkpoint that has it with --base, such as microsoft/TRELLIS-image-large"
+            f"no run has the model {name.key} ({name.trained_as} of {name.run if run is None else run}): train it, or "
+            "give a checkpoint that has it with --base, such as microsoft/TRELLIS-image-large"
         )
     folder = PipelineFolder.open(base)
     dino = folder.dino() if name.ours == "image_encoder" else None

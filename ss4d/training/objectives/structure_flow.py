@@ -27,7 +27,8 @@ class StructureFlowOptions(FlowOptions):
 
 
 class StructureFlowObjective(FlowObjective):
-    """Velocity of latents [B, T, C, R, R, R], as encoded: unlike voxel latents they are not normalised, as in TRELLIS."""
+    """Velocity of latents [B, T, C, R, R, R] as they are encoded: like TRELLIS', and unlike voxel latents, they are not
+    normalised."""
 
     Options = StructureFlowOptions
     dataset = StructureLatentDataset
