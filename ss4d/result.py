@@ -66,7 +66,7 @@ class Generation:
     resolution: int  # voxels along one side of the cube
     rgba: np.ndarray  # uint8 [T, H, W, 4], the input with its object's alpha, not premultiplied
     images: Tensor  # uint8 [T, S, S, 3], the cropped clip on black that conditioned the models
-    frame: ViewFrame | None  # of the view, where the result is in it; None: in that of the clip
+    view_frame: ViewFrame | None  # that of the view, where the result is in it; None: in that of the clip
     refinement: Refinement | None  # where the result was aligned with the input
     durations: np.ndarray | None  # float [T] seconds that each frame of the input is shown, where it says
     seed: int
@@ -142,7 +142,7 @@ class Generation:
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
         # In the frame of the view, cameras as close as the input's; the front of compare.mp4 is the input's own camera.
-        orbit, elevation = (Orbit(), 15.0) if self.frame is None else (self.frame.orbit(), 0.0)
+        orbit, elevation = (Orbit(), 15.0) if self.view_frame is None else (self.view_frame.orbit(), 0.0)
         forwards = list(range(len(spans)))
         videos: dict[str, tuple[Callable[[], np.ndarray], list[int]]] = {
             "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), orbit_order(len(spans))),
@@ -179,7 +179,7 @@ class Generation:
             "num_frames": len(self.gaussians),
             "structure_sampler": dataclasses.asdict(self.structure),
             "latent_sampler": dataclasses.asdict(self.latents),
-            "frame": None if self.frame is None else dataclasses.asdict(self.frame),
+            "frame": None if self.view_frame is None else dataclasses.asdict(self.view_frame),
             "refinement": None if self.refinement is None else self.refinement.entries(),
             "resolution": self.resolution,
             "voxels": [len(voxels) for voxels in self.voxels],

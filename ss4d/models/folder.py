@@ -167,7 +167,7 @@ class PipelineFolder:
         except TypeError as error:
             raise CheckpointError(f"pipeline.json of {self.source}: {key} has an unknown setting ({error})") from error
 
-    def frame(self) -> ViewFrame | None:
+    def view_frame(self) -> ViewFrame | None:
         """The frame of the view that the models were trained in; None: that of the clip, as in the paper.
 
         Raises:
@@ -200,7 +200,7 @@ def write_pipeline(
     structure: SamplerSettings,
     latents: SamplerSettings,
     statistics: Mapping[str, Tensor],
-    frame: ViewFrame | None = None,
+    view_frame: ViewFrame | None = None,
     dino: str | None = None,
 ) -> None:
     """Write pipeline.json with the released keys, atomically.
@@ -209,7 +209,7 @@ def write_pipeline(
         models: names in `NAMES` of the models beside it, as ckpts/KEY.json and .safetensors.
         structure, latents: default settings of the two flows' samplers.
         statistics: "mean" and "std" [C] of the voxel latents.
-        frame: of the view, where the models were trained in it.
+        view_frame: that of the view, where the models were trained in it.
         dino: name of the DINOv2 that is the image encoder, where `models` has none.
     """
 
@@ -223,8 +223,8 @@ def write_pipeline(
         "slat_sampler": sampler(latents),
         "slat_normalization": {key: [round(v, 6) for v in value.tolist()] for key, value in statistics.items()},
     }
-    if frame is not None:
-        args["frame"] = dataclasses.asdict(frame)
+    if view_frame is not None:
+        args["frame"] = dataclasses.asdict(view_frame)
     if dino is not None:
         args["image_cond_model"] = dino
     temporary = folder / "pipeline.json.tmp"

@@ -11,13 +11,19 @@ from torch import Tensor
 from ss4d.data import PreparedSet, SparseLatentBatch, SparseLatentDataset
 from ss4d.flow import sample, velocity
 from ss4d.models.sparse_flow import SparseFlow
-from ss4d.training.objectives.flow import IMAGE_ENCODERS, PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.training.objectives.flow import (
+    IMAGE_ENCODERS,
+    PREVIEW_SAMPLER,
+    FlowObjective,
+    FlowObjectiveOptions,
+    flow_loss,
+)
 from ss4d.training.objectives.objective import Loss
 from ss4d.training.previews import Preview, picture, renderings, tile
 
 
 @dataclass(frozen=True)
-class SparseFlowOptions(FlowOptions):
+class SparseFlowObjectiveOptions(FlowObjectiveOptions):
     """The `objective` section of the config."""
 
     gaussian_decoder: str | None = None  # of another run, for previews alone
@@ -26,11 +32,11 @@ class SparseFlowOptions(FlowOptions):
 class SparseFlowObjective(FlowObjective):
     """Velocity of voxel latents, normalised channel by channel with the statistics of the prepared set."""
 
-    Options = SparseFlowOptions
+    Options = SparseFlowObjectiveOptions
     dataset = SparseLatentDataset
     trainable: ClassVar = {"flow": (SparseFlow,), "image_encoder": IMAGE_ENCODERS}
     preview_decoder = "gaussian_decoder"
-    options: SparseFlowOptions
+    options: SparseFlowObjectiveOptions
 
     def prepare(self, clips: PreparedSet) -> None:
         super().prepare(clips)

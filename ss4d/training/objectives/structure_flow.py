@@ -12,14 +12,20 @@ from ss4d.config import option
 from ss4d.data import StructureLatentDataset, StructureLatents
 from ss4d.flow import sample, velocity
 from ss4d.models.structure_flow import StructureFlow
-from ss4d.training.objectives.flow import IMAGE_ENCODERS, PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.training.objectives.flow import (
+    IMAGE_ENCODERS,
+    PREVIEW_SAMPLER,
+    FlowObjective,
+    FlowObjectiveOptions,
+    flow_loss,
+)
 from ss4d.training.objectives.objective import Loss
 from ss4d.training.positional_init import start_attention_at_positions
 from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
 
 @dataclass(frozen=True)
-class StructureFlowOptions(FlowOptions):
+class StructureFlowObjectiveOptions(FlowObjectiveOptions):
     """The `objective` section of the config."""
 
     structure_decoder: str | None = None  # of another run, for previews alone
@@ -30,11 +36,11 @@ class StructureFlowObjective(FlowObjective):
     """Velocity of latents [B, T, C, R, R, R] as they are encoded: like TRELLIS', and unlike voxel latents, they are not
     normalised."""
 
-    Options = StructureFlowOptions
+    Options = StructureFlowObjectiveOptions
     dataset = StructureLatentDataset
     trainable: ClassVar = {"flow": (StructureFlow,), "image_encoder": IMAGE_ENCODERS}
     preview_decoder = "structure_decoder"
-    options: StructureFlowOptions
+    options: StructureFlowObjectiveOptions
 
     @classmethod
     def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:

@@ -17,7 +17,7 @@ from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
 
 @dataclass(frozen=True)
-class StructureVAEOptions(ObjectiveOptions):
+class StructureVAEObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config."""
 
     kl_weight: float = option(1e-3, at_least=0)
@@ -26,10 +26,10 @@ class StructureVAEOptions(ObjectiveOptions):
 class StructureVAEObjective(Objective):
     """Cross entropy + dice + KL of occupancy grids [B, T, 1, R, R, R]."""
 
-    Options = StructureVAEOptions
+    Options = StructureVAEObjectiveOptions
     dataset = OccupancyDataset
     trainable: ClassVar = {"encoder": (StructureEncoder,), "decoder": (StructureDecoder,)}
-    options: StructureVAEOptions
+    options: StructureVAEObjectiveOptions
 
     @classmethod
     def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
