@@ -149,8 +149,9 @@ def _changes(key: str, old: Any, new: Any, strict: bool = False) -> Iterator[str
 
 
 def _comparable(key: str, value: Any) -> Any:
-    if isinstance(value, str) and key.startswith(("data.root", "objective.")) and os.path.exists(value):
-        return os.path.realpath(value)
+    if isinstance(value, str) and key.startswith(("data.root", "objective.")):
+        is_path = os.path.exists(value) or os.path.exists(f"{value}.json")  # models are named without their ending
+        return os.path.realpath(value) if is_path else value
     return value or None if key == "data.category_weight" else value
 
 
