@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from ss4d.failures import open_standard_streams, show_warnings_as_notes
+from ss4d.failures import open_standard_streams, print_text, show_warnings_as_notes
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 
@@ -20,7 +20,7 @@ def main() -> None:
     open_standard_streams()
     arguments = sys.argv[1:]
     if {"-h", "--help"} & set(arguments):
-        print(help_text())
+        print_text(help_text())
         return
     import hydra
     from hydra.errors import HydraException

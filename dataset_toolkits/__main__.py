@@ -23,6 +23,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ss4d.failures import print_text
 from ss4d.shard import Shard
 
 if TYPE_CHECKING:  # imported where they are used: --help must answer at once
@@ -55,7 +56,7 @@ def _run_command(given: argparse.Namespace) -> int:
     from dataset_toolkits.report.sources import markdown
 
     if given.stage == "sources":
-        print(markdown(given.root), end="")
+        print_text(markdown(given.root).rstrip("\n"))
         return 0
     execution = Execution(
         workers=given.workers,

@@ -20,15 +20,13 @@ if TYPE_CHECKING:
     from ss4d.models.sparse_vae import SparseEncoder
     from ss4d.models.structure_vae import StructureEncoder
 
-# Where a pipeline's folder keeps the encoders.
-STRUCTURE_ENCODER, SPARSE_ENCODER = "ckpts/sparse_structure_encoder", "ckpts/slat_encoder"
-
 CELLS_AT_ONCE = 16 * 32**3  # of the grids in one call of the structure encoder
 
 
 @dataclass
 class EncodeOptions:
-    """Options of the stage encode. An encoder is the path of a checkpoint without its ending, or a pipeline's folder.
+    """Options of the stage encode. An encoder is the path of a checkpoint without its ending, a pipeline's folder or a
+    Hub id, such as microsoft/TRELLIS-image-large.
 
     Latents of an encoder that is not given are not made; those that an earlier run made are removed.
     """
@@ -58,7 +56,7 @@ class EncodeStage(Stage):
         if self._structure_stem is None and self._sparse_stem is None:
             raise StageError(
                 "neither encode.structure_encoder nor encode.sparse_encoder is set: give one or both, each a "
-                "checkpoint's path without its ending, or a pipeline's folder"
+                "checkpoint's path without its ending, a pipeline's folder or a Hub id"
             )
         weights = [stem and hash_model(stem) for stem in (self._structure_stem, self._sparse_stem)]
         if rows:
@@ -150,13 +148,13 @@ class EncodeStage(Stage):
         """None if none is given. Kept between the clips of a worker."""
         return _load(self._sparse_stem, self.options.device)
 
-    @property
+    @cached_property
     def _structure_stem(self) -> Path | None:
-        return model_stem("encode.structure_encoder", self.options.structure_encoder, STRUCTURE_ENCODER)
+        return model_stem("structure_encoder", self.options.structure_encoder)
 
-    @property
+    @cached_property
     def _sparse_stem(self) -> Path | None:
-        return model_stem("encode.sparse_encoder", self.options.sparse_encoder, SPARSE_ENCODER)
+        return model_stem("sparse_encoder", self.options.sparse_encoder)
 
     def _check_features(self, features: Path) -> None:
         """Raise StageError if there are none of this resolution, or the sparse encoder needs others."""
@@ -189,19 +187,31 @@ class EncodeStage(Stage):
             )
 
 
-def model_stem(option: str, value: str, inside: str) -> Path | None:
-    """The path without ending of the checkpoint that an option names, `inside` a folder; None if it is empty.
+def model_stem(option: str, value: str) -> Path | None:
+    """The path without ending of the encoder that an option names; None if it is empty. From the Hub it is fetched.
+
+    Args:
+        option: "structure_encoder" or "sparse_encoder".
 
     Raises:
         StageError: it names no checkpoint.
     """
+    from ss4d.models.checkpoint import CheckpointError
+    from ss4d.models.folder import NAMES, PipelineFolder, is_hub_id
+
     if not value:
         return None
-    stem = Path(value) / inside if Path(value).is_dir() else Path(value)
-    for ending in (".json", ".safetensors"):
-        if not stem.with_name(stem.name + ending).is_file():
-            raise StageError(f"{option} = {value} names no checkpoint: there is no {stem}{ending}")
-    return stem
+    folder, named = Path(value), f"encode.{option} = {value} names no checkpoint"
+    stem = folder / "ckpts" / NAMES[option].key if folder.is_dir() else folder
+    missing = [path for ending in (".json", ".safetensors") if not (path := Path(f"{stem}{ending}")).is_file()]
+    if not missing:
+        return stem
+    if not (folder / "pipeline.json").is_file() and (folder.exists() or len(missing) == 1 or not is_hub_id(value)):
+        raise StageError(f"{named}: there is no {missing[0]}")
+    try:
+        return PipelineFolder.open(value).stem(option)
+    except CheckpointError as error:
+        raise StageError(f"{named}: {error}") from error
 
 
 def hash_model(stem: Path) -> str:

@@ -1,7 +1,8 @@
 """Collect trained models into a checkpoint folder in the released layout.
 
 `python scripts/export.py RUNS OUT`: RUNS holds the run folders structure_vae, structure_flow, sparse_vae and
-sparse_flow; OUT gets pipeline.json and ckpts/. With `--base CHECKPOINT`, models that RUNS lacks come from there.
+sparse_flow; OUT gets pipeline.json and ckpts/. A model that a run took frozen comes from where the run took it; with
+`--base CHECKPOINT`, a folder or a Hub id, what RUNS lacks comes from there.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--base", type=Path, help="checkpoint folder with the models that RUNS does not have")
+    parser.add_argument("--base", help="checkpoint folder or Hub id with the models that RUNS does not have")
     parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
     parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
@@ -26,7 +27,6 @@ def main() -> None:
     options = parse_arguments()
 
     from ss4d.flow import SamplerSettings
-    from ss4d.models.checkpoint import CheckpointError
     from ss4d.training.export import EXPERIMENTS, export
 
     structure = SamplerSettings(options.steps, options.guidance)
@@ -34,7 +34,7 @@ def main() -> None:
     runs = {name: options.runs / name for name in EXPERIMENTS}
     try:
         total = export(runs, options.out, structure, latents, options.base)
-    except CheckpointError as error:
+    except ValueError as error:
         sys.exit(f"export.py: {error}")
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())
     print(f"{total:,} parameters, {size / 1e6:.2f} MB in {options.out}")

@@ -70,6 +70,15 @@ def show_warnings_as_notes() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
 
 
+def print_text(text: str) -> None:
+    """Print all of a text to standard output; a reader who has had enough, such as `head`, is no failure."""
+    try:
+        print(text, flush=True)
+    except BrokenPipeError:
+        with open(os.devnull, "w") as nothing:
+            os.dup2(nothing.fileno(), sys.stdout.fileno())  # what Python flushes when it ends goes there
+
+
 def open_standard_streams() -> None:
     """Put the null device where a standard stream is closed, as daemons have it: else what is printed fails, or, from
     libraries in C, goes into the file that is opened next."""

@@ -22,7 +22,8 @@ from ss4d.video import Clip, crop_clip_rgba, find_foreground
 from ss4d.view_frame import ViewFrame
 
 FRAMES_AT_ONCE = 8  # of models that work on each frame alone, which bounds their memory
-KEPT_BYTES = 2**30  # of a flow's keys and values of the image, from step to step: all of them but at full size
+# Of a flow's keys and values of the image, from step to step: enough for all of ss4d-tiny's; at full size part is kept.
+KEPT_BYTES = 2**30
 
 
 class SS4DPipeline:
@@ -38,8 +39,10 @@ class SS4DPipeline:
         models: on any device.
         structure, latents: default sampler settings of the two flows.
         latent_mean, latent_std: [C] statistics that voxel latents were normalised with.
-        frame: of the view, where the models were trained in it (`ss4d.view_frame`): the camera of every input is known.
-        window: frames that a flow sees at once; longer clips go through in overlapping windows (`ss4d.flow.windows`).
+        view_frame: that of the view, where the models were trained in it (`ss4d.view_frame`): the camera of every
+            input is known.
+        window: frames that a flow sees at once; longer clips go through in overlapping windows
+            (`ss4d.flow.long_clips`).
     """
 
     def __init__(
@@ -50,7 +53,7 @@ class SS4DPipeline:
         latent_mean: Tensor,
         latent_std: Tensor,
         device: torch.device | str = "cpu",
-        frame: ViewFrame | None = None,
+        view_frame: ViewFrame | None = None,
         window: int = PAPER_FRAMES,
     ):
         for model in models.all():
@@ -59,7 +62,7 @@ class SS4DPipeline:
         self.structure, self.latents = structure, latents
         self.latent_mean, self.latent_std = latent_mean.to(device), latent_std.to(device)
         self.device = torch.device(device)
-        self.frame, self.window = frame, window
+        self.view_frame, self.window = view_frame, window
 
     @classmethod
     def from_pretrained(cls, source: str | Path, device: torch.device | str | None = None) -> SS4DPipeline:
@@ -83,7 +86,13 @@ class SS4DPipeline:
                     model.set_dtype(torch.float32)
         structure, latents = folder.sampler("sparse_structure_sampler"), folder.sampler("slat_sampler")
         return cls(
-            models, structure, latents, *folder.latent_statistics(), device, folder.frame(), folder.trained_frames()
+            models,
+            structure,
+            latents,
+            *folder.latent_statistics(),
+            device,
+            folder.view_frame(),
+            folder.trained_frames(),
         )
 
     @torch.no_grad()
@@ -112,6 +121,7 @@ class SS4DPipeline:
         structure, latents = (settings.override(steps, guidance) for settings in (self.structure, self.latents))
         stages: list[Stage] = []
         with measured("conditioning", stages, self.device):
+            # Frames that have their alpha already keep it, such as those of inference.py, which reads masks.
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
             cropped = torch.from_numpy(crop_clip_rgba(rgba, self.models.image_encoder.image_size))
             condition = self._condition(cropped, progress)
@@ -121,7 +131,7 @@ class SS4DPipeline:
             occupancy = self._decode_structure(structure_latents)
         refiner = None
         if refine:
-            refiner = Refiner(cropped, self.frame, RefineSettings() if refine is True else refine, progress)
+            refiner = Refiner(cropped, self.view_frame, RefineSettings() if refine is True else refine, progress)
             with measured("structure refinement", stages, self.device):
                 occupancy = refiner.structure(self.models.structure_decoder, structure_latents, occupancy)
         coords = torch.nn.functional.pad(occupancy.nonzero(), (1, 0)).int()
@@ -144,7 +154,7 @@ class SS4DPipeline:
             resolution=occupancy.shape[-1],
             rgba=rgba,
             images=on_black(cropped),
-            frame=self.frame,
+            view_frame=self.view_frame,
             refinement=None if refiner is None else refiner.report,
             durations=frames.durations if isinstance(frames, Clip) else None,
             seed=seed,

@@ -66,7 +66,7 @@ class Generation:
     resolution: int  # voxels along one side of the cube
     rgba: np.ndarray  # uint8 [T, H, W, 4], the input with its object's alpha, not premultiplied
     images: Tensor  # uint8 [T, S, S, 3], the cropped clip on black that conditioned the models
-    frame: ViewFrame | None  # of the view, where the result is in it; None: in that of the clip
+    view_frame: ViewFrame | None  # that of the view, where the result is in it; None: in that of the clip
     refinement: Refinement | None  # where the result was aligned with the input
     durations: np.ndarray | None  # float [T] seconds that each frame of the input is shown, where it says
     seed: int
@@ -84,7 +84,7 @@ class Generation:
     @property
     def orbit(self) -> Orbit:
         """Cameras of its pictures: in the frame of the view as close as the input's, the front being that camera."""
-        return Orbit() if self.frame is None else self.frame.orbit()
+        return Orbit() if self.view_frame is None else self.view_frame.orbit()
 
     def save(
         self,
@@ -184,7 +184,7 @@ class Generation:
             "num_frames": len(self.gaussians),
             "structure_sampler": dataclasses.asdict(self.structure),
             "latent_sampler": dataclasses.asdict(self.latents),
-            "frame": None if self.frame is None else dataclasses.asdict(self.frame),
+            "frame": None if self.view_frame is None else dataclasses.asdict(self.view_frame),
             "refinement": None if self.refinement is None else self.refinement.entries(),
             "resolution": self.resolution,
             "voxels": [len(voxels) for voxels in self.voxels],

@@ -76,6 +76,15 @@ def test_help_answers_at_once(module: str, arguments: list[str]) -> None:
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < SECONDS
 
 
+def test_a_reader_who_leaves_is_no_failure() -> None:
+    """As `| head` does, which has gone before all is printed."""
+    command = [sys.executable, "train.py", "--help"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == "" and process.wait() == 0
+
+
 def test_importing_the_pipeline_is_cheap_beside_torch() -> None:
     script = (
         "import sys, time, torch\n"

@@ -48,7 +48,7 @@ def clip(frames: int = 2) -> np.ndarray:
 def test_the_pixels_reach_both_flows(folder: Path):
     pipeline = SS4DPipeline.from_pretrained(folder, "cpu")
     result = pipeline.run(clip(), seed=3)
-    assert result.frame == ViewFrame(**FRAME) and result.refinement is None
+    assert result.view_frame == ViewFrame(**FRAME) and result.refinement is None
     for flow in (pipeline.models.structure_flow, pipeline.models.sparse_flow):
         assert flow.projection is not None
         weight = flow.projection.out.weight
@@ -80,7 +80,7 @@ def test_a_frame_that_cannot_be_is_refused(folder: Path):
     content["args"]["frame"] = {"crop": 3.0, "distance": 1.4}
     (folder / "pipeline.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"frame = .*3\.0.* is none \(crop = 3\.0 must lie"):
-        PipelineFolder.open(folder).frame()
+        PipelineFolder.open(folder).view_frame()
 
 
 def test_an_export_takes_the_frame_of_its_flows():

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from ss4d.data.occupancy import OccupancyDataset as OccupancyDataset
     from ss4d.data.prepared import PreparedClip as PreparedClip
     from ss4d.data.prepared import PreparedSet as PreparedSet
-    from ss4d.data.windows import Window as Window
-    from ss4d.data.windows import sample_frames as sample_frames
+    from ss4d.data.training_windows import Window as Window
+    from ss4d.data.training_windows import sample_frames as sample_frames
 
 _MODULES = {
     "dataset": ("BatchSize", "WindowDataset", "to_device"),
@@ -46,7 +46,7 @@ _MODULES = {
     "masking": ("MaskingSettings", "contact_sheet", "mask_video", "moving_occluder"),
     "occupancy": ("Occupancy", "OccupancyDataset"),
     "prepared": ("PreparedClip", "PreparedSet"),
-    "windows": ("Window", "sample_frames"),
+    "training_windows": ("Window", "sample_frames"),
 }
 
 

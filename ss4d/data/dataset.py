@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 
 from ss4d.data.format import Cube
 from ss4d.data.prepared import PreparedSet
-from ss4d.data.windows import Window
+from ss4d.data.training_windows import Window
 from ss4d.sparse import SparseTensor
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.format import CHANNELS, SIMILARITIES
+from ss4d.data.training_windows import Window
 from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
 from ss4d.data.views import ViewArchive
-from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
 from ss4d.view_frame import Similarity
 

@@ -15,8 +15,8 @@ from ss4d.data.format import Cube
 from ss4d.data.masking import MaskingSettings, mask_video
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.recolor import recolor_video
+from ss4d.data.training_windows import Window
 from ss4d.data.views import ViewArchive
-from ss4d.data.windows import Window
 from ss4d.sparse import SparseTensor
 
 

@@ -18,7 +18,7 @@ from ss4d.data.latents import LatentDataset, SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedClip, PreparedSet
 from ss4d.data.sampler import BatchSettings, ClipWeights, TokenBatchSampler
-from ss4d.data.windows import Window
+from ss4d.data.training_windows import Window
 
 
 @dataclass(kw_only=True)

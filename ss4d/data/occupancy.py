@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ss4d.data.dataset import BatchSize, WindowDataset
+from ss4d.data.training_windows import Window
 from ss4d.data.turns import turn_coords
-from ss4d.data.windows import Window
 from ss4d.metrics.shape import voxel_grid
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from torch.utils.data import Sampler
 
 from ss4d.data.prepared import PreparedClip
-from ss4d.data.windows import Window, sample_frames
+from ss4d.data.training_windows import Window, sample_frames
 
 # Batches are drawn in blocks of this size, each from a seed of its own: any batch is found by making one block. The
 # clip that waits for the next batch when a block ends is lost, one in this many batches.

@@ -10,6 +10,7 @@ from itertools import compress
 from operator import not_
 from pathlib import Path
 
+from ss4d.failures import print_text
 from ss4d.metrics.intervals import Interval
 
 NOT_AVAILABLE = "n/a"
@@ -56,7 +57,7 @@ def write_tables(tables: Sequence[Table], out: Path) -> None:
     (out / "tables.tex").write_text("\n".join(latex(table) for table in shown if table.rows))
     for table in tables:
         write_csv(table, out / f"table_{table.id}.csv")
-    print(text)
+    print_text(text)
 
 
 def without_empty_columns(table: Table) -> Table:

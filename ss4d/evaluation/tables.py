@@ -88,10 +88,22 @@ def changed_protocols(names: Collection[str], changes: Sequence[str]) -> dict[st
 
 
 def read_specs() -> list[TableSpec]:
-    """The tables that `configs/eval/tables.yaml` describes."""
+    """The tables that `configs/eval/tables.yaml` describes.
+
+    Raises:
+        ValueError: an option that there is none of, or a published row that does not fit the columns.
+    """
     path = PROTOCOLS / "tables.yaml"
     tables = read_yaml(path)["tables"]
-    return [load_options(TableSpec, spec, origin=f"{path}, table {spec.get('id')}") for spec in tables]
+    specs = [load_options(TableSpec, spec, origin=f"{path}, table {spec.get('id')}") for spec in tables]
+    for spec in specs:
+        for name, values in spec.paper.items():
+            if len(values) != len(spec.columns):
+                raise ValueError(
+                    f"{path}, table {spec.id}: the published row {name} has {len(values)} values for "
+                    f"{len(spec.columns)} columns: give it null for what the paper does not have"
+                )
+    return specs
 
 
 def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Protocol | None) -> Table:

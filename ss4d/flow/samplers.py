@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ss4d.flow.windows import Blend, TimeWindow, time_windows, window_of
+from ss4d.flow.long_clips import Blend, TimeWindow, time_windows, window_of
 from ss4d.nn import Memo
 from ss4d.sparse import SparseTensor
 
@@ -114,7 +114,7 @@ def sample(
         progress: the name of a progress bar over the steps; None shows none.
         keep: bytes that may be kept between steps of what the model computes of the condition alone.
         window: frames that the model sees at once; a longer clip goes through in overlapping windows, whose velocities
-            are blended at every step (`ss4d.flow.windows`). None: the whole clip at once.
+            are blended at every step (`ss4d.flow.long_clips`). None: the whole clip at once.
     """
     frames = condition.tokens.shape[1]
     windows = time_windows(frames, window or frames)

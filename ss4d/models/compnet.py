@@ -34,7 +34,7 @@ CONV_TYPES = ("3D_1D", "3D_4D", "4D", "non", "3D")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseFlowOptions(FlowOptions):
+class CompNetOptions(FlowOptions):
     """Arguments of `SparseFlow`: those of both flows, and those of CompNet.
 
     Raises:
@@ -70,7 +70,7 @@ class SparseFlowOptions(FlowOptions):
 
 
 @dataclass
-class FrameTime:
+class DiffusionEmbedding:
     """The diffusion time embedding at each temporal level: level l is [B, ceil(T / 2^l), C]."""
 
     levels: list[Tensor]
@@ -112,7 +112,7 @@ class SparseResBlock(nn.Module):
     h = conv(silu(norm(x))).
 
     Args:
-        time_channels: of the time embedding.
+        diffusion_channels: of the embedding of the diffusion time.
         kernel: (kx, ky, kz) inside a frame, or (kt, kx, ky, kz).
         down, up: axes ("space", "time") to pack or unpack first, in order.
     """
@@ -121,7 +121,7 @@ class SparseResBlock(nn.Module):
         self,
         channels: int,
         out_channels: int,
-        time_channels: int,
+        diffusion_channels: int,
         kernel: tuple[int, ...],
         down: tuple[str, ...] = (),
         up: tuple[str, ...] = (),
@@ -133,10 +133,10 @@ class SparseResBlock(nn.Module):
         self.conv1 = SubmanifoldConv(channels, out_channels, kernel)
         self.conv2 = SubmanifoldConv(out_channels, out_channels, kernel)
         zero(self.conv2)
-        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(time_channels, 2 * out_channels))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(diffusion_channels, 2 * out_channels))
         self.skip_connection = nn.Identity() if channels == out_channels else nn.Linear(channels, out_channels)
 
-    def forward(self, x: SparseTensor, time: FrameTime, fine: Geometry | None = None) -> SparseTensor:
+    def forward(self, x: SparseTensor, diffusion: DiffusionEmbedding, fine: Geometry | None = None) -> SparseTensor:
         """x [N, channels] -> [M, out_channels] on the resampled voxels.
 
         `fine` are the voxels to unpack to, for a block that does.
@@ -150,7 +150,7 @@ class SparseResBlock(nn.Module):
         else:
             way = unpacking(x.geometry, fine, self.up[::-1])
             h, skip = self.conv1.unpacked(h, way), way(skip)
-        table, layout = time.at(h.geometry)
+        table, layout = diffusion.at(h.geometry)
         scale, shift = self.emb_layers(table).to(x.dtype).chunk(2, dim=1)
         h = self.conv2(h.replace(silu(layout.modulate(self.norm2(h.feats), shift, scale))))
         return h.replace(h.feats + skip.feats)
@@ -159,7 +159,7 @@ class SparseResBlock(nn.Module):
 class CompNet(FlowTransformer):
     """The compressing and restoring ends of the 4D Sparse Flow Transformer."""
 
-    def __init__(self, options: SparseFlowOptions):
+    def __init__(self, options: CompNetOptions):
         super().__init__()
         self.conv_type, self.use_skip_connection = options.conv_type, options.use_skip_connection
         joint = options.conv_type == "4D"
@@ -188,7 +188,9 @@ class CompNet(FlowTransformer):
         first = [*self.input_blocks, *getattr(self, "input_blocks_t", [])]
         return [*first, *super().blocks_in_order(), *getattr(self, "out_blocks_t", []), *self.out_blocks]
 
-    def compress(self, h: SparseTensor, time: FrameTime) -> tuple[SparseTensor, list[SparseTensor], list[Geometry]]:
+    def compress(
+        self, h: SparseTensor, diffusion: DiffusionEmbedding
+    ) -> tuple[SparseTensor, list[SparseTensor], list[Geometry]]:
         """Pack a clip for the transformer.
 
         Args:
@@ -203,7 +205,7 @@ class CompNet(FlowTransformer):
         for block in [*self.input_blocks, *getattr(self, "input_blocks_t", [])]:
             if block.down:
                 fine.append(h.geometry)
-            h = self.run_block(block, h, time)
+            h = self.run_block(block, h, diffusion)
             skips.append(h)
         if self.conv_type == "non":
             fine.append(h.geometry)
@@ -211,7 +213,7 @@ class CompNet(FlowTransformer):
         return h, skips, fine
 
     def restore(
-        self, h: SparseTensor, time: FrameTime, skips: list[SparseTensor], fine: list[Geometry]
+        self, h: SparseTensor, diffusion: DiffusionEmbedding, skips: list[SparseTensor], fine: list[Geometry]
     ) -> SparseTensor:
         """[M, model_channels] on the packed voxels -> [N, io_block_channels[0]] on those `compress` was given.
 
@@ -221,7 +223,7 @@ class CompNet(FlowTransformer):
             h = unpack(h, fine.pop(), "time")
         for block in [*getattr(self, "out_blocks_t", []), *self.out_blocks]:
             h = cat_features([h, skips.pop()]) if self.use_skip_connection else h
-            h = self.run_block(block, h, time, fine.pop() if block.up else None)
+            h = self.run_block(block, h, diffusion, fine.pop() if block.up else None)
         return h
 
 
@@ -229,21 +231,21 @@ class _StageBuilder:
     """Stages of res blocks going down through `widths`, or back up; the resampling block is the last of a stage on the
     way down and the first on the way up."""
 
-    def __init__(self, time_channels: int, use_skip_connection: bool):
-        self.time_channels, self.copies = time_channels, 2 if use_skip_connection else 1
+    def __init__(self, diffusion_channels: int, use_skip_connection: bool):
+        self.diffusion_channels, self.copies = diffusion_channels, 2 if use_skip_connection else 1
 
     def down(self, widths: list[int], blocks: int, kernel: tuple[int, ...], axes: tuple[str, ...]) -> nn.ModuleList:
         stages = nn.ModuleList()
         for width, wider in itertools.pairwise(widths):
-            stages.extend(SparseResBlock(width, width, self.time_channels, kernel) for _ in range(blocks - 1))
-            stages.append(SparseResBlock(width, wider, self.time_channels, kernel, down=axes))
+            stages.extend(SparseResBlock(width, width, self.diffusion_channels, kernel) for _ in range(blocks - 1))
+            stages.append(SparseResBlock(width, wider, self.diffusion_channels, kernel, down=axes))
         return stages
 
     def up(self, widths: list[int], blocks: int, kernel: tuple[int, ...], axes: tuple[str, ...]) -> nn.ModuleList:
         stages = nn.ModuleList()
         for wider, width in zip(widths[::-1], widths[-2::-1], strict=False):
-            stages.append(SparseResBlock(wider * self.copies, width, self.time_channels, kernel, up=axes[::-1]))
+            stages.append(SparseResBlock(wider * self.copies, width, self.diffusion_channels, kernel, up=axes[::-1]))
             stages.extend(
-                SparseResBlock(width * self.copies, width, self.time_channels, kernel) for _ in range(blocks - 1)
+                SparseResBlock(width * self.copies, width, self.diffusion_channels, kernel) for _ in range(blocks - 1)
             )
         return stages

@@ -121,10 +121,8 @@ class PipelineFolder:
         models: dict[str, Any] = {}
         expected = get_type_hints(PipelineModels)
         for name in (name for name in NAMES.values() if name.generates):
-            if name.key in self.args["models"]:
-                models[name.ours] = self.load(name.ours)
-            else:  # released folders name a DINOv2 instead of an image encoder of their own
-                models[name.ours] = DinoImageEncoder(self._argument("image_cond_model"))
+            dino = self.dino() if name.ours == "image_encoder" else None
+            models[name.ours] = self.load(name.ours) if dino is None else DinoImageEncoder(dino)
             if not isinstance(models[name.ours], expected[name.ours]):
                 raise CheckpointError(
                     f"{name.key} of {self.source} is a {type(models[name.ours]).__name__}: this is not an SS4D pipeline"
@@ -134,6 +132,11 @@ class PipelineFolder:
     def load(self, ours: str) -> nn.Module:
         """One model by its name in `NAMES`, strictly loaded."""
         return load_model(self.stem(ours))
+
+    def dino(self) -> str | None:
+        """The DINOv2 that released folders name instead of an image encoder of their own; None: there is one."""
+        is_own = NAMES["image_encoder"].key in self.args["models"]
+        return None if is_own else self._argument("image_cond_model")
 
     def stem(self, ours: str) -> Path:
         """Where a model's files are, without their ending; from the Hub they are downloaded first.
@@ -164,7 +167,7 @@ class PipelineFolder:
         except TypeError as error:
             raise CheckpointError(f"pipeline.json of {self.source}: {key} has an unknown setting ({error})") from error
 
-    def frame(self) -> ViewFrame | None:
+    def view_frame(self) -> ViewFrame | None:
         """The frame of the view that the models were trained in; None: that of the clip, as in the paper.
 
         Raises:
@@ -197,7 +200,8 @@ def write_pipeline(
     structure: SamplerSettings,
     latents: SamplerSettings,
     statistics: Mapping[str, Tensor],
-    frame: ViewFrame | None = None,
+    view_frame: ViewFrame | None = None,
+    dino: str | None = None,
 ) -> None:
     """Write pipeline.json with the released keys, atomically.
 
@@ -205,7 +209,8 @@ def write_pipeline(
         models: names in `NAMES` of the models beside it, as ckpts/KEY.json and .safetensors.
         structure, latents: default settings of the two flows' samplers.
         statistics: "mean" and "std" [C] of the voxel latents.
-        frame: of the view, where the models were trained in it.
+        view_frame: that of the view, where the models were trained in it.
+        dino: name of the DINOv2 that is the image encoder, where `models` has none.
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
@@ -218,11 +223,18 @@ def write_pipeline(
         "slat_sampler": sampler(latents),
         "slat_normalization": {key: [round(v, 6) for v in value.tolist()] for key, value in statistics.items()},
     }
-    if frame is not None:
-        args["frame"] = dataclasses.asdict(frame)
+    if view_frame is not None:
+        args["frame"] = dataclasses.asdict(view_frame)
+    if dino is not None:
+        args["image_cond_model"] = dino
     temporary = folder / "pipeline.json.tmp"
     temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
     publish(temporary, folder / "pipeline.json")
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a text may be OWNER/NAME of a Hub repository, and no local path is meant."""
+    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
 
 
 def fetch(source: str, file: str) -> Path:
@@ -236,7 +248,7 @@ def fetch(source: str, file: str) -> Path:
         if not (folder / file).is_file():
             raise CheckpointError(f"the model folder {folder} has no {file}: check the path, or download it again")
         return folder / file
-    if source.count("/") != 1 or source.startswith((".", "/", "~")):
+    if not is_hub_id(source):
         raise CheckpointError(f"there is no model folder {source}: pass an existing folder, or a Hub id OWNER/NAME")
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError

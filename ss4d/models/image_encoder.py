@@ -73,6 +73,9 @@ class DinoImageEncoder(nn.Module):
     Args:
         name: a released name ("dinov2_vitl14_reg"), a Hub id or a local folder.
         config: build from this configuration with random weights instead of loading (tests, memory estimates).
+
+    Attributes:
+        image_size: height and width of the images that `forward` takes.
     """
 
     image_size = 518
@@ -94,13 +97,21 @@ class DinoImageEncoder(nn.Module):
         self.model.eval().requires_grad_(False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """sRGB images [N, 3, S, S] in [0, 1], S a multiple of the patch size -> tokens [N, L, D]."""
+        """sRGB images [N, 3, S, S] in [0, 1], S = `image_size` -> tokens [N, L, D].
+
+        Raises:
+            ValueError: another size, of which the network would silently make another number of tokens.
+        """
+        expected = (self.in_channels, self.image_size, self.image_size)
+        if images.shape[1:] != expected:
+            raise ValueError(f"images must be [N, {', '.join(map(str, expected))}], got {list(images.shape)}")
         tokens = self.tokens_before_norm(images)
         return layer_norm(tokens, tokens.shape[-1:])
 
     @torch.no_grad()
     def tokens_before_norm(self, images: Tensor) -> Tensor:
-        """The same tokens as the network leaves them: TRELLIS' voxel features are means of these."""
+        """The same tokens as the network leaves them, of images [N, 3, H, W] of any size: TRELLIS' voxel features are
+        means of these."""
         mean, std = (
             torch.tensor(values, device=images.device)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD)
         )

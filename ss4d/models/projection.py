@@ -33,7 +33,7 @@ class PixelProjection(nn.Module):
 
     def __init__(self, frame: Mapping[str, float], out_channels: int, points: int = 1, channels: int = 32):
         super().__init__()
-        self.frame = ViewFrame(**frame)
+        self.view_frame = ViewFrame(**frame)
         self.conv1 = nn.Conv2d(PIXEL_CHANNELS, channels // 2, 3, stride=2, padding=1, bias=False)
         self.conv2 = nn.Conv2d(channels // 2, channels, 3, stride=2, padding=1, bias=False)
         self.conv3 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
@@ -48,13 +48,13 @@ class PixelProjection(nn.Module):
     def dense(self, pixels: Tensor, points: Tensor) -> Tensor:
         """Pixels [N, 4, S, S] and the points [M, P, 3] of M tokens, the same in every frame -> [N, M, out_channels]."""
         maps, tokens = self.maps(pixels), len(points)
-        grid = (2 * self.frame.project(points.flatten(0, 1)) - 1).to(maps.dtype)  # [M * P, 2]
+        grid = (2 * self.view_frame.project(points.flatten(0, 1)) - 1).to(maps.dtype)  # [M * P, 2]
         sampled = grid_sample(maps, grid[None, None].expand(len(maps), -1, -1, -1), align_corners=False)[:, :, 0]
         return self.out(rearrange(sampled, "n c (m p) -> n m (p c)", m=tokens))
 
     def sparse(self, pixels: Tensor, points: Tensor, counts: Sequence[int]) -> Tensor:
         """Pixels [N, 4, S, S] and points [M, 3], `counts` of them in each frame in turn -> [M, out_channels]."""
-        grid = (2 * self.frame.project(points) - 1).to(pixels.dtype).split(list(counts))
+        grid = (2 * self.view_frame.project(points) - 1).to(pixels.dtype).split(list(counts))
         maps = self.maps(pixels)
         sampled = [
             grid_sample(maps[frame, None], part[None, None], align_corners=False)[0, :, 0].T

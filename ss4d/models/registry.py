@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from ss4d.config import check_value, did_you_mean
-from ss4d.models.compnet import SparseFlowOptions
+from ss4d.models.compnet import CompNetOptions
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import GaussianDecoder, GaussianDecoderOptions, SparseEncoder, SparseEncoderOptions
@@ -47,7 +47,7 @@ _MODELS: dict[str, _Entry] = {
     "StructureFlow": _Entry(StructureFlow, StructureFlowOptions),
     "SparseEncoder": _Entry(SparseEncoder, SparseEncoderOptions),
     "GaussianDecoder": _Entry(GaussianDecoder, GaussianDecoderOptions),
-    "SparseFlow": _Entry(SparseFlow, SparseFlowOptions),
+    "SparseFlow": _Entry(SparseFlow, CompNetOptions),
     "PatchImageEncoder": _Entry(PatchImageEncoder),
     "DinoImageEncoder": _Entry(DinoImageEncoder),
     "SparseStructureEncoder": _Entry(StructureEncoder),
@@ -56,8 +56,8 @@ _MODELS: dict[str, _Entry] = {
     "SparseStructureFlowModel": _Entry(StructureFlow, StructureFlowOptions, _PER_FRAME),
     "SLatEncoder": _Entry(SparseEncoder, SparseEncoderOptions),
     "SLatGaussianDecoder": _Entry(GaussianDecoder, GaussianDecoderOptions),
-    "SLatFlow4DModel": _Entry(SparseFlow, SparseFlowOptions),
-    "SLatFlowModel": _Entry(SparseFlow, SparseFlowOptions, {**_PER_FRAME, "conv_type": "3D"}),
+    "SLatFlow4DModel": _Entry(SparseFlow, CompNetOptions),
+    "SLatFlowModel": _Entry(SparseFlow, CompNetOptions, {**_PER_FRAME, "conv_type": "3D"}),
 }
 
 

@@ -8,7 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ss4d.models.compnet import CompNet, FrameTime, SparseFlowOptions, pair_means, token_layout
+from ss4d.models.compnet import CompNet, CompNetOptions, DiffusionEmbedding, pair_means, token_layout
 from ss4d.models.projection import PixelProjection
 from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, absolute_position_embedding
 from ss4d.segments import Segments
@@ -22,7 +22,7 @@ class SparseFlow(CompNet):
     (Eq. 2 without a window), and a merged frame cross-attends to the image tokens of both its frames.
     """
 
-    def __init__(self, options: SparseFlowOptions):
+    def __init__(self, options: CompNetOptions):
         super().__init__(options)
         self.options = options
         self.in_channels, self.expand_self_attn = options.in_channels, options.expand_self_attn
@@ -65,10 +65,10 @@ class SparseFlow(CompNet):
             feats = feats + self._projected(self.projection, x, pixels)
         h = x.replace(feats.to(self.dtype))
         emb = self.t_embedder(t).to(self.dtype)
-        time = FrameTime([emb, pair_means(emb, frames)])
-        h, skips, fine = self.compress(h, time)
-        h = self._transform(h, time, _packed_condition(cond, frames, 2**self.temporal_levels, memo))
-        h = self.restore(h, time, skips, fine)
+        diffusion = DiffusionEmbedding([emb, pair_means(emb, frames)])
+        h, skips, fine = self.compress(h, diffusion)
+        h = self._transform(h, diffusion, _packed_condition(cond, frames, 2**self.temporal_levels, memo))
+        h = self.restore(h, diffusion, skips, fine)
         return x.replace(self.out_layer(self.norm(h.feats).to(x.dtype)))
 
     def _projected(self, projection: PixelProjection, x: SparseTensor, pixels: Tensor) -> Tensor:
@@ -80,9 +80,9 @@ class SparseFlow(CompNet):
         sampled = projection.sparse(rearrange(pixels, "b t c h w -> (b t) c h w"), centres[order], counts)
         return torch.zeros_like(sampled).index_copy(0, order, sampled)
 
-    def _transform(self, h: SparseTensor, time: FrameTime, condition: Condition) -> SparseTensor:
+    def _transform(self, h: SparseTensor, diffusion: DiffusionEmbedding, condition: Condition) -> SparseTensor:
         """The transformer blocks on packed features [M, model_channels]."""
-        table, layout = time.at(h.geometry)
+        table, layout = diffusion.at(h.geometry)
         if self.adaLN_modulation is not None:
             table = self.adaLN_modulation(table)
         plan = self._plan(h.geometry, len(layout.segments) // max(h.num_videos, 1))

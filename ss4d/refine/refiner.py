@@ -67,8 +67,8 @@ class Refiner:
         frame: of the view, whose camera is that of the input; None: the camera is fitted.
     """
 
-    def __init__(self, cropped: Tensor, frame: ViewFrame | None, settings: RefineSettings, progress: bool = False):
-        self.cropped, self.frame, self.settings, self.progress = cropped, frame, settings, progress
+    def __init__(self, cropped: Tensor, view_frame: ViewFrame | None, settings: RefineSettings, progress: bool = False):
+        self.cropped, self.view_frame, self.settings, self.progress = cropped, view_frame, settings, progress
         self.report: Refinement | None = None
 
     def structure(self, decoder: nn.Module, latents: Tensor, occupancy: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ class Refiner:
 
     def _look(self, occupancy: Tensor, alpha: Tensor) -> Refinement:
         """Find the camera."""
-        if self.frame is not None:
-            return Refinement(self.settings, self.frame.camera(), "known")
+        if self.view_frame is not None:
+            return Refinement(self.settings, self.view_frame.camera(), "known")
         started = time.perf_counter()
         fit = fit_camera(occupancy, alpha.to(occupancy.device), self.progress)
         report = Refinement(self.settings, fit.camera, "fitted", fit.iou)

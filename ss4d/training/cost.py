@@ -13,6 +13,7 @@ from ss4d.models.checkpoint import read_json
 from ss4d.models.image_encoder import DINO_HUB_IDS
 from ss4d.training.counting import FLOAT32, ModelCost, model_cost, synthetic_clip
 from ss4d.training.freezing import is_frozen
+from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.phases import Phase
 
 GIB = 2**30
@@ -22,7 +23,6 @@ ELEMENT_SIZE = {"auto": 4, "fp32": 4, "bf16": 2, "fp16": 2}  # bytes in autocast
 # Mean voxels of a frame seen by a camera, in the set that configs/data/tiny.yaml makes (docs/benchmarks.md).
 VOXELS = {32: 1542, 64: 6394}
 DINO_TOKENS = 1374  # of 518 px: class, 4 registers, 37 x 37 patches
-FROZEN = ("image_encoder", "encoder")  # models that an objective may take from elsewhere
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,7 @@ def phase_cost(phase: Phase, options: Mapping[str, Any], processes: int) -> Phas
     specs, frozen = dict(options["models"]), _frozen_specs(options)
     resolution, frames = phase.data.resolution, max(phase.data.frames)
     voxels = VOXELS[min(VOXELS, key=lambda side: abs(side - resolution))]
-    per_frame = {
-        "structure_vae": resolution**3,
-        "structure_flow": specs["flow"]["args"]["resolution"] ** 3 if "flow" in specs else 0,
-    }.get(options["objective"]["name"], voxels)
+    per_frame = OBJECTIVES[options["objective"]["name"]].frame_tokens(specs, resolution, voxels)
     clips = max(1, min(phase.data.max_clips, int(phase.data.tokens_per_batch // (frames * per_frame))))
     coords, element = synthetic_clip(frames, voxels, resolution), ELEMENT_SIZE[phase.train.precision]
     image_tokens = _image_tokens({**specs, **frozen})
@@ -159,7 +156,7 @@ def recompute(models: Mapping[str, Any], share: float) -> None:
 def _frozen_specs(options: Mapping[str, Any]) -> dict[str, Any]:
     """Models that the objective takes from elsewhere, as {"name", "args"}."""
     specs = {}
-    for name in FROZEN:
+    for name in OBJECTIVES[options["objective"]["name"]].trainable:
         source = options["objective"].get(name)
         if source is None or name in options["models"]:
             continue

@@ -7,6 +7,7 @@ synthetic clip.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ from ss4d.models.registry import create_model
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import SparseTransformer
 from ss4d.models.structure_flow import StructureFlow
-from ss4d.models.structure_vae import StructureEncoder, Upsample3d
+from ss4d.models.structure_vae import StructureDecoder, StructureEncoder, Upsample3d
 from ss4d.sparse import SparseTensor
 from ss4d.training.tally import MetaGeometry, Part, Tally
 
@@ -77,7 +78,8 @@ def model_cost(
 ) -> ModelCost:
     """Cost of the model that `create_model(name, **args)` builds, on equally large clips.
 
-    What a flow with `projection` adds from the pixels of the input is small, and left out.
+    What a flow with `projection` adds from the pixels of the input is small, and left out. Of a model whose inputs are
+    not known here the parameters alone are counted, with a warning.
 
     Args:
         coords: voxels of one clip, int32 [N, 5]; its last frame holds some.
@@ -92,14 +94,20 @@ def model_cost(
         return ModelCost(parameters, Part(clips * frames * flops))
     with torch.device("meta"):
         model = create_model(name, **args)
+    sizes = {parameter: value.numel() for parameter, value in model.named_parameters()}
+    parameters, still = sum(sizes.values()), sum(size for key, size in sizes.items() if not learns(key))
+    inputs = _inputs(model, coords, frames, resolution, image_tokens)
+    if inputs is None:
+        warnings.warn(
+            f"FLOPs and activations of {type(model).__name__} are not counted: ss4d/training/counting.py does not know "
+            "what it takes (_inputs)",
+            stacklevel=2,
+        )
+        return ModelCost(parameters, Part(), still=still)
     blocks = model.blocks_in_order() if isinstance(model, TorsoModel) else []
     tally = Tally(model, blocks, torch.float16 if element < FLOAT32 else None)
-    tally.run(_inputs(model, coords, frames, resolution, image_tokens))
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    still = sum(size for name, size in sizes.items() if not learns(name))
-    return ModelCost(
-        sum(sizes.values()), tally.ends.times(clips), tuple(part.times(clips) for part in tally.parts), still
-    )
+    tally.run(inputs)
+    return ModelCost(parameters, tally.ends.times(clips), tuple(part.times(clips) for part in tally.parts), still)
 
 
 def _dino_cost(name: str) -> tuple[int, float]:
@@ -109,8 +117,10 @@ def _dino_cost(name: str) -> tuple[int, float]:
     raise ValueError(f"the size of the image encoder '{name}' is not known: name one of {', '.join(DINO_HUB_IDS)}")
 
 
-def _inputs(model: nn.Module, coords: Tensor, frames: int, resolution: int, image_tokens: int) -> tuple[Any, ...]:
-    """What a model takes for one clip, on the meta device."""
+def _inputs(
+    model: nn.Module, coords: Tensor, frames: int, resolution: int, image_tokens: int
+) -> tuple[Any, ...] | None:
+    """What a model takes for one clip, on the meta device; None: nobody has said so."""
 
     def empty(*shape: int) -> Tensor:
         return torch.empty(*shape, device="meta")
@@ -124,9 +134,11 @@ def _inputs(model: nn.Module, coords: Tensor, frames: int, resolution: int, imag
         x = empty(1, frames, model.in_channels, *[model.resolution] * 3)
     elif isinstance(model, StructureEncoder):
         x = empty(1, frames, model.input_layer.in_channels, *[resolution] * 3)
-    else:  # the decoder
+    elif not isinstance(model, StructureDecoder):
+        return None
+    else:
         side = resolution // 2 ** sum(isinstance(block, Upsample3d) for block in model.modules())
-        x = empty(1, frames, model.input_layer.in_channels, *[side] * 3)  # type: ignore[union-attr,arg-type]
+        x = empty(1, frames, model.input_layer.in_channels, *[side] * 3)
     if isinstance(model, StructureFlow | SparseFlow):
         cond_channels: Any = model.blocks[0].cross_attn.to_kv.in_features  # type: ignore[union-attr]
         return x, empty(1, frames), empty(1, frames, image_tokens, cond_channels)

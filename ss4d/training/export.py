@@ -1,4 +1,8 @@
-"""Run folders to a checkpoint folder in the released layout: pipeline.json, and the models in ckpts/."""
+"""Run folders to a checkpoint folder in the released layout: pipeline.json, and the models in ckpts/.
+
+A model comes from the run that trained it; else from where that run took it, frozen (`objective.NAME`); else from a
+base, such as TRELLIS, whose structure VAE the paper keeps. A DINOv2 is named in pipeline.json (`image_cond_model`).
+"""
 
 from __future__ import annotations
 
@@ -19,7 +23,9 @@ from ss4d.models.checkpoint import (
     save_model_weights,
     save_weights,
 )
-from ss4d.models.folder import NAMES, PipelineFolder, write_pipeline
+from ss4d.models.folder import NAMES, ModelName, PipelineFolder, write_pipeline
+from ss4d.models.image_encoder import DINO_HUB_IDS
+from ss4d.training.run_folder import read_saved
 from ss4d.view_frame import ViewFrame
 
 FLOWS = ("structure_flow", "sparse_flow")
@@ -31,34 +37,78 @@ def export(
     out: Path,
     structure: SamplerSettings,
     latents: SamplerSettings,
-    base: Path | None = None,
+    base: str | Path | None = None,
 ) -> int:
-    """Write a checkpoint folder, the encoders included; returns the number of parameters.
+    """Write a checkpoint folder, the encoders included; returns the number of parameters written.
 
     Args:
         runs: run folders by experiment, of `EXPERIMENTS`.
         structure, latents: default settings of the two samplers.
-        base: checkpoint folder whose models stand in for those that no run has, such as a frozen image encoder.
+        base: checkpoint folder or Hub id with the models that the runs neither trained nor name.
 
     Raises:
-        CheckpointError: a model that neither has, or flows of different frames.
+        CheckpointError: a model that nobody has, flows of different frames, or of different image encoders.
     """
-    total, projections = 0, {}
-    for name in NAMES.values():
-        stem = runs[name.run] / "ckpts" / name.trained_as if name.run in runs else None
-        if base is not None and (stem is None or not stem.with_suffix(".json").exists()):
-            stem = base / "ckpts" / name.key
-        if stem is None:
-            raise CheckpointError(f"there is no run {name.run}, which has the model {name.key}")
-        spec = read_json(stem.with_suffix(".json"))
-        loaded = load_model(stem)
-        if name.ours in FLOWS:
-            projections[name.ours] = spec["args"].get("projection")
-        save_model(loaded, out / "ckpts" / name.key, spec["name"], spec["args"], torch.float16)
-        total += sum(parameter.numel() for parameter in loaded.parameters())
-    frame = common_frame(projections)
-    write_pipeline(out, NAMES, structure, latents, latent_statistics(runs, base), frame)
+    sources = {name.ours: find_model(name, runs, base) for name in NAMES.values()}
+    dino = sources["image_encoder"] if isinstance(sources["image_encoder"], str) else None
+    check_same_condition(runs, dino)
+    files = {ours: source for ours, source in sources.items() if isinstance(source, Path)}
+    specs = {ours: read_json(stem.with_suffix(".json")) for ours, stem in files.items()}
+    frame = common_frame({flow: specs[flow]["args"].get("projection") for flow in FLOWS})
+    statistics = latent_statistics(runs, base)
+    total = 0
+    for ours, stem in files.items():
+        model = load_model(stem)
+        save_model(model, out / "ckpts" / NAMES[ours].key, specs[ours]["name"], specs[ours]["args"], torch.float16)
+        total += sum(parameter.numel() for parameter in model.parameters())
+    write_pipeline(out, files, structure, latents, statistics, frame, dino)
     return total
+
+
+def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | None) -> Path | str:
+    """Where a model's files are, without their ending; for a DINOv2, its name.
+
+    Raises:
+        CheckpointError: nobody has it.
+    """
+    run = runs.get(name.run)
+    if run is not None:
+        trained = run / "ckpts" / name.trained_as
+        if trained.with_suffix(".json").is_file():
+            return trained
+        frozen = frozen_source(run, name.trained_as)
+        if frozen in DINO_HUB_IDS:
+            return frozen
+        if frozen is not None and Path(f"{frozen}.json").is_file():
+            return Path(frozen)
+    if base is None:
+        raise CheckpointError(
+            f"no run has the model {name.key} ({name.trained_as} of {name.run if run is None else run}): train it, or "
+            "give a checkpoint that has it with --base, such as microsoft/TRELLIS-image-large"
+        )
+    folder = PipelineFolder.open(base)
+    dino = folder.dino() if name.ours == "image_encoder" else None
+    return folder.stem(name.ours) if dino is None else dino
+
+
+def frozen_source(run: Path, model: str) -> str | None:
+    """What a run took a frozen model from: a path without its ending, or the name of a DINOv2; None: it names none."""
+    saved = read_saved(run)
+    return None if saved is None else saved.objective.get(model)
+
+
+def check_same_condition(runs: Mapping[str, Path], dino: str | None) -> None:
+    """
+    Raises:
+        CheckpointError: the sparse flow was trained with another image encoder than `dino`, that of the structure flow;
+            with None, with a DINOv2.
+    """
+    second = frozen_source(runs["sparse_flow"], "image_encoder") if "sparse_flow" in runs else dino
+    if second is not None and second != dino and (dino or second in DINO_HUB_IDS):
+        raise CheckpointError(
+            f"the two flows were trained with different image encoders: {dino or 'one of its own'} in the structure "
+            f"flow and {second} in the sparse flow"
+        )
 
 
 def export_run(
@@ -97,7 +147,7 @@ def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewF
     return None if first is None else ViewFrame(**first)
 
 
-def latent_statistics(runs: Mapping[str, Path], base: Path | None) -> dict[str, Tensor]:
+def latent_statistics(runs: Mapping[str, Path], base: str | Path | None) -> dict[str, Tensor]:
     """Mean and standard deviation [C] of the voxel latents that the sparse flow was trained with."""
     if base is None or ("sparse_flow" in runs and (runs["sparse_flow"] / "ckpts").is_dir()):
         return read_weights(runs["sparse_flow"] / "ckpts" / "latent_statistics.safetensors")

@@ -19,11 +19,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ss4d.nested import leaves
 from ss4d.training.checkpointing import checkpoints_of
+from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.phases import phase_sections
 
-# Decoders for pictures and processes that load: neither changes what is learnt.
-FREE = ("data.workers", "data.max_clips", "objective.structure_decoder", "objective.gaussian_decoder")
-PATHS = ("data.root", "objective.image_encoder", "objective.encoder", "objective.lpips")
+# Processes that load and decoders for pictures: neither changes what is learnt. (max_clips is compared as batch_size.)
+FREE = {"data.workers", "data.max_clips"} | {f"objective.{kind.preview_decoder}" for kind in OBJECTIVES.values()}
 SHOWN = 8  # differences in a message
 
 
@@ -149,8 +149,9 @@ def _changes(key: str, old: Any, new: Any, strict: bool = False) -> Iterator[str
 
 
 def _comparable(key: str, value: Any) -> Any:
-    if isinstance(value, str) and key in PATHS and os.path.exists(value):
-        return os.path.realpath(value)
+    if isinstance(value, str) and key.startswith(("data.root", "objective.")):
+        is_path = os.path.exists(value) or os.path.exists(f"{value}.json")  # models are named without their ending
+        return os.path.realpath(value) if is_path else value
     return value or None if key == "data.category_weight" else value
 
 

@@ -67,7 +67,12 @@ def _weights(source: str, objective: str, name: str) -> _Source:
             f"init_from = {source} has no weights of {name}{f', only of {there}' * bool(there)}: give a run folder RUN "
             f"of {objective}, RUN/best, RUN/checkpoints/step_N, a checkpoint folder with pipeline.json, or a Hub id"
         )
-    ours = next(key for key, known in NAMES.items() if (known.run, known.trained_as) == (objective, name))
+    ours = next((key for key, known in NAMES.items() if (known.run, known.trained_as) == (objective, name)), None)
+    if ours is None:
+        raise CheckpointError(
+            f"init_from = {source}: a checkpoint folder has no {name} of {objective} (NAMES in ss4d/models/folder.py "
+            "says what it has): give a run folder"
+        )
     stem = PipelineFolder.open(source).stem(ours)
     return _Source(str(stem), read_weights(stem.with_suffix(".safetensors")))
 

@@ -12,7 +12,7 @@ import pytest
 
 from ss4d.data.prepared import PreparedClip
 from ss4d.data.sampler import BLOCK, BatchSettings, ClipWeights, TokenBatchSampler
-from ss4d.data.windows import Window
+from ss4d.data.training_windows import Window
 
 SIZES = [30.0, 100.0, 55.0, 10.0, 80.0]  # tokens per frame
 CLIPS = [

@@ -7,6 +7,8 @@ import pytest
 
 from dataset_toolkits.config import ToolkitConfig, load_config, save_config
 from dataset_toolkits.features.stage import FeaturesOptions
+from dataset_toolkits.render import RenderOptions
+from ss4d.models.image_encoder import DinoImageEncoder
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "data"
 
@@ -98,7 +100,8 @@ def test_empty_file_means_defaults(tmp_path: Path) -> None:
 
 def test_the_papers_file_is_the_defaults_with_dinov2(tmp_path: Path) -> None:
     config = load_config(tmp_path, CONFIGS / "paper.yaml", [])
-    assert config == replace(ToolkitConfig(), features=FeaturesOptions(extractor="dinov2"))
+    render = RenderOptions(cond_size=DinoImageEncoder.image_size)  # which DINOv2 takes as they are
+    assert config == replace(ToolkitConfig(), features=FeaturesOptions(extractor="dinov2"), render=render)
     assert (config.pose.frames, config.pose.sampling, config.voxelize.resolutions) == (36, "consecutive", [64])
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -160,7 +161,7 @@ def test_other_weights_make_other_items(root, options):
     [
         ({"structure_encoder": "", "sparse_encoder": ""}, r"encode\.structure_encoder nor encode\.sparse_enc"),
         ({"sparse_encoder": "", "resolution": 16}, r"no features for encode\.resolution = 16"),
-        ({"sparse_encoder": "nowhere/slat"}, r"encode\.sparse_encoder = nowhere/slat.*no nowhere/slat\.json"),
+        ({"sparse_encoder": "no/where/slat"}, r"encode\.sparse_encoder = no/where/slat.*no no/where/slat\.json"),
         ({"resolution": 16}, r"8 voxels per side.*encode\.resolution is 16"),
         ({"quarter_turns": [0, 4]}, r"quarter_turns is \[0, 4\]"),
     ],
@@ -168,6 +169,35 @@ def test_other_weights_make_other_items(root, options):
 def test_options_that_cannot_be_met_are_named(root, options, change, message):
     with pytest.raises(StageError, match=message):
         EncodeStage(root, replace(options, **change)).items()
+
+
+def test_encoders_of_the_hub_and_of_a_downloaded_folder(root, options, tmp_path, monkeypatch):
+    """TRELLIS' pipeline.json does not name its encoders, whose files have names of their own."""
+    run(EncodeStage(root, options))
+    ours = load_file(root / "encode" / "a.safetensors")
+    trellis = tmp_path / "trellis"
+    (trellis / "ckpts").mkdir(parents=True)
+    (trellis / "pipeline.json").write_text(json.dumps({"args": {"models": {}}}))
+    for key, released in (
+        ("sparse_structure_encoder", "ss_enc_conv3d_16l8_fp16"),
+        ("slat_encoder", "slat_enc_swin8_B_64l8_fp16"),
+    ):
+        for ending in (".json", ".safetensors"):
+            shutil.copy(root / f"model/ckpts/{key}{ending}", trellis / f"ckpts/{released}{ending}")
+
+    def hub(source: str, file: str) -> Path:
+        if source != "microsoft/TRELLIS-image-large":
+            raise OSError(f"no repository {source}")
+        return trellis / file
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
+    for source in ("microsoft/TRELLIS-image-large", str(trellis)):
+        shutil.rmtree(root / "encode")
+        run(EncodeStage(root, replace(options, structure_encoder=source, sparse_encoder=source)))
+        again = load_file(root / "encode" / "a.safetensors")
+        assert again.keys() == ours.keys() and all(torch.equal(again[name], ours[name]) for name in ours)
+    with pytest.raises(StageError, match=r"encode.sparse_encoder = nobody/nothing .* fetched from the Hub"):
+        EncodeStage(root, replace(options, sparse_encoder="nobody/nothing")).items()
 
 
 def test_an_encoder_for_other_features_is_refused(root, options):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,23 @@ def test_metrics_from_different_weights_are_not_compared(tmp_path: Path):
     assert found["first", "ours", "clip"][0] == "n/a" and found["first", "ours", "psnr"][0] == "10.0"
     text = (tmp_path / "tables.md").read_text()
     assert "- clip was computed with different weights, aaaaaaaa (first) and bbbbbbbb (second): n/a." in text
+
+
+def test_a_new_column_needs_a_value_in_every_published_row(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    """The columns of Table 1 are those of Table 2 too (an anchor of the YAML file)."""
+    text = (tables.PROTOCOLS / "tables.yaml").read_text()
+    wider = text.replace("      - [fvd, FVD ↓, 0]\n", "      - [fvd, FVD ↓, 0]\n      - [iou, IoU ↑, 3]\n", 1)
+    assert wider != text
+    monkeypatch.setattr(tables, "PROTOCOLS", tmp_path)
+    (tmp_path / "tables.yaml").write_text(wider)
+    assert main(["tables", f"results={tmp_path / 'none'}", f"out={tmp_path / 'out'}"]) == 1
+    said = capsys.readouterr().err
+    assert "tables.yaml, table 1: the published row DG4D has 5 values for 6 columns: give it null for what" in said
+    padded = re.sub(r"(\w+: \[[\d., ]+)(\])", r"\1, null\2", wider.split("study: true")[0])
+    (tmp_path / "tables.yaml").write_text(padded.rpartition('  - id: "3"')[0])
+    assert main(["tables", f"results={tmp_path / 'none'}", f"out={tmp_path / 'out'}"]) == 0
 
 
 def test_results_of_two_checkpoints_under_one_name_are_refused(tmp_path: Path, capsys):

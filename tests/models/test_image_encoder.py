@@ -51,6 +51,8 @@ def test_dino_gives_normalised_tokens_from_before_the_last_norm():
     ).sqrt()
     torch.testing.assert_close(tokens, expected, rtol=1e-4, atol=1e-4)
     assert not any(parameter.requires_grad for parameter in encoder.parameters())
+    with pytest.raises(ValueError, match=r"images must be \[N, 3, 56, 56\], got \[2, 3, 60, 60\]"):
+        encoder(torch.rand(2, 3, 60, 60))  # DINOv2 itself would floor 60 / 14
 
 
 def test_dino_at_full_size_has_the_released_token_count():

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from scripts import export
-from ss4d.models.checkpoint import load_model, save_model
-from ss4d.models.folder import NAMES
+from ss4d.models.checkpoint import load_model, save_model, save_weights
+from ss4d.models.folder import NAMES, PipelineFolder
+from ss4d.training.command_line import compose_config
 
 BASE = Path(__file__).parents[2] / "checkpoints" / "ss4d-tiny"
 FLOW = "sparse_structure_flow_model"
@@ -44,10 +46,77 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_model_that_nobody_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    with pytest.raises(SystemExit, match=r"export.py: there is no file .*structure_flow/ckpts/image_encoder.json"):
+    with pytest.raises(SystemExit, match=r"export.py: no run has the model image_encoder .*structure_flow\): train it"):
         run_export(monkeypatch, str(tmp_path), str(tmp_path / "out"))
     base = tmp_path / "base"
     shutil.copytree(BASE, base)
     (base / "ckpts" / "slat_encoder.json").unlink()
-    with pytest.raises(SystemExit, match=r"export.py: there is no file .*base/ckpts/slat_encoder.json"):
+    with pytest.raises(SystemExit, match=r"export.py: the model folder .*base has no ckpts/slat_encoder.json"):
         run_export(monkeypatch, str(tmp_path), str(tmp_path / "out"), "--base", str(base))
+    assert not (tmp_path / "out").exists()
+
+
+TRELLIS = "microsoft/TRELLIS-image-large"
+
+
+@pytest.fixture
+def paper_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Runs of the paper's experiments, with small models, and TRELLIS on the Hub: its structure VAE was never trained,
+    and DINOv2 is no file of anyone's."""
+    hub = tmp_path / "hub"
+    for ours in ("structure_encoder", "structure_decoder"):
+        name = NAMES[ours]
+        assert name.released is not None
+        for ending in (".json", ".safetensors"):
+            (hub / name.released).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(BASE / "ckpts" / f"{name.key}{ending}", hub / f"{name.released}{ending}")
+    args = {"models": {"sparse_structure_decoder": NAMES["structure_decoder"].released}}
+    (hub / "pipeline.json").write_text(json.dumps({"args": {**args, "image_cond_model": "dinov2_vitl14_reg"}}))
+    fetched = {TRELLIS: hub}
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda source, file: fetched[source] / file)
+    for name in NAMES.values():
+        if name.run == "structure_vae" or name.ours == "image_encoder":
+            continue
+        run = tmp_path / "runs" / name.run
+        (run / "ckpts").mkdir(parents=True, exist_ok=True)
+        OmegaConf.save(compose_config([f"experiment={name.run}/paper"]), run / "config.yaml", resolve=True)
+        for ending in (".json", ".safetensors"):
+            shutil.copy(BASE / "ckpts" / f"{name.key}{ending}", run / "ckpts" / f"{name.trained_as}{ending}")
+    statistics = {"mean": torch.zeros(8), "std": torch.ones(8)}
+    save_weights(statistics, tmp_path / "runs/sparse_flow/ckpts/latent_statistics.safetensors")
+    return tmp_path / "runs"
+
+
+def test_a_run_of_the_papers_size_names_its_dinov2(paper_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    out = tmp_path / "out"
+    run_export(monkeypatch, str(paper_runs), str(out), "--base", TRELLIS)
+    args = json.loads((out / "pipeline.json").read_text())["args"]
+    assert args["image_cond_model"] == "dinov2_vitl14_reg" and "image_encoder" not in args["models"]
+    assert not (out / "ckpts/image_encoder.json").exists()
+    opened = PipelineFolder.open(out)
+    assert opened.dino() == "dinov2_vitl14_reg" and PipelineFolder.open(BASE).dino() is None
+    opened.load("structure_encoder"), opened.load("structure_decoder")
+
+
+def test_flows_of_two_image_encoders_are_refused(paper_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    config = OmegaConf.load(paper_runs / "sparse_flow/config.yaml")
+    config.objective.image_encoder = "dinov2_vits14_reg"
+    OmegaConf.save(config, paper_runs / "sparse_flow/config.yaml")
+    with pytest.raises(
+        SystemExit, match=r"dinov2_vitl14_reg in the structure flow and dinov2_vits14_reg in the sparse"
+    ):
+        run_export(monkeypatch, str(paper_runs), str(tmp_path / "out"), "--base", TRELLIS)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_frozen_model_comes_from_where_the_run_took_it(
+    paper_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    for flow in ("structure_flow", "sparse_flow"):
+        config = OmegaConf.load(paper_runs / flow / "config.yaml")
+        config.objective.image_encoder = str(BASE / "ckpts/image_encoder")
+        OmegaConf.save(config, paper_runs / flow / "config.yaml")
+    run_export(monkeypatch, str(paper_runs), str(tmp_path / "out"), "--base", TRELLIS)
+    mine, theirs = (load_file(folder / "ckpts/image_encoder.safetensors") for folder in (tmp_path / "out", BASE))
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    assert "image_cond_model" not in json.loads((tmp_path / "out/pipeline.json").read_text())["args"]

@@ -134,6 +134,12 @@ def test_what_does_not_fit_is_refused_in_one_sentence(override: str, message: st
         ("structure_flow", ["models.flow.args.model_channels=abc"], "model_channels = abc must be a whole number"),
         ("structure_flow", ["models.flow.args.num_blocks=0"], "needs a flow with blocks: raise its num_blocks"),
         ("structure_vae", ["train.validate_every=1"], "has no clip of split val among its 2 accepted clips"),
+        (
+            "structure_flow",
+            ["models.image_encoder.args.image_size=48"],
+            "has conditioning videos of 32 pixels, but the image encoder takes 48: render them with "
+            "render.cond_size=48",
+        ),
         ("structure_vae", ["frames=[8]"], "frames = 8, but the longest of 2 clips has 4 frames"),
         ("structure_vae", ["data.root=nowhere"], "nowhere/tables/curate.parquet is missing"),
     ],

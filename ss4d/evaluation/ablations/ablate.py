@@ -60,7 +60,7 @@ def check_before_training(plan: Plan, options: AblateOptions) -> None:
     if plan.ablation.method == "ours":
         config = next(iter(plan.variants.values()))
         projects = config.models.flow.args.get("projection") is not None
-        if projects != (PipelineFolder.open(options.checkpoint).frame() is not None):
+        if projects != (PipelineFolder.open(options.checkpoint).view_frame() is not None):
             frames = ("clip", "view") if projects else ("view", "clip")
             raise ValueError(
                 f"checkpoint={options.checkpoint} was trained in the frame of the {frames[0]} and "

@@ -56,7 +56,7 @@ class PipelineMethod(Method):
         return Prediction(
             gaussians=result.gaussians.to("cpu"),
             voxels=Voxels(coords, result.resolution),
-            placement=subject.clip_cube if result.frame is None else out_of_view(result.frame, subject),
+            placement=subject.clip_cube if result.view_frame is None else out_of_view(result.view_frame, subject),
             report=report,
         )
 

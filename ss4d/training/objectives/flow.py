@@ -22,7 +22,7 @@ PREVIEW_SAMPLER = SamplerSettings(steps=12, cfg_strength=2.0, cfg_interval=(0.5,
 
 
 @dataclass(frozen=True)
-class FlowOptions(ObjectiveOptions):
+class FlowObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config. Times are logit-normal, but for a share of videos at time 1."""
 
     image_encoder: str | None = None  # a DINOv2 by name, or the path of a trained one; null: trained along
@@ -36,11 +36,23 @@ class FlowObjective(Objective):
     """Regress the velocity of x_t = (1 - t) x_0 + t noise, conditioned on the images of a clip."""
 
     path = FlowPath()
-    options: FlowOptions
+    options: FlowObjectiveOptions
 
     def prepare(self, clips: PreparedSet) -> None:
+        """
+        Raises:
+            ValueError: the set is in another frame than the flow, or its conditioning videos are of another size than
+                the image encoder takes.
+        """
         check_frame(self.models["flow"].projection, clips)
-        self.model("image_encoder")
+        encoder: Any = self.model("image_encoder")
+        size = clips.pictures(0).index.cond_size
+        if size != encoder.image_size:
+            raise ValueError(
+                f"{clips.root} has conditioning videos of {size} pixels, but the image encoder takes "
+                f"{encoder.image_size}: render them with render.cond_size={encoder.image_size}, or take an image "
+                "encoder for their size"
+            )
 
     def encode(self, images: Tensor) -> ImageCondition:
         """The condition of premultiplied RGBA images [B, T, 4, S, S]."""
@@ -66,7 +78,7 @@ def check_frame(projection: Any, clips: PreparedSet) -> None:
     """ValueError where a flow looks up pixels in the frame of the view, and the set's latents are in another one."""
     if projection is None:
         return
-    path, frame = config_path(clips.root), projection.frame
+    path, frame = config_path(clips.root), projection.view_frame
     needed = {"frame": "view", "crop": frame.crop, "distance": frame.distance}
     made = read_yaml(path).get("voxelize", {}) if path.exists() else needed
     if clips.clips[0].cubes is None or any(made.get(key, value) != value for key, value in needed.items()):

@@ -35,7 +35,8 @@ class Objective(nn.Module):
     """Owns the models it trains (`models`), loads those it needs frozen, and turns a batch into a loss.
 
     A new objective names its `Options`, `dataset` and `trainable` models, defines `forward` and `preview`, and joins
-    `OBJECTIVES`.
+    `OBJECTIVES`. Where its options have one with the name of a trainable model, the config chooses: a section
+    `models.NAME` trains it, a path in `objective.NAME` takes it from there, frozen.
 
     Args:
         models: the trained models by name.
@@ -48,6 +49,7 @@ class Objective(nn.Module):
     Options: ClassVar[type[ObjectiveOptions]] = ObjectiveOptions
     dataset: ClassVar[type[WindowDataset]]  # where its batches come from
     trainable: ClassVar[Mapping[str, tuple[type[nn.Module], ...]]]  # models that it can train, and of which classes
+    preview_decoder: ClassVar[str | None] = None  # option that names a model of another run, for previews alone
     options: Any  # an instance of `Options`
 
     def __init__(self, models: Mapping[str, nn.Module], options: Any):
@@ -65,6 +67,17 @@ class Objective(nn.Module):
         self.models = nn.ModuleDict(models)
         self.frozen = nn.ModuleDict()
         self.options = options
+
+    @classmethod
+    def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
+        """Tokens of a frame as `data.tokens_per_batch` counts them, where there are no data yet: its voxels. Objectives
+        of dense grids count cells.
+
+        Args:
+            models: the section of the config.
+            voxels: of a typical frame.
+        """
+        return voxels
 
     def initialize(self) -> None:
         """Change weights that the models start from; called before a warm start."""
@@ -86,6 +99,11 @@ class Objective(nn.Module):
 
     def missing_for_preview(self) -> str | None:
         """Why there can be no preview, if so."""
+        if self.preview_decoder is None:
+            return None
+        source = getattr(self.options, self.preview_decoder)
+        if source is None or not Path(f"{source}.safetensors").exists():
+            return f"no previews: objective.{self.preview_decoder} = {source} is no trained decoder"
         return None
 
     def model(self, name: str) -> nn.Module:
@@ -109,13 +127,6 @@ class Objective(nn.Module):
             device = next(self.models.parameters()).device
             self.frozen[name] = model.requires_grad_(False).eval().to(device)
         return self.frozen[name]
-
-    def _missing_decoder(self, name: str) -> str | None:
-        """Why the option `name` is no model for previews, if so."""
-        source = getattr(self.options, name)
-        if source is None or not Path(f"{source}.safetensors").exists():
-            return f"no previews: objective.{name} = {source} is no trained decoder"
-        return None
 
 
 def _names(classes: Sequence[type]) -> str:

@@ -11,13 +11,19 @@ from torch import Tensor
 from ss4d.data import PreparedSet, SparseLatentBatch, SparseLatentDataset
 from ss4d.flow import sample, velocity
 from ss4d.models.sparse_flow import SparseFlow
-from ss4d.training.objectives.flow import IMAGE_ENCODERS, PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.training.objectives.flow import (
+    IMAGE_ENCODERS,
+    PREVIEW_SAMPLER,
+    FlowObjective,
+    FlowObjectiveOptions,
+    flow_loss,
+)
 from ss4d.training.objectives.objective import Loss
 from ss4d.training.previews import Preview, picture, renderings, tile
 
 
 @dataclass(frozen=True)
-class SparseFlowOptions(FlowOptions):
+class SparseFlowObjectiveOptions(FlowObjectiveOptions):
     """The `objective` section of the config."""
 
     gaussian_decoder: str | None = None  # of another run, for previews alone
@@ -26,10 +32,11 @@ class SparseFlowOptions(FlowOptions):
 class SparseFlowObjective(FlowObjective):
     """Velocity of voxel latents, normalised channel by channel with the statistics of the prepared set."""
 
-    Options = SparseFlowOptions
+    Options = SparseFlowObjectiveOptions
     dataset = SparseLatentDataset
     trainable: ClassVar = {"flow": (SparseFlow,), "image_encoder": IMAGE_ENCODERS}
-    options: SparseFlowOptions
+    preview_decoder = "gaussian_decoder"
+    options: SparseFlowObjectiveOptions
 
     def prepare(self, clips: PreparedSet) -> None:
         super().prepare(clips)
@@ -60,6 +67,3 @@ class SparseFlowObjective(FlowObjective):
         sampled = z.replace(z.feats * std + mean)
         rows = [torch.cat([tile(images[0, :, :3]), renderings(decoder(clip)[0])], dim=3) for clip in (latents, sampled)]
         return Preview(picture(rows))
-
-    def missing_for_preview(self) -> str | None:
-        return self._missing_decoder("gaussian_decoder")

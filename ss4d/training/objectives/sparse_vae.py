@@ -25,7 +25,7 @@ LEAST_ERROR = 1e-10  # mean squared, for a PSNR of 100 dB at most
 
 
 @dataclass(frozen=True)
-class SparseVAEOptions(ObjectiveOptions):
+class SparseVAEObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config."""
 
     encoder: str | None = None  # a trained one, frozen; null: it is trained along (`models`)
@@ -40,10 +40,10 @@ class SparseVAEOptions(ObjectiveOptions):
 class SparseVAEObjective(Objective):
     """L1 + D-SSIM + LPIPS of renderings + KL, with regularisers on volume and opacity (TRELLIS' recipe)."""
 
-    Options = SparseVAEOptions
+    Options = SparseVAEObjectiveOptions
     dataset = FeatureDataset
     trainable: ClassVar = {"encoder": (SparseEncoder,), "decoder": (GaussianDecoder,)}
-    options: SparseVAEOptions
+    options: SparseVAEObjectiveOptions
 
     def prepare(self, clips: PreparedSet) -> None:
         self.model("encoder")

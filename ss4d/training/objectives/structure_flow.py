@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -11,14 +12,20 @@ from ss4d.config import option
 from ss4d.data import StructureLatentDataset, StructureLatents
 from ss4d.flow import sample, velocity
 from ss4d.models.structure_flow import StructureFlow
-from ss4d.training.objectives.flow import IMAGE_ENCODERS, PREVIEW_SAMPLER, FlowObjective, FlowOptions, flow_loss
+from ss4d.training.objectives.flow import (
+    IMAGE_ENCODERS,
+    PREVIEW_SAMPLER,
+    FlowObjective,
+    FlowObjectiveOptions,
+    flow_loss,
+)
 from ss4d.training.objectives.objective import Loss
 from ss4d.training.positional_init import start_attention_at_positions
 from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
 
 @dataclass(frozen=True)
-class StructureFlowOptions(FlowOptions):
+class StructureFlowObjectiveOptions(FlowObjectiveOptions):
     """The `objective` section of the config."""
 
     structure_decoder: str | None = None  # of another run, for previews alone
@@ -26,12 +33,20 @@ class StructureFlowOptions(FlowOptions):
 
 
 class StructureFlowObjective(FlowObjective):
-    """Velocity of latents [B, T, C, R, R, R]."""
+    """Velocity of latents [B, T, C, R, R, R] as they are encoded: like TRELLIS', and unlike voxel latents, they are not
+    normalised."""
 
-    Options = StructureFlowOptions
+    Options = StructureFlowObjectiveOptions
     dataset = StructureLatentDataset
     trainable: ClassVar = {"flow": (StructureFlow,), "image_encoder": IMAGE_ENCODERS}
-    options: StructureFlowOptions
+    preview_decoder = "structure_decoder"
+    options: StructureFlowObjectiveOptions
+
+    @classmethod
+    def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
+        if "flow" not in models:
+            raise ValueError("models has no flow, which objective.name = structure_flow trains")
+        return float(models["flow"]["args"]["resolution"] ** 3)
 
     def initialize(self) -> None:
         if self.options.positional_init:
@@ -52,6 +67,3 @@ class StructureFlowObjective(FlowObjective):
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
         prediction = decoder(sample(self.models["flow"], noise, self.encode(images), PREVIEW_SAMPLER)) > 0
         return silhouettes(images, decoder(x0) > 0, prediction)
-
-    def missing_for_preview(self) -> str | None:
-        return self._missing_decoder("structure_decoder")

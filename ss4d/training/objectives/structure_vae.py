@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -16,7 +17,7 @@ from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
 
 @dataclass(frozen=True)
-class StructureVAEOptions(ObjectiveOptions):
+class StructureVAEObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config."""
 
     kl_weight: float = option(1e-3, at_least=0)
@@ -25,10 +26,14 @@ class StructureVAEOptions(ObjectiveOptions):
 class StructureVAEObjective(Objective):
     """Cross entropy + dice + KL of occupancy grids [B, T, 1, R, R, R]."""
 
-    Options = StructureVAEOptions
+    Options = StructureVAEObjectiveOptions
     dataset = OccupancyDataset
     trainable: ClassVar = {"encoder": (StructureEncoder,), "decoder": (StructureDecoder,)}
-    options: StructureVAEOptions
+    options: StructureVAEObjectiveOptions
+
+    @classmethod
+    def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
+        return float(resolution**3)
 
     def forward(self, batch: Occupancy, generator: torch.Generator) -> Loss:
         occupancy = batch.grid

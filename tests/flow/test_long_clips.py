@@ -10,7 +10,7 @@ import torch
 from voxels import random_voxels
 
 from ss4d.flow import ImageCondition, SamplerSettings, sample
-from ss4d.flow.windows import time_windows
+from ss4d.flow.long_clips import time_windows
 from ss4d.sparse import SparseTensor
 
 LENGTHS = [(17, 16), (33, 16), (96, 16), (97, 16), (40, 32), (7, 4), (50, 9)]
