@@ -119,11 +119,16 @@ class SparseTransformer(TorsoModel):
             waiting.append(frame)
             window_full = (number + self._shift(index)) % self.window_size == 0 and not whole
             if window_full or number == frame.num_frames[0]:
-                geometry = Geometry(torch.cat([frame.coords for frame in waiting]), frame.num_frames, declared=True)
-                h = self.blocks[index](torch.cat([frame.feats for frame in waiting]), self._plan(geometry, index))
-                done = h.split([len(frame) for frame in waiting])
-                yield from (frame.replace(feats) for frame, feats in zip(waiting, done, strict=True))
-                waiting = []
+                done, waiting = self._windowful(index, waiting), []
+                while done:
+                    yield done.pop(0)
+
+    def _windowful(self, index: int, frames: list[SparseTensor]) -> list[SparseTensor]:
+        """One block on the frames of a temporal window."""
+        geometry = Geometry(torch.cat([frame.coords for frame in frames]), frames[0].num_frames, declared=True)
+        h = self.blocks[index](torch.cat([frame.feats for frame in frames]), self._plan(geometry, index))
+        parts = h.split([len(frame) for frame in frames])
+        return [frame.replace(feats) for frame, feats in zip(frames, parts, strict=True)]
 
     def _enter(self, x: SparseTensor) -> Tensor:
         """Tokens [N, model_channels] of voxel features [N, in_channels]."""
