@@ -144,7 +144,7 @@ class Generation:
         # In the frame of the view, cameras as close as the input's; the front of compare.mp4 is the input's own camera.
         orbit, elevation = (Orbit(), 15.0) if self.frame is None else (self.frame.orbit(), 0.0)
         forwards = list(range(len(spans)))
-        videos: dict[str, tuple[Callable[[], np.ndarray], list[int]]] = {
+        videos: dict[str, tuple[Callable[[], Iterator[np.ndarray]], list[int]]] = {
             "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), orbit_order(len(spans))),
             "compare": (
                 lambda: compare_video(self.rgba, self.gaussians, size=size, elevation=elevation, orbit=orbit),
@@ -156,7 +156,7 @@ class Generation:
             write_video(place / f"{name}.mp4", render(), durations=spans[order])
 
     def _write_player(self, path: Path, fps: float, about: dict[str, Any]) -> None:
-        from ss4d.video import crop_clip_rgba
+        from ss4d.video import cropped_frames
         from ss4d.viewer.page import write_player
 
         write_player(
@@ -164,7 +164,7 @@ class Generation:
             self.gaussians,
             voxels=self.voxels,
             resolution=self.resolution,
-            images=crop_clip_rgba(self.rgba, PLAYER_INPUT_SIZE),
+            images=cropped_frames(self.rgba, PLAYER_INPUT_SIZE),
             fps=fps,
             title=Path(str(about.get("input", "SS4D"))).stem or "SS4D",
         )
