@@ -19,7 +19,6 @@ from ss4d.nn.embeddings import FrameRotation
 from ss4d.nn.memo import Memo
 from ss4d.segments import Segments
 
-
 FEED_FORWARD_ROWS = 2048  # at a time, on a CPU without gradients
 
 
