@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -16,6 +17,8 @@ from ss4d.failures import note, notes, out_of_memory, run_command
 from ss4d.files import use_writable_numba_cache
 from ss4d.memory import in_gigabytes, parse_bytes
 
+# Before torch is loaded: its threads sleep while they wait for each other, and do not spin on cores that others use.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 DEFAULT_MODEL = Path(__file__).parent / "checkpoints" / "ss4d-tiny"
 MATTING_MODEL = "birefnet-general-lite"
 
