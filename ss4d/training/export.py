@@ -20,6 +20,7 @@ from ss4d.models.checkpoint import (
     save_weights,
 )
 from ss4d.models.folder import NAMES, PipelineFolder, write_pipeline
+from ss4d.training.run_folder import read_saved
 from ss4d.view_frame import ViewFrame
 
 FLOWS = ("structure_flow", "sparse_flow")
@@ -57,7 +58,8 @@ def export(
         save_model(loaded, out / "ckpts" / name.key, spec["name"], spec["args"], torch.float16)
         total += sum(parameter.numel() for parameter in loaded.parameters())
     frame = common_frame(projections)
-    write_pipeline(out, NAMES, structure, latents, latent_statistics(runs, base), frame)
+    statistics = latent_statistics(runs, base)
+    write_pipeline(out, NAMES, structure, latents, statistics, frame, trained_frames(runs, base))
     return total
 
 
@@ -95,6 +97,18 @@ def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewF
             f"{second} in the sparse flow"
         )
     return None if first is None else ViewFrame(**first)
+
+
+def trained_frames(runs: Mapping[str, Path], base: Path | None) -> int | None:
+    """Frames of the longest clips that one of the flows was trained on; None where no run and no base says."""
+    named = None if base is None else PipelineFolder.open(base).args.get("trained_frames")
+    lengths = [] if named is None else [int(named)]
+    for name in FLOWS:
+        config = read_saved(runs[name]) if name in runs else None
+        if config is not None:
+            sections = [config, *(config.get("phases") or {}).values()]
+            lengths += [max(section.frames) for section in sections if section and "frames" in section]
+    return max(lengths, default=None)
 
 
 def latent_statistics(runs: Mapping[str, Path], base: Path | None) -> dict[str, Tensor]:
