@@ -62,6 +62,8 @@ class KeptStages:
 
     def frames(self, made: Iterator[Gaussians], device: torch.device) -> GaussianSequence:
         """Gaussians as they are made, each read from its file when it is asked for; without a folder, in memory."""
+        if self.folder is None:
+            return GaussianSequence(list(made))
         frames: list[Gaussians | Path] = []
         kernel = 0.0
         for number, gaussians in enumerate(made):

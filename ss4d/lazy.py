@@ -22,10 +22,10 @@ class LazySequence(Sequence[T], Generic[T]):
     @overload
     def __getitem__(self, index: slice) -> LazySequence[T]: ...
     def __getitem__(self, index: int | slice) -> T | LazySequence[T]:
-        if isinstance(index, int):
-            return self.item(self.numbers[index])
-        part = self.numbers[index]
-        return LazySequence(len(part), lambda number: self.item(part[number]))
+        if isinstance(index, slice):
+            part = self.numbers[index]
+            return LazySequence(len(part), lambda number: self.item(part[number]))
+        return self.item(self.numbers[index])
 
     def map(self, change: Callable[[T], T]) -> LazySequence[T]:
         """The same items, changed as they are made."""
