@@ -5,14 +5,20 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import os
 import shutil
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ss4d.backend import Backend, use
-from ss4d.failures import note, notes, run_command
+from ss4d.failures import note, notes, out_of_memory, run_command
 from ss4d.files import use_writable_numba_cache
+from ss4d.memory import in_gigabytes, parse_bytes
 
+# Before torch is loaded: its threads sleep while they wait for each other, and do not spin on cores that others use.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 DEFAULT_MODEL = Path(__file__).parent / "checkpoints" / "ss4d-tiny"
 MATTING_MODEL = "birefnet-general-lite"
 
@@ -32,6 +38,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--seed", type=int, default=42)
     add("--steps", type=int, help="sampling steps of both flows (default: the checkpoint's)")
     add("--guidance", type=float, help="guidance strength of both flows (default: the checkpoint's)")
+    add("--memory", metavar="8GB", help="what a run may take; models are then loaded one at a time")
+    add("--window", type=int, help="frames that a flow sees at once (default: as trained); longer clips are blended")
     add("--refine", action=argparse.BooleanOptionalAction, default=False, help="align with the input's pixels")
     add("--device", help="cpu or cuda (default: cuda where there is one)")
     add("--size", type=int, default=256, help="height of the written videos in pixels")
@@ -63,20 +71,50 @@ def generate(options: argparse.Namespace) -> None:
         rgba = find_foreground(clip, options.mask, options.matting_model)
     for warning in foreground_warnings(rgba):
         note(warning)
-    pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
+    pipeline = SS4DPipeline.from_pretrained(options.model, options.device, options.memory, options.window)
     use(backend, pipeline.device)
-    write_preview(folder.preview, clip, rgba)
     seen = dataclasses.replace(clip, frames=rgba)
-    result = pipeline.run(seen, options.seed, options.steps, options.guidance, options.refine, progress=True)
+    plan = pipeline.plan(seen)
+    if options.memory:
+        print(plan)
+    write_preview(folder.preview, clip, rgba)
+    del clip, rgba  # the memory of the frames as they were read
+    with going_on_later(folder.kept, plan.least):
+        result = pipeline.run(
+            seen, options.seed, options.steps, options.guidance, options.refine, progress=True, keep=folder.kept
+        )
 
-    def save(place: Path) -> None:
-        about = {"input": str(options.input), "model": str(options.model)}
-        result.write(place, options.size, ply=options.ply, about=about, progress=True)
-        shutil.copyfile(folder.preview, place / "preview.png")
+        def save(place: Path) -> None:
+            about = {"input": str(options.input), "model": str(options.model)}
+            result.write(place, options.size, ply=options.ply, about=about, progress=True)
+            shutil.copyfile(folder.preview, place / "preview.png")
 
-    place = folder.write(save)
-    total = sum(result.gaussians.num_gaussians)
+        place = folder.write(save)
+        total = sum(result.gaussians.num_gaussians)
+    shutil.rmtree(folder.kept, ignore_errors=True)
     print(f"{len(result.gaussians)} frames, {total:,} Gaussians -> {place}")
+
+
+@contextmanager
+def going_on_later(kept: Path, least_memory: float) -> Iterator[None]:
+    """Say what to do where memory ran out or the user interrupted: finished stages stay in `kept`."""
+    from ss4d.kept_stages import stages_in
+
+    try:
+        yield
+    except BaseException as error:
+        stages = stages_in(kept)
+        if not stages:
+            shutil.rmtree(kept, ignore_errors=True)
+        resume = f"; {' and '.join(stages)} are kept: the same command goes on from there" if stages else ""
+        if isinstance(error, KeyboardInterrupt):
+            raise KeyboardInterrupt(f"interrupted; an earlier result is as it was{resume}") from None
+        if out_of_memory(error):
+            raise ValueError(
+                f"the memory is not enough: set --memory to what is free ({in_gigabytes(least_memory)} or more), or "
+                f"take fewer frames (--num-frames){resume}"
+            ) from error
+        raise
 
 
 def check(options: argparse.Namespace) -> None:
@@ -87,6 +125,10 @@ def check(options: argparse.Namespace) -> None:
         raise ValueError(f"--steps {options.steps}: sampling needs at least one step")
     if not 16 <= options.size <= 4096:
         raise ValueError(f"--size {options.size}: the height of the videos is 16 to 4096 pixels")
+    if options.window is not None and options.window < 4:
+        raise ValueError(f"--window {options.window}: windows overlap, so take 4 frames or more")
+    if options.memory is not None:
+        parse_bytes(options.memory)
     if options.guidance is not None and not math.isfinite(options.guidance):
         raise ValueError(f"--guidance {options.guidance}: pass a number")
     if not -(2**63) <= options.seed < 2**63:

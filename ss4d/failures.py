@@ -37,8 +37,8 @@ def run_command(work: Callable[[], object], arguments: Sequence[str], debug: boo
     open_standard_streams()
     try:
         work()
-    except KeyboardInterrupt:
-        return _say("interrupted; an earlier result is as it was", 130)
+    except KeyboardInterrupt as interrupt:
+        return _say(str(interrupt) or "interrupted; an earlier result is as it was", 130)
     except Exception as error:
         if debug:
             traceback.print_exc()
@@ -104,7 +104,7 @@ def _say(sentence: str, status: int) -> int:
 def _sentence(error: BaseException) -> str | None:
     """What to tell about a failure that a user can mend; None for any other."""
     text = str(error)
-    if isinstance(error, MemoryError) or any(words in text.lower() for words in NO_MEMORY):
+    if out_of_memory(error):
         return f"the memory is not enough ({_line(text) or 'MemoryError'}): take fewer frames (--num-frames)"
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
@@ -112,6 +112,11 @@ def _sentence(error: BaseException) -> str | None:
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"the package {error.name.split('.')[0]} is not installed: run `python -m ss4d.doctor` for the command"
     return text if isinstance(error, ValueError) and _raised_by_us(error) else None
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether the memory of this machine or of its GPU was not enough."""
+    return isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY)
 
 
 def _raised_by_us(error: BaseException) -> bool:

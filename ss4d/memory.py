@@ -1,14 +1,53 @@
-"""Memory that a process has held at most."""
+"""Memory: what a process has held at most, amounts as people write them, and giving back what is free.
+
+torch is imported where it is needed: the commands read amounts before they load it.
+"""
 
 from __future__ import annotations
 
+import ctypes
+import re
 import resource
+import sys
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
+UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
 def peak_memory(device: torch.device) -> int:
     """Bytes that this process has held at most so far: of the GPU, or of main memory on a CPU."""
     if device.type == "cuda":
+        import torch
+
         return torch.cuda.max_memory_allocated(device)
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def parse_bytes(text: str) -> int:
+    """Bytes of "8GB", "800 MB", "7.5GiB" or a plain number.
+
+    Raises:
+        ValueError: none of these.
+    """
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
+    if match is None or match[2].upper() not in UNITS or not float(match[1]):
+        raise ValueError(f"{text!r} is no amount of memory: write 8GB, 800MB or 7.5GiB")
+    return int(float(match[1]) * UNITS[match[2].upper()])
+
+
+def in_gigabytes(amount: float) -> str:
+    """Such as "1.25GB", rounded up; `parse_bytes` reads it."""
+    return f"{-(-int(amount) // 10**7) / 100:.2f}GB"
+
+
+def give_back(device: torch.device) -> None:
+    """Return freed memory to the system, so that it does not count for this process."""
+    if device.type == "cuda":
+        import torch
+
+        torch.cuda.empty_cache()
+    elif sys.platform == "linux":
+        ctypes.CDLL(None).malloc_trim(0)  # glibc's; other C libraries have none

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,17 +18,16 @@ from tqdm import tqdm
 
 from ss4d import backend
 from ss4d.flow import ImageCondition, SamplerSettings, sample
-from ss4d.models.base import TorsoModel
-from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels
+from ss4d.kept_stages import KeptStages, key_of
+from ss4d.memory import give_back, parse_bytes
+from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels, StoredModels
+from ss4d.plan import KEPT_BYTES, Job, Plan, plan_memory
 from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
 from ss4d.sparse import SparseTensor
+from ss4d.version import __version__
 from ss4d.video import Clip, crop_clip_rgba, find_foreground
 from ss4d.view_frame import ViewFrame
-
-FRAMES_AT_ONCE = 8  # of models that work on each frame alone, which bounds their memory
-# Of a flow's keys and values of the image, from step to step: enough for all of ss4d-tiny's; at full size part is kept.
-KEPT_BYTES = 2**30
 
 
 class SS4DPipeline:
@@ -43,11 +47,13 @@ class SS4DPipeline:
             input is known.
         window: frames that a flow sees at once; longer clips go through in overlapping windows
             (`ss4d.flow.long_clips`).
+        folder: that the models are from, which a budget of memory and going on with a run need.
+        memory: bytes that a run may take (of the GPU on CUDA); None: no bound.
     """
 
     def __init__(
         self,
-        models: PipelineModels,
+        models: PipelineModels | StoredModels,
         structure: SamplerSettings,
         latents: SamplerSettings,
         latent_mean: Tensor,
@@ -55,45 +61,70 @@ class SS4DPipeline:
         device: torch.device | str = "cpu",
         view_frame: ViewFrame | None = None,
         window: int = PAPER_FRAMES,
+        folder: PipelineFolder | None = None,
+        memory: int | None = None,
     ):
-        for model in models.all():
-            model.to(device).eval()
+        if isinstance(models, PipelineModels):
+            for model in models.all():
+                model.to(device).eval()
         self.models = models
         self.structure, self.latents = structure, latents
         self.latent_mean, self.latent_std = latent_mean.to(device), latent_std.to(device)
         self.device = torch.device(device)
         self.view_frame, self.window = view_frame, window
+        self.folder, self.memory = folder, memory
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, device: torch.device | str | None = None) -> SS4DPipeline:
+    def from_pretrained(
+        cls,
+        source: str | Path,
+        device: torch.device | str | None = None,
+        memory: str | int | None = None,
+        window: int | None = None,
+    ) -> SS4DPipeline:
         """Load a checkpoint folder, or a Hub id such as "lizb6626/SS4D".
 
         Half precision in the checkpoint's settings is kept on CUDA; a CPU computes in float32.
 
         Args:
             device: by default "cuda" where there is one, else "cpu".
+            memory: what a run may take, "8GB" or bytes. Models are then loaded one at a time, as their files have
+                them, and `plan` says how many frames are worked on at once.
+            window: frames that a flow sees at once; by default those of the longest clips that it was trained on.
 
         Raises:
             CheckpointError: a missing or damaged file, or weights that do not fit the models exactly.
-            ValueError: a device that this machine does not have.
+            ValueError: a device that this machine does not have, or what is no amount of memory.
         """
         device = find_device(device)
+        budget = parse_bytes(memory) if isinstance(memory, str) else memory
         folder = PipelineFolder.open(source)
-        models = folder.load_models()
-        if device.type == "cpu":
-            for model in models.all():
-                if isinstance(model, TorsoModel):
-                    model.set_dtype(torch.float32)
-        structure, latents = folder.sampler("sparse_structure_sampler"), folder.sampler("slat_sampler")
         return cls(
-            models,
-            structure,
-            latents,
+            folder.load_models(float32=device.type == "cpu") if budget is None else StoredModels(folder, device),
+            folder.sampler("sparse_structure_sampler"),
+            folder.sampler("slat_sampler"),
             *folder.latent_statistics(),
             device,
             folder.view_frame(),
-            folder.trained_frames(),
+            window or folder.trained_frames(),
+            folder,
+            budget,
         )
+
+    def plan(self, frames: Clip | ArrayLike, voxels: int | None = None) -> Plan:
+        """How `run` takes a clip: frames at once, and within a budget what each stage takes.
+
+        Args:
+            voxels: of the fullest frame; by default an assumption, which `run` checks once it knows.
+
+        Raises:
+            BudgetError: the budget is too small.
+        """
+        pictures = frames.frames if isinstance(frames, Clip) else np.asarray(frames)
+        if self.folder is None:
+            return Plan(self.window, keep=KEPT_BYTES if len(pictures) <= self.window else 0)
+        job = Job(len(pictures), pictures[0, ..., 0].size, voxels)
+        return plan_memory(self.folder, job, self.window, self.memory)
 
     @torch.no_grad()
     def run(
@@ -104,6 +135,7 @@ class SS4DPipeline:
         guidance: float | None = None,
         refine: RefineSettings | bool = False,
         progress: bool = False,
+        keep: Path | None = None,
     ) -> Generation:
         """Generate the 4D object seen in a clip.
 
@@ -114,39 +146,49 @@ class SS4DPipeline:
             steps, guidance: of both flows, by default the checkpoint's (`self.structure`, `self.latents`).
             refine: align the result with the input (`ss4d.refine`); True takes the default settings.
             progress: show a bar for each stage.
+            keep: a folder for finished stages and for the Gaussians, which then stay out of memory. A later call with
+                the same clip, weights and settings goes on from there. It is the caller's to remove.
 
         Raises:
             ValueError: frames of another shape, no foreground, or a structure without any voxel.
+            BudgetError: the budget of memory is too small.
         """
         structure, latents = (settings.override(steps, guidance) for settings in (self.structure, self.latents))
         stages: list[Stage] = []
-        with measured("conditioning", stages, self.device):
+        plan, kept = self.plan(frames), KeptStages(keep)
+        with self._stage("conditioning", stages):
             # Frames that have their alpha already keep it, such as those of inference.py, which reads masks.
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
-            cropped = torch.from_numpy(crop_clip_rgba(rgba, self.models.image_encoder.image_size))
-            condition = self._condition(cropped, progress)
+            with self.models.use("image_encoder") as encoder:
+                cropped = torch.from_numpy(crop_clip_rgba(rgba, encoder.image_size))
+                condition = self._condition(encoder, cropped, plan, progress)
+            run = "" if keep is None else key_of(rgba, self._identity(), seed)
         generator = torch.Generator().manual_seed(seed)
-        with measured("structure", stages, self.device):
-            structure_latents = self._sample_structure(condition, structure, generator, progress)
-            occupancy = self._decode_structure(structure_latents)
+        with self._stage("structure", stages):
+            structure_latents = self._sample_structure(condition, structure, generator, plan, kept, run, progress)
+            occupancy = self._decode_structure(structure_latents, plan)
         refiner = None
         if refine:
             refiner = Refiner(cropped, self.view_frame, RefineSettings() if refine is True else refine, progress)
-            with measured("structure refinement", stages, self.device):
-                occupancy = refiner.structure(self.models.structure_decoder, structure_latents, occupancy)
+            with self._stage("structure refinement", stages), self.models.use("structure_decoder") as decoder:
+                occupancy = refiner.structure(decoder, structure_latents, occupancy)
         coords = torch.nn.functional.pad(occupancy.nonzero(), (1, 0)).int()
         if not len(coords):
             raise ValueError(
                 f"the sampled structure is empty in all {len(rgba)} frames: try another seed, or train the "
                 "structure flow for longer"
             )
-        with measured("latents", stages, self.device):
-            z = self._sample_latents(coords, condition, latents, generator, progress)
-        with measured("gaussians", stages, self.device):
-            gaussians = self.models.gaussian_decoder(z)[0]
         voxels = [coords[coords[:, 1] == frame, 2:].cpu() for frame in range(len(rgba))]
+        plan = self.plan(rgba, max(map(len, voxels)))
+        with self._stage("latents", stages):
+            z = self._sample_latents(coords, condition, latents, generator, plan, kept, run, progress)
+        del condition  # its memory is free from here on
+        with self.models.use("sparse_flow") as flow:
+            half = flow.dtype != torch.float32
+        with self._stage("gaussians", stages), self.models.use("gaussian_decoder") as decoder:
+            gaussians = kept.frames(decoder.frames(z), self.device)
         if refiner is not None:
-            with measured("Gaussian refinement", stages, self.device):
+            with self._stage("Gaussian refinement", stages):
                 gaussians = refiner.gaussians(gaussians, voxels, occupancy.shape[-1], seed)
         return Generation(
             gaussians,
@@ -161,32 +203,54 @@ class SS4DPipeline:
             structure=structure,
             latents=latents,
             device=self.device,
-            backend=backend.describe(self.device, half=self.models.sparse_flow.dtype != torch.float32),
+            backend=backend.describe(self.device, half=half),
             stages=stages,
         )
 
-    def _condition(self, cropped: Tensor, progress: bool) -> ImageCondition:
+    @contextmanager
+    def _stage(self, name: str, stages: list[Stage]) -> Iterator[None]:
+        """Measure the enclosed work; within a budget, give back what it freed."""
+        with measured(name, stages, self.device):
+            yield
+        if self.memory is not None:
+            give_back(self.device)
+
+    def _identity(self) -> str:
+        """Of the weights and of what computes."""
+        weights = "" if self.folder is None else self.folder.identity()
+        return f"{weights}{self.device.type}{__version__}"
+
+    def _condition(self, encoder: Any, cropped: Tensor, plan: Plan, progress: bool) -> ImageCondition:
         """Of the cropped clip, uint8 [T, S, S, 4] with straight alpha: tokens a few frames at a time, and pixels."""
         values = rearrange(cropped, "t h w c -> t c h w").float() / 255
         pixels = torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1)
-        encoder = self.models.image_encoder
-        chunks = tqdm(pixels.split(FRAMES_AT_ONCE), desc="image tokens", unit="batch", disable=not progress)
+        chunks = tqdm(pixels.split(plan.frames_at_once), desc="image tokens", unit="batch", disable=not progress)
         tokens = [encoder(chunk[:, : encoder.in_channels].to(self.device)) for chunk in chunks]
         return ImageCondition(torch.cat(tokens)[None], pixels[None].to(self.device))
 
     def _sample_structure(
-        self, condition: ImageCondition, settings: SamplerSettings, generator: torch.Generator, progress: bool
+        self,
+        condition: ImageCondition,
+        settings: SamplerSettings,
+        generator: torch.Generator,
+        plan: Plan,
+        kept: KeptStages,
+        run: str,
+        progress: bool,
     ) -> Tensor:
         """Latents of every frame, [1, T, C, r, r, r]."""
-        flow = self.models.structure_flow
-        shape = (condition.tokens.shape[1], flow.in_channels, *[flow.resolution] * 3)
-        noise = torch.randn(shape, generator=generator)[None].to(self.device)
-        return sample(flow, noise, condition, settings, "structure" if progress else None, KEPT_BYTES, self.window)
+        with self.models.use("structure_flow") as flow:
+            shape = (condition.tokens.shape[1], flow.in_channels, *[flow.resolution] * 3)
+            noise = torch.randn(shape, generator=generator)[None].to(self.device)
+            key = key_of(run, dataclasses.asdict(settings), plan.window)
+            bar = "structure" if progress else None
+            sampled = partial(sample, flow, noise, condition, settings, bar, plan.keep, plan.window)
+            return kept.get("structure", key, sampled).to(self.device)
 
-    def _decode_structure(self, z: Tensor) -> Tensor:
+    def _decode_structure(self, z: Tensor, plan: Plan) -> Tensor:
         """Occupancy of every frame, bool [T, R, R, R]."""
-        decoder = self.models.structure_decoder
-        occupied = torch.cat([decoder(part) > 0 for part in z.split(FRAMES_AT_ONCE, dim=1)], dim=1)
+        with self.models.use("structure_decoder") as decoder:
+            occupied = torch.cat([decoder(part) > 0 for part in z.split(plan.frames_at_once, dim=1)], dim=1)
         return rearrange(occupied, "1 t 1 x y z -> t x y z")
 
     def _sample_latents(
@@ -195,14 +259,21 @@ class SS4DPipeline:
         condition: ImageCondition,
         settings: SamplerSettings,
         generator: torch.Generator,
+        plan: Plan,
+        kept: KeptStages,
+        run: str,
         progress: bool,
     ) -> SparseTensor:
         """Latents on voxels coords [N, 5], de-normalised for the decoder."""
-        flow = self.models.sparse_flow
-        feats = torch.randn(len(coords), flow.in_channels, generator=generator).to(self.device)
-        noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
-        z = sample(flow, noise, condition, settings, "latents" if progress else None, KEPT_BYTES, self.window)
-        return z.replace(z.feats * self.latent_std + self.latent_mean)
+        with self.models.use("sparse_flow") as flow:
+            feats = torch.randn(len(coords), flow.in_channels, generator=generator).to(self.device)
+            noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
+            key = key_of(run, coords, dataclasses.asdict(settings), plan.window)
+            bar = "latents" if progress else None
+            sampled = partial(sample, flow, noise, condition, settings, bar, plan.keep, plan.window)
+            z = kept.get("latents", key, lambda: sampled().feats).to(self.device)
+        # A geometry of its own: what the flow's layers derived from the voxels goes.
+        return SparseTensor(z * self.latent_std + self.latent_mean, coords, num_frames=noise.num_frames)
 
 
 def find_device(name: torch.device | str | None = None) -> torch.device:

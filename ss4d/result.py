@@ -148,7 +148,7 @@ class Generation:
 
         orbit = self.orbit
         forwards = list(range(len(spans)))
-        videos: dict[str, tuple[Callable[[], np.ndarray], list[int]]] = {
+        videos: dict[str, tuple[Callable[[], Iterator[np.ndarray]], list[int]]] = {
             "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), orbit_order(len(spans))),
             "compare": (
                 lambda: compare_video(self.rgba, self.gaussians, size=size, elevation=orbit.elevation, orbit=orbit),
@@ -160,7 +160,7 @@ class Generation:
             write_video(place / f"{name}.mp4", render(), durations=spans[order])
 
     def _write_player(self, path: Path, fps: float, about: dict[str, Any]) -> None:
-        from ss4d.video import crop_clip_rgba
+        from ss4d.video import cropped_frames
         from ss4d.viewer.page import write_player
 
         write_player(
@@ -169,7 +169,7 @@ class Generation:
             voxels=self.voxels,
             resolution=self.resolution,
             orbit=self.orbit,
-            images=crop_clip_rgba(self.rgba, PLAYER_INPUT_SIZE),
+            images=cropped_frames(self.rgba, PLAYER_INPUT_SIZE),
             fps=fps,
             title=Path(str(about.get("input", "SS4D"))).stem or "SS4D",
         )

@@ -24,6 +24,7 @@ NEXT_PREVIEW = "preview.next.png"
 PREVIEW_MARK = b"preview of ss4d"
 STAGING = ".ss4d-unfinished-"
 COMPLETE = ".ss4d-complete-"
+KEPT = ".ss4d-kept"
 FILE_LIST = "files.txt"
 MIN_FREE_BYTES = 8 * 2**20  # a small result takes this much
 
@@ -121,6 +122,11 @@ class ResultFolder:
     def preview(self) -> Path:
         """Where to write the preview of a run that has just begun; an earlier result keeps its own until the end."""
         return self.path / (NEXT_PREVIEW if self.holds_result else "preview.png")
+
+    @property
+    def kept(self) -> Path:
+        """A hidden folder for the finished stages of a run, until its result is written."""
+        return self.path / KEPT
 
     def write(self, save: Callable[[Path], None], say: Callable[[str], None] = print) -> Path:
         """Write a result, and put it in the place of an earlier one.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 from ss4d.cameras import Camera, Orbit
 from ss4d.compositing import over_background
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
-from ss4d.video import crop_clip_rgba
+from ss4d.video import cropped_frames
 
 MIN_ORBIT_FRAMES = 48
 SUPERSAMPLING = 2  # voxels are drawn this much larger and averaged down
@@ -30,7 +31,7 @@ def render_views(
     elevation: float = 15.0,
     size: int = 256,
     orbit: Orbit | None = None,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """Every frame from fixed cameras, on white.
 
     Args:
@@ -41,11 +42,10 @@ def render_views(
         orbit: distance and field of view of the cameras; None: `Orbit()`.
 
     Returns:
-        uint8 [V, T, size, size, 3].
+        T frames as they are rendered, uint8 [V, size, size, 3].
     """
     cameras = [(orbit or Orbit()).camera(azimuth, elevation) for azimuth in azimuths]
-    views = [[_render(frame, camera, size) for frame in sequence] for camera in cameras]
-    return np.array(views, dtype=np.uint8).reshape(len(azimuths), len(sequence), size, size, 3)
+    return (np.stack([_render(frame, camera, size) for camera in cameras]) for frame in sequence)
 
 
 def render_orbit(
@@ -54,7 +54,7 @@ def render_orbit(
     num_frames: int | None = None,
     elevation: float = 15.0,
     orbit: Orbit | None = None,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """A turntable through time: the camera turns while the clip plays forwards and backwards, on white.
 
     Args:
@@ -65,7 +65,7 @@ def render_orbit(
         orbit: its distance and field of view; None: `Orbit()`.
 
     Returns:
-        uint8 [F, size, size, 3].
+        F pictures as they are rendered, uint8 [size, size, 3].
 
     Raises:
         ValueError: the sequence is empty.
@@ -75,7 +75,7 @@ def render_orbit(
     order = orbit_order(len(sequence), num_frames)
     orbit = orbit or Orbit()
     cameras = [orbit.camera(360.0 * step / len(order), elevation) for step in range(len(order))]
-    return np.stack([_render(sequence[number], camera, size) for number, camera in zip(order, cameras, strict=True)])
+    return (_render(sequence[number], camera, size) for number, camera in zip(order, cameras, strict=True))
 
 
 def orbit_order(count: int, num_frames: int | None = None) -> list[int]:
@@ -93,7 +93,7 @@ def compare_video(
     size: int = 256,
     elevation: float = 15.0,
     orbit: Orbit | None = None,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """The input clip, cropped to its object, beside labelled views of the result, on white.
 
     Args:
@@ -103,7 +103,7 @@ def compare_video(
         size: side of each panel, pixels.
 
     Returns:
-        uint8 [T, size, (1 + V) * size, 3].
+        T pictures as they are rendered, uint8 [size, (1 + V) * size, 3].
 
     Raises:
         ValueError: the clip and the sequence differ in length; ForegroundError as for `clip_crop_box`.
@@ -112,11 +112,13 @@ def compare_video(
         raise ValueError(
             f"The input has {len(input_rgba)} frames and the result {len(sequence)}; pass the same frames."
         )
-    on_white = over_background(torch.from_numpy(crop_clip_rgba(input_rgba, size)), torch.ones(3))
-    panels = [to_uint8(on_white), *render_views(sequence, azimuths, elevation, size, orbit)]
     labels = ["input", *(f"{azimuth:g}°" for azimuth in azimuths)]
-    labelled = [_label(panel, label) for panel, label in zip(panels, labels, strict=True)]
-    return np.concatenate(labelled, axis=2)
+
+    def picture(cropped: np.ndarray, views: np.ndarray) -> np.ndarray:
+        seen = to_uint8(over_background(torch.from_numpy(cropped.copy()), torch.ones(3)))
+        return np.concatenate([_label(*panel) for panel in zip([seen, *views], labels, strict=True)], axis=1)
+
+    return map(picture, cropped_frames(input_rgba, size), render_views(sequence, azimuths, elevation, size, orbit))
 
 
 def render_voxels(
@@ -127,7 +129,7 @@ def render_voxels(
     elevation: float = 20.0,
     colours: Sequence[np.ndarray | Tensor] | None = None,
     orbit: Orbit | None = None,
-) -> np.ndarray:
+) -> Iterator[np.ndarray]:
     """Occupied voxels as shaded cubes from one camera, on white.
 
     Args:
@@ -139,20 +141,19 @@ def render_voxels(
         orbit: distance and field of view of the camera; None: `Orbit()`.
 
     Returns:
-        uint8 [T, size, size, 3].
+        T pictures as they are drawn, uint8 [size, size, 3].
 
     Raises:
-        ValueError: voxels outside the grid.
+        ValueError: voxels outside the grid, when their frame is drawn.
     """
-    frames, camera = [], (orbit or Orbit()).camera(azimuth, elevation)
+    camera = (orbit or Orbit()).camera(azimuth, elevation)
     for index, frame in enumerate(voxels):
         coords = np.asarray(frame, dtype=np.int64).reshape(-1, 3)
         if coords.size and (coords.min() < 0 or coords.max() >= resolution):
             found = f"{coords.min()} .. {coords.max()}"
             raise ValueError(f"Voxels must lie in 0 .. {resolution - 1}, but frame {index} spans {found}.")
         rgb = _height_colours(coords, resolution) if colours is None else np.asarray(colours[index])
-        frames.append(_draw_cubes(coords, rgb, resolution, size, camera))
-    return np.array(frames, dtype=np.uint8).reshape(len(frames), size, size, 3)
+        yield _draw_cubes(coords, rgb, resolution, size, camera)
 
 
 @torch.inference_mode()
@@ -166,14 +167,17 @@ def to_uint8(images: Tensor) -> np.ndarray:
     return (255 * images.clamp(0, 1)).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def _label(frames: np.ndarray, text: str) -> np.ndarray:
-    """Frames [T, H, W, 3] with a small text in their upper left corner."""
-    size = max(10, frames.shape[1] // 18)
-    font = ImageFont.load_default(size)
-    images = [Image.fromarray(frame) for frame in frames]
-    for image in images:
-        ImageDraw.Draw(image).text((size // 2, size // 2), text, fill=(90, 90, 90), font=font)
-    return np.stack([np.asarray(image) for image in images])
+def _label(picture: np.ndarray, text: str) -> np.ndarray:
+    """A picture [H, W, 3] with a small text in its upper left corner."""
+    size = max(10, len(picture) // 18)
+    image = Image.fromarray(picture)
+    ImageDraw.Draw(image).text((size // 2, size // 2), text, fill=(90, 90, 90), font=_font(size))
+    return np.asarray(image)
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)
 
 
 def _height_colours(coords: np.ndarray, resolution: int) -> np.ndarray:

@@ -8,8 +8,6 @@ import pytest
 import torch
 from tiny import write_clips, write_pipeline
 
-import ss4d.gaussians.backends.numba_threads  # noqa: F401 - before any test imports numba
-
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "slow" not in item.keywords)  # first, so that no process waits for one at the end

@@ -13,7 +13,7 @@ import torch
 
 from ss4d import SS4DPipeline
 from ss4d.models.checkpoint import CheckpointError
-from ss4d.models.folder import PipelineFolder
+from ss4d.models.folder import PipelineFolder, PipelineModels
 from ss4d.refine import AppearanceSettings, RefineSettings, StructureSettings
 from ss4d.training.export import common_frame
 from ss4d.view_frame import ViewFrame
@@ -49,6 +49,7 @@ def test_the_pixels_reach_both_flows(folder: Path):
     pipeline = SS4DPipeline.from_pretrained(folder, "cpu")
     result = pipeline.run(clip(), seed=3)
     assert result.view_frame == ViewFrame(**FRAME) and result.refinement is None
+    assert isinstance(pipeline.models, PipelineModels)
     for flow in (pipeline.models.structure_flow, pipeline.models.sparse_flow):
         assert flow.projection is not None
         weight = flow.projection.out.weight

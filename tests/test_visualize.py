@@ -37,7 +37,7 @@ def sequence() -> GaussianSequence:
 
 
 def test_views_show_each_frame_from_each_side(sequence: GaussianSequence) -> None:
-    views = render_views(sequence, azimuths=(0, 90, 180), elevation=0, size=48)
+    views = np.stack(list(render_views(sequence, azimuths=(0, 90, 180), elevation=0, size=48)), axis=1)
     assert views.shape == (3, 3, 48, 48, 3) and views.dtype == np.uint8
     for frame in range(3):
         assert views[0, frame].min(axis=(0, 1)).argmax() == frame  # white stays 255 in the blob's own channel only
@@ -48,7 +48,7 @@ def test_views_show_each_frame_from_each_side(sequence: GaussianSequence) -> Non
 
 
 def test_orbit_turns_once_and_plays_there_and_back(sequence: GaussianSequence) -> None:
-    orbit = render_orbit(sequence, size=24, num_frames=8, elevation=0)
+    orbit = np.stack(list(render_orbit(sequence, size=24, num_frames=8, elevation=0)))
     assert orbit.shape == (8, 24, 24, 3) and orbit.dtype == np.uint8
     assert [int(image.min(axis=(0, 1)).argmax()) for image in orbit] == [0, 1, 2, 1, 0, 1, 2, 1]
     columns = [centre_of(image)[1] for image in orbit]
@@ -58,7 +58,7 @@ def test_orbit_turns_once_and_plays_there_and_back(sequence: GaussianSequence) -
 @pytest.mark.parametrize("frames, expected", [(1, 48), (2, 48), (3, 48), (8, 56)])
 def test_orbit_loops_without_a_jump_by_default(frames: int, expected: int) -> None:
     sequence = GaussianSequence([blob([0.0, 0.0, 0.0], [1.0, 0.0, 0.0])] * frames)
-    assert len(render_orbit(sequence, size=8)) == expected
+    assert len(list(render_orbit(sequence, size=8))) == expected
 
 
 def test_an_empty_sequence_is_an_error() -> None:
@@ -69,11 +69,11 @@ def test_an_empty_sequence_is_an_error() -> None:
 def test_comparison_puts_the_input_beside_the_views(sequence: GaussianSequence) -> None:
     rgba = np.zeros((3, 40, 60, 4), np.uint8)
     rgba[:, 10:30, 20:40] = (10, 20, 200, 255)
-    video = compare_video(rgba, sequence, azimuths=(0, 180), size=48)
+    video = np.stack(list(compare_video(rgba, sequence, azimuths=(0, 180), size=48)))
     assert video.shape == (3, 48, 3 * 48, 3)
     assert video[0, 24, 24].tolist() == [10, 20, 200]  # the object fills the panel's middle
     assert video[0, :, 0].min() > 240  # nearly white: Lanczos rings a little
-    views = render_views(sequence, (0, 180), size=48)
+    views = np.stack(list(render_views(sequence, (0, 180), size=48)), axis=1)
     assert np.array_equal(video[:, 20:, 48:96], views[0][:, 20:]) and np.array_equal(
         video[:, 20:, 96:], views[1][:, 20:]
     )
@@ -85,7 +85,7 @@ def test_comparison_puts_the_input_beside_the_views(sequence: GaussianSequence) 
 
 def test_a_cube_projects_to_its_square() -> None:
     size = 200
-    image = render_voxels([np.array([[0, 0, 0]])], 1, size, azimuth=0, elevation=0)[0]
+    image = next(render_voxels([np.array([[0, 0, 0]])], 1, size, azimuth=0, elevation=0))
     rows, columns = np.nonzero((image < 255).any(axis=-1))
     # The near face of the unit cube is 1.5 from the camera: half of it spans 0.5 / (1.5 * 2 * tan 20 deg).
     half = 0.5 / (1.5 * 2 * np.tan(np.radians(20)))
@@ -104,14 +104,14 @@ def test_the_nearest_voxel_hides_the_others(azimuth: float, expected: int) -> No
     palette = np.array([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 0, 1]], dtype=float)
     colours = np.concatenate([np.full((len(core), 3), 0.5), palette])
     for order in (np.arange(len(coords)), np.arange(len(coords))[::-1]):
-        image = render_voxels([coords[order]], 7, 64, azimuth, 0, [colours[order]])[0]
+        image = next(render_voxels([coords[order]], 7, 64, azimuth, 0, [colours[order]]))
         seen = image[32, 32] / image[32, 32].max()
         assert np.allclose(seen, palette[expected], atol=0.05)
 
 
 def test_voxels_from_above_and_by_height() -> None:
     column = torch.tensor([[0, 0, height] for height in range(4)], dtype=torch.int32)
-    images = render_voxels([column, column[:0]], 4, 64, azimuth=0, elevation=20)
+    images = np.stack(list(render_voxels([column, column[:0]], 4, 64, azimuth=0, elevation=20)))
     assert images.shape == (2, 64, 64, 3)
     assert (images[1] == 255).all()
     rows, columns = np.nonzero((images[0] < 255).any(axis=-1))
@@ -121,4 +121,4 @@ def test_voxels_from_above_and_by_height() -> None:
 
 def test_voxels_outside_the_grid_are_an_error() -> None:
     with pytest.raises(ValueError, match=r"0 \.\. 3, but frame 1 spans 0 \.\. 4"):
-        render_voxels([np.zeros((1, 3)), np.array([[0, 4, 1]])], 4)
+        list(render_voxels([np.zeros((1, 3)), np.array([[0, 4, 1]])], 4))

@@ -1,8 +1,9 @@
-"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench rasterizer|convolution|dino [options]`.
+"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench rasterizer|convolution|dino|length [options]`.
 
 rasterizer   forward and backward, on a sphere of Gaussians as a decoder makes them
 convolution  a submanifold 3x3x3 convolution against a dense matrix product of the same FLOPs
 dino         time and memory of DINOv2 ViT-L/14 on the views of a frame, random weights, on the CPU
+length       generation of clips of several lengths in windows of time: CPU seconds, peak memory, seams
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ import argparse
 import sys
 from importlib import import_module
 
-MODULES = {"rasterizer": "rasterizer", "convolution": "convolution", "dino": "dino_features"}
+MODULES = {"rasterizer": "rasterizer", "convolution": "convolution", "dino": "dino_features", "length": "length"}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="rasterizer|convolution|dino")
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="rasterizer|convolution|dino|length")
 
     add = commands.add_parser("rasterizer").add_argument
     add("--gaussians", type=int, default=32000)
@@ -39,6 +40,15 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--views", type=int, default=12)
     add("--batch", type=int, default=12, help="views that go through the encoder at once")
     add("--threads", type=int, help="of torch")
+
+    add = commands.add_parser("length").add_argument
+    add("--frames", type=int, nargs="+", default=[32, 96])
+    add("--window", type=int, default=16, help="frames that a flow sees at once")
+    add("--steps", type=int, help="of both flows (default: the checkpoint's)")
+    add("--size", type=int, default=64, help="of the pictures, pixels")
+    add("--threads", type=int, default=1)
+    add("--single", action="store_true", help="the first length in this very process, as JSON")
+    add("--quality", action="store_true", help="the first length in windows against at once")
     return parser.parse_args(argv)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import overload
 
 import torch
 from torch import Tensor
+
+from ss4d.lazy import LazySequence
 
 SH_DEGREE_0 = 0.28209479177387814  # 1 / (2 sqrt(pi)), the constant spherical harmonic
 KERNEL_SIZE = 0.1  # pixels^2, the screen filter of the released models
@@ -75,10 +77,13 @@ class Rendering:
 
 
 class GaussianSequence:
-    """The Gaussians of a clip, one set per frame; the sets may differ in size."""
+    """The Gaussians of a clip, one set per frame; the sets may differ in size.
+
+    Frames of a `LazySequence` (read from files, say) stay where they are until each is asked for.
+    """
 
     def __init__(self, frames: Sequence[Gaussians]) -> None:
-        self.frames = list(frames)
+        self.frames: Sequence[Gaussians] = frames if isinstance(frames, LazySequence) else list(frames)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -102,8 +107,13 @@ class GaussianSequence:
 
     def to(self, device: torch.device | str) -> GaussianSequence:
         """The same clip on another device."""
-        return GaussianSequence([frame.to(device) for frame in self.frames])
+        return self._changed(lambda frame: frame.to(device))
 
     def detach(self) -> GaussianSequence:
         """The same clip, cut from the autograd graph."""
-        return GaussianSequence([frame.detach() for frame in self.frames])
+        return self._changed(lambda frame: frame.detach())
+
+    def _changed(self, change: Callable[[Gaussians], Gaussians]) -> GaussianSequence:
+        if isinstance(self.frames, LazySequence):
+            return GaussianSequence(self.frames.map(change))
+        return GaussianSequence([change(frame) for frame in self.frames])

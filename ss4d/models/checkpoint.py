@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from ss4d.files import publish
 from ss4d.models.registry import create_model
+from ss4d.sparse.conv import Kernel
 
 
 class CheckpointError(ValueError):
@@ -49,8 +51,12 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     publish(temporary, path)
 
 
-def load_model(stem: Path) -> nn.Module:
+def load_model(stem: Path, as_stored: bool = False) -> nn.Module:
     """The model described by `stem`.json with the weights of `stem`.safetensors, in evaluation mode.
+
+    Args:
+        as_stored: the matrices stay as the file has them, mapped from disk, and are cast to the type of what they
+            are multiplied with at each use; they are not to be trained.
 
     Raises:
         CheckpointError: a missing or damaged file, an unknown model, or weights that do not fit it exactly.
@@ -63,7 +69,7 @@ def load_model(stem: Path) -> nn.Module:
             model = create_model(spec["name"], **spec["args"])
     except ValueError as error:
         raise CheckpointError(f"{stem}.json: {error}") from error
-    load_weights(model, stem.with_name(stem.name + ".safetensors"))
+    load_weights(model, stem.with_name(stem.name + ".safetensors"), as_stored)
     return model.eval()
 
 
@@ -81,8 +87,8 @@ class _Uninitialised(TorchFunctionMode):
 _INITIALISERS = {Tensor.uniform_, Tensor.normal_, Tensor.zero_, Tensor.fill_}
 
 
-def load_weights(model: nn.Module, path: Path) -> None:
-    """Load a safetensors file strictly: every name and shape must match.
+def load_weights(model: nn.Module, path: Path, as_stored: bool = False) -> None:
+    """Load a safetensors file strictly: every name and shape must match; `as_stored` as for `load_model`.
 
     Raises:
         CheckpointError: naming every missing, unexpected or misshapen weight.
@@ -108,8 +114,35 @@ def load_weights(model: nn.Module, path: Path) -> None:
         )
     # The tensors of the file take the place of the model's own, which were never touched: mapped from disk as long as
     # they are of the model's type, and not held twice.
-    taken = {key: weights[key].to(value.dtype) for key, value in expected.items()}
+    kept = cast_at_use(model) if as_stored else set()
+    taken = {key: weights[key] if key in kept else weights[key].to(value.dtype) for key, value in expected.items()}
     model.load_state_dict(taken, strict=True, assign=True)
+
+
+def cast_at_use(model: nn.Module) -> set[str]:
+    """Have the matrices of a model cast to the type of what they are multiplied with, whatever type they are of.
+
+    Returns:
+        Their names.
+    """
+    names = set()
+    for name, layer in model.named_modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d | Kernel):
+            names.add(f"{name}.weight")
+        if isinstance(layer, nn.Linear):
+            layer.forward = MethodType(_linear, layer)  # type: ignore[method-assign]
+        elif isinstance(layer, nn.Conv2d | nn.Conv3d):
+            layer.forward = MethodType(_convolution, layer)  # type: ignore[method-assign]
+    return names
+
+
+def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    return nn.functional.linear(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+
+def _convolution(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
+    bias = None if layer.bias is None else layer.bias.to(x.dtype)
+    return layer._conv_forward(x, layer.weight.to(x.dtype), bias)
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -16,9 +17,10 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from ss4d.files import publish
+from ss4d.files import content_hash, publish
 from ss4d.flow import SamplerSettings
 from ss4d.flow.path import SIGMA_MIN
+from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import CheckpointError, load_model, read_json
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
@@ -85,6 +87,26 @@ class PipelineModels:
     def all(self) -> list[nn.Module]:
         return [getattr(self, field.name) for field in fields(self)]
 
+    @contextmanager
+    def use(self, name: str) -> Iterator[Any]:
+        """The model of this name."""
+        yield getattr(self, name)
+
+
+class StoredModels:
+    """The models that generate, each loaded when it is used, mapped from its file in the precision it has there."""
+
+    def __init__(self, folder: PipelineFolder, device: torch.device):
+        self.folder, self.device = folder, device
+
+    @contextmanager
+    def use(self, name: str) -> Iterator[Any]:
+        """The model of this name; let go afterwards."""
+        model: Any = self.folder.load_generator(name, as_stored=True)
+        if self.device.type == "cpu" and isinstance(model, TorsoModel):
+            model.dtype = torch.float32
+        yield model.to(self.device)
+
 
 @dataclass
 class PipelineFolder:
@@ -107,27 +129,33 @@ class PipelineFolder:
             raise CheckpointError(f"{path} names no models: this is not a pipeline folder")
         return cls(str(source), args)
 
-    def load_models(self) -> PipelineModels:
-        """All models of the pipeline, strictly loaded.
+    def load_models(self, float32: bool = False) -> PipelineModels:
+        """All models of the pipeline, strictly loaded; those with halves in their settings too in float32, if asked.
 
         Raises:
             CheckpointError: a missing or damaged file, or a model of another kind than its name says.
         """
-        for name in NAMES.values():
-            if name.generates and name.key not in self.args["models"] and name.ours != "image_encoder":
-                raise CheckpointError(
-                    f"pipeline.json of {self.source} names no model '{name.key}': this is not an SS4D pipeline folder"
-                )
-        models: dict[str, Any] = {}
-        expected = get_type_hints(PipelineModels)
-        for name in (name for name in NAMES.values() if name.generates):
-            dino = self.dino() if name.ours == "image_encoder" else None
-            models[name.ours] = self.load(name.ours) if dino is None else DinoImageEncoder(dino)
-            if not isinstance(models[name.ours], expected[name.ours]):
-                raise CheckpointError(
-                    f"{name.key} of {self.source} is a {type(models[name.ours]).__name__}: this is not an SS4D pipeline"
-                )
+        models: dict[str, Any] = {name: self.load_generator(name) for name in get_type_hints(PipelineModels)}
+        for model in models.values():
+            if float32 and isinstance(model, TorsoModel):
+                model.set_dtype(torch.float32)
         return PipelineModels(**models)
+
+    def load_generator(self, ours: str, as_stored: bool = False) -> nn.Module:
+        """One of the models that generate, `as_stored` as for `load_model`; raises as `load_models`."""
+        key = NAMES[ours].key
+        dino = self.dino() if ours == "image_encoder" else None
+        if dino is not None:
+            model: nn.Module = DinoImageEncoder(dino)
+        elif key in self.args["models"]:
+            model = load_model(self.stem(ours), as_stored)
+        else:
+            raise CheckpointError(
+                f"pipeline.json of {self.source} names no model '{key}': this is not an SS4D pipeline folder"
+            )
+        if not isinstance(model, get_type_hints(PipelineModels)[ours]):
+            raise CheckpointError(f"{key} of {self.source} is a {type(model).__name__}: this is not an SS4D pipeline")
+        return model
 
     def load(self, ours: str) -> nn.Module:
         """One model by its name in `NAMES`, strictly loaded."""
@@ -137,6 +165,21 @@ class PipelineFolder:
         """The DINOv2 that released folders name instead of an image encoder of their own; None: there is one."""
         is_own = NAMES["image_encoder"].key in self.args["models"]
         return None if is_own else self._argument("image_cond_model")
+
+    def arguments(self, ours: str) -> dict[str, Any]:
+        """What a model is made of, without loading it; none for a DINOv2 that is no part of the folder."""
+        if NAMES[ours].key not in self.args["models"]:
+            return {}
+        return dict(read_json(self.stem(ours).with_suffix(".json")).get("args", {}))
+
+    def weights_file(self, ours: str) -> Path | None:
+        """The file of a model's weights; None for a DINOv2 that is no part of the folder."""
+        return self.stem(ours).with_suffix(".safetensors") if NAMES[ours].key in self.args["models"] else None
+
+    def identity(self) -> str:
+        """A digest of what generates: pipeline.json and the weights."""
+        files = [file for name in get_type_hints(PipelineModels) if (file := self.weights_file(name)) is not None]
+        return content_hash(files) + json.dumps(self.args, sort_keys=True)
 
     def stem(self, ours: str) -> Path:
         """Where a model's files are, without their ending; from the Hub they are downloaded first.
@@ -202,6 +245,7 @@ def write_pipeline(
     statistics: Mapping[str, Tensor],
     view_frame: ViewFrame | None = None,
     dino: str | None = None,
+    trained_frames: int | None = None,
 ) -> None:
     """Write pipeline.json with the released keys, atomically.
 
@@ -211,6 +255,7 @@ def write_pipeline(
         statistics: "mean" and "std" [C] of the voxel latents.
         view_frame: that of the view, where the models were trained in it.
         dino: name of the DINOv2 that is the image encoder, where `models` has none.
+        trained_frames: of the longest clips that the flows were trained on, where that is known.
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
@@ -227,6 +272,8 @@ def write_pipeline(
         args["frame"] = dataclasses.asdict(view_frame)
     if dino is not None:
         args["image_cond_model"] = dino
+    if trained_frames is not None:
+        args["trained_frames"] = trained_frames
     temporary = folder / "pipeline.json.tmp"
     temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
     publish(temporary, folder / "pipeline.json")

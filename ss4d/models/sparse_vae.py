@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,14 +89,58 @@ class SparseTransformer(TorsoModel):
 
     def features(self, x: SparseTensor) -> SparseTensor:
         """Voxel features [N, in_channels] -> [N, out_channels], rows in x's order."""
+        h = self._enter(x)
+        for i, block in enumerate(self.blocks):
+            h = self.run_block(block, h, self._plan(x.geometry, i))
+        return x.replace(self.out_layer(self.norm(h.to(x.dtype))))
+
+    def stream(self, x: SparseTensor) -> Iterator[SparseTensor]:
+        """What `features` gives for one video, frame by frame, with the memory of a few frames.
+
+        A block needs the frames of its own temporal window alone. So frames flow through the blocks, each of which
+        waits until its window is full: no more than half a window is held between two blocks.
+        """
+        lengths = x.geometry.frame_segments(x.num_frames[0]).lengths
+        frames = (
+            SparseTensor.on(Geometry(coords, x.num_frames, declared=True), feats)
+            for coords, feats in zip(x.coords.split(lengths), x.feats.split(lengths), strict=True)
+        )
+        flow: Iterator[SparseTensor] = (x.replace(self._enter(x)) for x in frames)
+        for index in range(len(self.blocks)):
+            flow = self._through(index, flow)
+        for frame in flow:
+            yield frame.replace(self.out_layer(self.norm(frame.feats.to(x.dtype))))
+
+    def _through(self, index: int, frames: Iterator[SparseTensor]) -> Iterator[SparseTensor]:
+        """One block on frames as they come, a temporal window at a time."""
+        whole = self.attn_mode == "full" and self.expand_self_attn
+        waiting: list[SparseTensor] = []
+        for number, frame in enumerate(frames, 1):
+            waiting.append(frame)
+            window_full = (number + self._shift(index)) % self.window_size == 0 and not whole
+            if window_full or number == frame.num_frames[0]:
+                done, waiting = self._windowful(index, waiting), []
+                while done:
+                    yield done.pop(0)
+
+    def _windowful(self, index: int, frames: list[SparseTensor]) -> list[SparseTensor]:
+        """One block on the frames of a temporal window."""
+        geometry = Geometry(torch.cat([frame.coords for frame in frames]), frames[0].num_frames, declared=True)
+        h = self.blocks[index](torch.cat([frame.feats for frame in frames]), self._plan(geometry, index))
+        parts = h.split([len(frame) for frame in frames])
+        return [frame.replace(feats) for frame, feats in zip(frames, parts, strict=True)]
+
+    def _enter(self, x: SparseTensor) -> Tensor:
+        """Tokens [N, model_channels] of voxel features [N, in_channels]."""
         channels = self.input_layer.in_features
         if x.feats.shape[1] != channels:
             raise ValueError(f"the model takes {channels} channels per voxel, got {x.feats.shape[1]}")
         h = self.input_layer(x.feats)
-        h = (h + absolute_position_embedding(x.coords[:, 2:], h.shape[1])).to(self.dtype)
-        for i, block in enumerate(self.blocks):
-            h = self.run_block(block, h, self._plan(x.geometry, i))
-        return x.replace(self.out_layer(self.norm(h.to(x.dtype))))
+        return (h + absolute_position_embedding(x.coords[:, 2:], h.shape[1])).to(self.dtype)
+
+    def _shift(self, block: int) -> int:
+        """Voxels and frames by which the windows of a block are shifted."""
+        return self.window_size // 2 if self.attn_mode == "swin" and block % 2 else 0
 
     def _plan(self, geometry: Geometry, block: int) -> SelfAttentionPlan:
         """Who attends to whom in one block: the voxels of a (shifted) window, or those of a video or a frame."""
@@ -104,7 +148,7 @@ class SparseTransformer(TorsoModel):
             longest = max(geometry.num_frames, default=0)
             whole = geometry.video_segments if self.expand_self_attn else geometry.frame_segments(longest)
             return SelfAttentionPlan(whole, rotation=self._rotation(geometry))
-        shift = self.window_size // 2 if self.attn_mode == "swin" and block % 2 else 0
+        shift = self._shift(block)
         windows = window_partition(geometry, self.window_size, shift, over_time=self.expand_self_attn)
         return SelfAttentionPlan(windows.segments, windows.order, windows.inverse, self._rotation(geometry, shift))
 
@@ -188,6 +232,10 @@ class GaussianDecoder(SparseTransformer):
             GaussianSequence(frames[video * longest : video * longest + count])
             for video, count in enumerate(z.num_frames)
         ]
+
+    def frames(self, z: SparseTensor) -> Iterator[Gaussians]:
+        """The Gaussians of one video's frames as they are decoded, with the memory of a few frames (`stream`)."""
+        return (self.to_gaussians(frame) for frame in self.stream(z))
 
     def to_gaussians(self, out: SparseTensor) -> Gaussians:
         """Decoder output [N, 14 G] to activated Gaussians [N * G], the Gaussian's index running fastest.

@@ -19,6 +19,8 @@ from ss4d.nn.embeddings import FrameRotation
 from ss4d.nn.memo import Memo
 from ss4d.segments import Segments
 
+FEED_FORWARD_ROWS = 2048  # at a time, on a CPU without gradients
+
 
 class LayerNorm32(nn.LayerNorm):
     """Layer norm evaluated in float32 and cast back to the input's type."""
@@ -57,8 +59,13 @@ class FeedForward(nn.Module):
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, C] -> [N, C]."""
-        return self.mlp(x)
+        """x [N, C] -> [N, C]; without gradients a few rows at a time, whose hidden values stay in a cache."""
+        if torch.is_grad_enabled() or len(x) <= FEED_FORWARD_ROWS or x.device.type != "cpu":
+            return self.mlp(x)
+        out = torch.empty_like(x)
+        for rows, into in zip(x.split(FEED_FORWARD_ROWS), out.split(FEED_FORWARD_ROWS), strict=True):
+            into.copy_(self.mlp(rows))
+        return out
 
 
 @dataclass

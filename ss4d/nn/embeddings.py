@@ -26,7 +26,8 @@ class TimestepEmbedder(nn.Module):
         frequencies = torch.exp(-math.log(10000) * steps / self.num_frequencies)
         phase = t[..., None].float() * frequencies
         embedding = torch.cat([phase.cos(), phase.sin()], dim=-1)
-        return self.mlp(embedding.to(next(self.mlp.parameters()).dtype))
+        bias: Tensor = self.mlp[0].bias  # type: ignore[union-attr, assignment]
+        return self.mlp(embedding.to(bias.dtype))  # not the weights, which may lie in a narrower type
 
 
 def absolute_position_embedding(positions: Tensor, channels: int) -> Tensor:

@@ -109,10 +109,9 @@ def _check(x: SparseTensor, weight: Tensor) -> None:
 
 
 def _autocast(feats: Tensor, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The operands in autocast's type, where it is on."""
-    if not torch.is_autocast_enabled(feats.device.type):
-        return feats, weight, bias
-    dtype = torch.get_autocast_dtype(feats.device.type)
+    """The operands in autocast's type, where it is on, else in that of the features."""
+    autocast = torch.is_autocast_enabled(feats.device.type)
+    dtype = torch.get_autocast_dtype(feats.device.type) if autocast else feats.dtype
     return feats.to(dtype), weight.to(dtype), None if bias is None else bias.to(dtype)
 
 

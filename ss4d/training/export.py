@@ -61,7 +61,7 @@ def export(
         model = load_model(stem)
         save_model(model, out / "ckpts" / NAMES[ours].key, specs[ours]["name"], specs[ours]["args"], torch.float16)
         total += sum(parameter.numel() for parameter in model.parameters())
-    write_pipeline(out, files, structure, latents, statistics, frame, dino)
+    write_pipeline(out, files, structure, latents, statistics, frame, dino, trained_frames(runs, base))
     return total
 
 
@@ -145,6 +145,18 @@ def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewF
             f"{second} in the sparse flow"
         )
     return None if first is None else ViewFrame(**first)
+
+
+def trained_frames(runs: Mapping[str, Path], base: str | Path | None) -> int | None:
+    """Frames of the longest clips that one of the flows was trained on; None where no run and no base says."""
+    named = None if base is None else PipelineFolder.open(base).args.get("trained_frames")
+    lengths = [] if named is None else [int(named)]
+    for name in FLOWS:
+        config = read_saved(runs[name]) if name in runs else None
+        if config is not None:
+            sections = [config, *(config.get("phases") or {}).values()]
+            lengths += [max(section.frames) for section in sections if section and "frames" in section]
+    return max(lengths, default=None)
 
 
 def latent_statistics(runs: Mapping[str, Path], base: str | Path | None) -> dict[str, Tensor]:

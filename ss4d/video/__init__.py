@@ -6,6 +6,7 @@ from ss4d.video.foreground import (
     clip_crop_box,
     crop_clip,
     crop_clip_rgba,
+    cropped_frames,
     find_foreground,
     key_background,
 )
@@ -23,6 +24,7 @@ __all__ = [
     "clip_crop_box",
     "crop_clip",
     "crop_clip_rgba",
+    "cropped_frames",
     "find_foreground",
     "foreground_warnings",
     "key_background",

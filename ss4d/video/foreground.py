@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+from ss4d.lazy import LazySequence
 from ss4d.video.errors import ForegroundError
 from ss4d.video.masks import MASK_NOISE, read_masks
 from ss4d.video.matting import remove_background
@@ -196,10 +197,19 @@ def crop_clip_rgba(rgba: np.ndarray, size: int, numbers: np.ndarray | None = Non
     Returns:
         uint8 [T, size, size, 4], not premultiplied; transparent black outside the image.
     """
+    frames = cropped_frames(rgba, size)
+    return np.stack([frames[number] for number in (range(len(rgba)) if numbers is None else numbers.tolist())])
+
+
+def cropped_frames(rgba: np.ndarray, size: int) -> LazySequence[np.ndarray]:
+    """The frames of `crop_clip_rgba`, each made when it is asked for: uint8 [size, size, 4]."""
     box = clip_crop_box(rgba[..., 3])
-    chosen = rgba if numbers is None else rgba[numbers]
-    images = [Image.fromarray(frame).crop(box).resize((size, size), Image.Resampling.LANCZOS) for frame in chosen]
-    return np.stack([np.asarray(image) for image in images])
+
+    def frame(number: int) -> np.ndarray:
+        resized = Image.fromarray(rgba[number]).crop(box).resize((size, size), Image.Resampling.LANCZOS)
+        return np.asarray(resized)
+
+    return LazySequence(len(rgba), frame)
 
 
 def crop_clip(rgba: np.ndarray, size: int) -> np.ndarray:

@@ -7,8 +7,9 @@ player assumes BT.709 for wide videos.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ BT709, LIMITED_RANGE = 1, 1  # Rec. ITU-T H.273
 
 def write_video(
     path: str | Path,
-    frames: np.ndarray,
+    frames: np.ndarray | Iterator[np.ndarray],
     fps: float | None = None,
     durations: Sequence[float] | np.ndarray | None = None,
 ) -> None:
@@ -27,7 +28,7 @@ def write_video(
 
     Args:
         path: the .mp4 file; its folder is made. It appears only once it is complete.
-        frames: uint8 [T, H, W, 3], RGB.
+        frames: uint8 [T, H, W, 3], RGB; or an iterator over pictures [H, W, 3], with `durations`.
         fps: frames a second.
         durations: [T] seconds that each frame is shown, in place of an even rate.
 
@@ -41,10 +42,17 @@ def write_video(
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"Videos are written as .mp4, but the path is {path}.")
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
-        raise ValueError(f"frames must be uint8 [T, H, W, 3], but they are {frames.dtype} {list(frames.shape)}.")
-    stamps = _time_stamps(len(frames), fps, durations)
-    _, height, width, _ = frames.shape
+    if isinstance(frames, np.ndarray):
+        if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] != 3 or 0 in frames.shape:
+            raise ValueError(f"frames must be uint8 [T, H, W, 3], but they are {frames.dtype} {list(frames.shape)}.")
+        stamps = _time_stamps(len(frames), fps, durations)
+    elif durations is None:
+        raise ValueError("frames that come one by one need durations, which say how many there are")
+    else:
+        stamps = _time_stamps(len(durations), None, durations)
+    pictures = iter(frames)
+    first = next(pictures)
+    height, width, _ = first.shape
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -52,7 +60,7 @@ def write_video(
         with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             # Without B-frames packets come in the order in which they are shown, each with its own duration.
             options = {"crf": "16", "preset": "medium", "bf": "0"}
-            rate = Fraction(len(frames) * TICKS, stamps[-1]).limit_denominator(1001) or Fraction(1, 1001)
+            rate = Fraction((len(stamps) - 1) * TICKS, stamps[-1]).limit_denominator(1001) or Fraction(1, 1001)
             stream = container.add_stream("libx264", rate=rate, options=options)
             stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
             context = stream.codec_context
@@ -61,7 +69,7 @@ def write_video(
             context.colorspace = context.color_primaries = context.color_trc = BT709
             graph = None
             spans = dict(zip(stamps[:-1], np.diff(stamps).tolist(), strict=True))
-            for stamp, picture in zip(stamps, frames, strict=False):
+            for stamp, picture in zip(stamps[:-1], chain([first], pictures), strict=True):
                 padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
                 frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
                 frame.pts, frame.time_base = stamp, Fraction(1, TICKS)

@@ -36,7 +36,7 @@ def write_player(
     *,
     voxels: Sequence[np.ndarray | Tensor] | None = None,
     resolution: int = 64,
-    images: np.ndarray | None = None,
+    images: Sequence[np.ndarray] | np.ndarray | None = None,
     fps: float = 12.0,
     orbit: Orbit | None = None,
     title: str = "SS4D",
@@ -49,7 +49,7 @@ def write_player(
         voxels: for each frame the occupied voxels, integers [N, 3] in 0 .. resolution - 1; by default the voxels
             that hold a Gaussian's centre.
         resolution: voxels along one side of the cube [-0.5, 0.5]^3, at most 128.
-        images: the input clip, uint8 [T, H, W, 3 or 4], shown beside the object.
+        images: the input clip, T of uint8 [H, W, 3 or 4], shown beside the object.
         fps: frames per second of the clip at normal speed.
         orbit: where the page opens, as for `ss4d.visualize`; None: `Orbit()`.
         title: of the page, and the name of its screenshots.
@@ -58,7 +58,7 @@ def write_player(
         ValueError: no frames, values that are not finite, a number of images or voxel sets other than T, or a
             resolution above 128.
     """
-    frames = [frame.detach().to("cpu") for frame in sequence]
+    frames = sequence.detach().to("cpu").frames
     check(frames, voxels, resolution, images)
     if voxels is None:
         voxels = [occupied_voxels(frame, resolution) for frame in frames]
@@ -89,7 +89,10 @@ def write_player(
 
 
 def check(
-    frames: Sequence[Gaussians], voxels: Sequence[Any] | None, resolution: int, images: np.ndarray | None
+    frames: Sequence[Gaussians],
+    voxels: Sequence[Any] | None,
+    resolution: int,
+    images: Sequence[np.ndarray] | np.ndarray | None,
 ) -> None:
     """ValueError where the parts of a clip do not fit together."""
     if not frames:

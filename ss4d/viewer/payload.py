@@ -57,18 +57,21 @@ class Ranges:
 
 def clip_ranges(frames: Sequence[Gaussians]) -> Ranges:
     """The ranges of all frames together; frames without Gaussians are passed over."""
-    filled = [frame for frame in frames if len(frame)]
-    if not filled:
+    bounds = [_bounds(frame) for frame in frames if len(frame)]
+    if not bounds:
         return Ranges([-0.5] * 3, 1.0, [0.0, 0.0], [0.0, 0.0], [0.0, 0.0])
-    low = np.min([frame.xyz.min(0).values.numpy() for frame in filled], axis=0)
-    high = np.max([frame.xyz.max(0).values.numpy() for frame in filled], axis=0)
-    size = max(float((high - low).max()), 1e-6) * (1 + CUBE_MARGIN)
-    origin = (low + high) / 2 - size / 2
-    scale, opacity, colour = (
-        [min(float(values(frame).min()) for frame in filled), max(float(values(frame).max()) for frame in filled)]
-        for values in (lambda g: g.scale.clamp_min(SCALE_MIN).log(), lambda g: g.opacity, lambda g: g.rgb.clamp_min(0))
-    )
-    return Ranges(origin.tolist(), size, scale, opacity, colour)
+    low, high = (np.stack(part) for part in zip(*bounds, strict=True))
+    low, high = low.min(0), high.max(0)
+    size = max(float((high - low)[:3].max()), 1e-6) * (1 + CUBE_MARGIN)
+    origin = (low + high)[:3] / 2 - size / 2
+    return Ranges(origin.tolist(), size, *([float(low[axis]), float(high[axis])] for axis in (3, 4, 5)))
+
+
+def _bounds(frame: Gaussians) -> tuple[Floats, Floats]:
+    """Least and largest of x, y, z, the logarithm of scales, opacity and colour, each [6]."""
+    values = [*frame.xyz.unbind(1), frame.scale.clamp_min(SCALE_MIN).log(), frame.opacity, frame.rgb.clamp_min(0)]
+    low, high = (np.array([float(getattr(v, end)()) for v in values]) for end in ("min", "max"))
+    return low, high
 
 
 def encode_frame(gaussians: Gaussians, voxels: NDArray[np.integer], ranges: Ranges) -> bytes:

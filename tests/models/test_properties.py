@@ -269,3 +269,17 @@ def test_shapes_that_do_not_fit_are_refused():
         sparse(voxels.replace(voxels.feats[:, :3]), t, None)
     with pytest.raises(ValueError, match="t must be"):
         sparse(voxels, t, None)
+
+
+@pytest.mark.parametrize("options", [{}, {"attn_mode": "windowed"}, {"attn_mode": "full"}, {"pe_mode": "ape"}])
+def test_frames_that_flow_through_the_gaussian_decoder_equal_those_decoded_at_once(options):
+    decoder = build("SLatGaussianDecoder", representation_config=GAUSSIANS, **{**VAE, "num_blocks": 3, **options})
+    voxels = random_voxels([11], side=16, density=0.02, channels=4)
+    kept = voxels.coords[:, 1] != 5  # a frame without voxels
+    z = SparseTensor(voxels.feats[kept], voxels.coords[kept], num_frames=11)
+    with torch.no_grad():
+        at_once, streamed = decoder(z)[0], list(decoder.frames(z))  # type: ignore[operator]
+    assert [len(frame) for frame in streamed] == at_once.num_gaussians
+    for a, b in zip(at_once, streamed, strict=True):
+        for name in ("xyz", "scale", "rotation", "opacity", "sh"):
+            torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=2e-6, rtol=1e-5)

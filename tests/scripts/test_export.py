@@ -34,6 +34,8 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
         next(flow.parameters()).add_(1.0)
     save_model(flow, tmp_path / "runs/structure_flow/ckpts/flow", spec["name"], spec["args"], torch.float32)
     out = tmp_path / "out"
+    config = "frames: [8]\ndata: {frames: [8], max_clips: 1}\nbatch_size: 1\nphases: {long: {frames: [16, 24]}}\n"
+    (tmp_path / "runs/structure_flow/config.yaml").write_text(config)
     run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--steps", "7")
     for name in (name.key for name in NAMES.values()):
         mine, theirs = (load_file(folder / "ckpts" / f"{name}.safetensors") for folder in (out, BASE))
@@ -43,6 +45,7 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     made, given = (json.loads((folder / "pipeline.json").read_text())["args"] for folder in (out, BASE))
     assert made["slat_normalization"] == given["slat_normalization"]
     assert made["sparse_structure_sampler"]["params"]["steps"] == 7
+    assert made["trained_frames"] == 24 and given["trained_frames"] == 16  # the longest of the run's phases
 
 
 def test_a_model_that_nobody_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

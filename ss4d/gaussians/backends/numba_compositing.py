@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from ss4d.gaussians.backends.numba_projection import FAST, GRADIENT_COLUMNS
@@ -158,17 +158,17 @@ def forward_tile(splats: Array, entries: Array, top: int, left: int, image: Arra
                 image[f, top + y, left + x] = state[(y * FORWARD_ROWS + 2 + f) * TILE + x]
 
 
-@njit(cache=True, nogil=True, parallel=True)
-def forward(splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array, height: int, width: int) -> Array:
-    """Composite all tiles: image [5, H, W]."""
-    image = np.empty((5, height, width), np.float32)
-    tiles_x = (width + TILE - 1) // TILE
-    for turn in prange(tile_order.shape[0]):
+@njit(cache=True, nogil=True)
+def forward(
+    first: int, last: int, splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array, image: Array
+) -> None:
+    """Composite tiles `first` to `last` - 1 of `tile_order` into image [5, H, W]."""
+    tiles_x = (image.shape[2] + TILE - 1) // TILE
+    state = np.empty(TILE * FORWARD_ROWS * TILE, np.float32)
+    for turn in range(first, last):
         t = tile_order[turn]
-        state = np.empty(TILE * FORWARD_ROWS * TILE, np.float32)
         entries = entry_splat[tile_start[t] : tile_start[t + 1]]
         forward_tile(splats, entries, t // tiles_x * TILE, t % tiles_x * TILE, image, state)
-    return image
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
@@ -248,25 +248,27 @@ def backward_tile(
         gradient[s, 6], gradient[s, 7], gradient[s, 8], gradient[s, 9] = g0, g1, g2, g3
 
 
-@njit(cache=True, nogil=True, parallel=True)
+@njit(cache=True, nogil=True)
 def backward(
-    splats: Array, tile_order: Array, tile_start: Array, splat_start: Array, entry_splat: Array,
-    entry_slot: Array, image: Array, grad_image: Array,
-) -> Array:  # fmt: skip
-    """Gradient [M, 10] of the splats (mean, conic, opacity, feature)."""
+    first: int, last: int, splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array,
+    entry_slot: Array, image: Array, grad_image: Array, partial: Array,
+) -> None:  # fmt: skip
+    """Gradient [slots, 10] of the splats in tiles `first` to `last` - 1: mean, conic, opacity, feature."""
     tiles_x = (image.shape[2] + TILE - 1) // TILE
-    partial = np.empty((entry_slot.shape[0], GRADIENT_COLUMNS), np.float32)
-    for turn in prange(tile_order.shape[0]):
+    state = np.empty(TILE * BACKWARD_ROWS * TILE, np.float32)
+    for turn in range(first, last):
         t = tile_order[turn]
-        state = np.empty(TILE * BACKWARD_ROWS * TILE, np.float32)
         part = slice(tile_start[t], tile_start[t + 1])
         backward_tile(
             splats, entry_splat[part], entry_slot[part], t // tiles_x * TILE, t % tiles_x * TILE,
             image, grad_image, state, partial,
         )  # fmt: skip
-    gradient = np.zeros((splats.shape[0], GRADIENT_COLUMNS), np.float32)
-    for m in prange(splats.shape[0]):
+
+
+@njit(cache=True, nogil=True)
+def sum_slots(first: int, last: int, splat_start: Array, partial: Array, gradient: Array) -> None:
+    """gradient [M, 10] of splats `first` to `last` - 1: the sum over their slots, in order."""
+    for m in range(first, last):
         for s in range(splat_start[m], splat_start[m + 1]):
             for g in range(GRADIENT_COLUMNS):
                 gradient[m, g] += partial[s, g]
-    return gradient

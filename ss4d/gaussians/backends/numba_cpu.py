@@ -1,13 +1,15 @@
 """CPU rasteriser: projection and compositing compiled with numba, joined into one autograd function.
 
-Bitwise reproducible on any number of threads (`numba.set_num_threads`). The kernels run in numba's own
-thread pool: with its "workqueue" layer two Python threads must not render at the same time, and with "omp"
-(GNU OpenMP) a forked process must not render after its parent did. The first call compiles for some fifteen
-seconds; the result is cached on disk beside this file, or where NUMBA_CACHE_DIR says.
+Bitwise reproducible on any number of threads, which are as many as torch uses. The kernels are plain loops that need
+no lock of Python, run by threads of Python: they compile in less time than numba's own parallel loops, whose threads
+also spin while they wait and change torch's. The first call compiles for some seconds; the result is cached on disk
+beside this file, or where NUMBA_CACHE_DIR says.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -16,10 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-import ss4d.gaussians.backends.numba_threads  # noqa: F401 - must come before numba
 from ss4d.cameras import Camera
-from ss4d.gaussians.backends.numba_compositing import TILE, backward, bin_tiles, forward
-from ss4d.gaussians.backends.numba_projection import pack_camera, project, project_backward
+from ss4d.gaussians.backends.numba_compositing import TILE, backward, bin_tiles, forward, sum_slots
+from ss4d.gaussians.backends.numba_projection import (
+    GRADIENT_COLUMNS,
+    SPLAT_COLUMNS,
+    pack_camera,
+    project,
+    project_backward,
+)
 from ss4d.gaussians.gaussians import Gaussians, Rendering
 
 Array = NDArray[Any]
@@ -48,11 +55,14 @@ class Rasterize(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, camera: Array, height: int, width: int, *gaussians: Tensor) -> Tensor:  # type: ignore[override]
         xyz, scale, rotation, opacity, sh = (tensor.detach().contiguous().numpy() for tensor in gaussians)
-        splats = project(camera, xyz, scale, rotation, opacity, sh)
+        splats = np.empty((len(xyz), SPLAT_COLUMNS), np.float32)
+        in_threads(project, len(xyz), camera, xyz, scale, rotation, opacity, sh, splats)
         tiles = (height + TILE - 1) // TILE, (width + TILE - 1) // TILE
         tile_order = spread_tiles(*tiles)
         tile_start, splat_start, entry_splat, entry_slot = bin_tiles(splats, depth_order(splats[:, 12]), *tiles)
-        image = torch.from_numpy(forward(splats, tile_order, tile_start, entry_splat, height, width))
+        pixels = np.empty((5, height, width), np.float32)
+        in_threads(forward, len(tile_order), splats, tile_order, tile_start, entry_splat, pixels)
+        image = torch.from_numpy(pixels)
         ctx.camera, ctx.bins = camera, (splats, tile_order, tile_start, splat_start, entry_splat, entry_slot)
         ctx.save_for_backward(*gaussians, image)
         return image
@@ -61,11 +71,38 @@ class Rasterize(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_image: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *gaussians, image = ctx.saved_tensors
-        arguments = (*ctx.bins, image.numpy(), grad_image.contiguous().numpy())
-        gradient = backward(*arguments)
-        xyz, scale, rotation, opacity, _ = (tensor.detach().contiguous().numpy() for tensor in gaussians)
-        gradients = project_backward(ctx.camera, xyz, scale, rotation, opacity, ctx.bins[0], gradient)
+        splats, tile_order, tile_start, splat_start, entry_splat, entry_slot = ctx.bins
+        partial = np.empty((len(entry_slot), GRADIENT_COLUMNS), np.float32)
+        tiles = (
+            splats,
+            tile_order,
+            tile_start,
+            entry_splat,
+            entry_slot,
+            image.numpy(),
+            grad_image.contiguous().numpy(),
+        )
+        in_threads(backward, len(tile_order), *tiles, partial)
+        gradient = np.zeros((len(splats), GRADIENT_COLUMNS), np.float32)
+        in_threads(sum_slots, len(splats), splat_start, partial, gradient)
+        values = [tensor.detach().contiguous().numpy() for tensor in gaussians]
+        gradients = [np.zeros_like(value) for value in values]
+        in_threads(project_backward, len(splats), ctx.camera, *values[:4], splats, gradient, *gradients)
         return None, None, None, *(torch.from_numpy(g) for g in gradients)
+
+
+def in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None:
+    """kernel(first, last, *arguments) for stretches of 0 .. count, one for each of torch's threads."""
+    threads = min(torch.get_num_threads(), count)
+    bounds = [count * number // max(threads, 1) for number in range(threads + 1)]
+    if threads <= 1:
+        kernel(0, count, *arguments)
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        others = [pool.submit(kernel, bounds[n], bounds[n + 1], *arguments) for n in range(1, threads)]
+        kernel(bounds[0], bounds[1], *arguments)
+        for other in others:
+            other.result()
 
 
 def render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Rendering:

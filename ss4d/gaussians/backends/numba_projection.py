@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 from numpy.typing import NDArray
 
 from ss4d.cameras import Camera
@@ -93,12 +93,14 @@ def camera_point(camera: Array, p: Array) -> Vector:
     )
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=FAST, error_model="numpy")
-def project(camera: Array, xyz: Array, scale: Array, rotation: Array, opacity: Array, sh: Array) -> Array:
-    """Splats [M, 13] of the Gaussians [M, 3], [M, 3], [M, 4], [M, 1], [M, 1, 3]."""
-    count, kernel = xyz.shape[0], camera[2, 4]
-    splats = np.empty((count, SPLAT_COLUMNS), np.float32)
-    for m in prange(count):
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
+def project(
+    first: int, last: int, camera: Array, xyz: Array, scale: Array, rotation: Array, opacity: Array, sh: Array,
+    splats: Array,
+) -> None:  # fmt: skip
+    """Splats [M, 13] of Gaussians `first` to `last` - 1 of [M, 3], [M, 3], [M, 4], [M, 1], [M, 1, 3]."""
+    kernel = camera[2, 4]
+    for m in range(first, last):
         x, y, z = camera_point(camera, xyz[m])
         visible = z > F(NEAR)
         z = z if visible else F(1)
@@ -126,19 +128,17 @@ def project(camera: Array, xyz: Array, scale: Array, rotation: Array, opacity: A
         for c in range(3):
             splats[m, 9 + c] = max(F(0.5) + F(SH_DEGREE_0) * sh[m, 0, c], F(0))
         splats[m, 12] = z
-    return splats
 
 
-@njit(cache=True, nogil=True, parallel=True, fastmath=FAST, error_model="numpy")
+@njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
 def project_backward(
-    camera: Array, xyz: Array, scale: Array, rotation: Array, opacity: Array, splats: Array, gradient: Array
-) -> tuple[Array, Array, Array, Array, Array]:
-    """Gradients of xyz, scale, rotation, opacity and sh, from those of the splats [M, 10]."""
-    count, kernel = xyz.shape[0], camera[2, 4]
-    grad_xyz, grad_scale = np.zeros((count, 3), np.float32), np.zeros((count, 3), np.float32)
-    grad_rotation, grad_opacity = np.zeros((count, 4), np.float32), np.zeros((count, 1), np.float32)
-    grad_sh = np.zeros((count, 1, 3), np.float32)
-    for m in prange(count):
+    first: int, last: int, camera: Array, xyz: Array, scale: Array, rotation: Array, opacity: Array, splats: Array,
+    gradient: Array, grad_xyz: Array, grad_scale: Array, grad_rotation: Array, grad_opacity: Array, grad_sh: Array,
+) -> None:  # fmt: skip
+    """Gradients of xyz, scale, rotation, opacity and sh of Gaussians `first` to `last` - 1, from those of the splats
+    [M, 10], into arrays of zeros."""
+    kernel = camera[2, 4]
+    for m in range(first, last):
         if splats[m, 7] < F(0):
             continue
         # The forward pass again.
@@ -201,4 +201,3 @@ def project_backward(
         grad_rotation[m, 1] = F(2) * inverse * (g_qx - along * qx)
         grad_rotation[m, 2] = F(2) * inverse * (g_qy - along * qy)
         grad_rotation[m, 3] = F(2) * inverse * (g_qz - along * qz)
-    return grad_xyz, grad_scale, grad_rotation, grad_opacity, grad_sh

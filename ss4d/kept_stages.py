@@ -1,0 +1,113 @@
+"""Finished stages of a run on disk: where a run that was cut short goes on, and where its Gaussians lie meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ss4d.files import locked, written_atomically
+from ss4d.gaussians import Gaussians, GaussianSequence
+from ss4d.gaussians.gaussians import TENSORS
+from ss4d.lazy import LazySequence
+
+
+class KeptStages:
+    """A folder of stages, each under a key of all that it depends on; without a folder nothing is kept.
+
+    What cannot be written (a full disk) is kept in memory, with a warning.
+
+    Args:
+        folder: made where there is none; `None`, or one that another process uses: nothing is kept.
+    """
+
+    def __init__(self, folder: Path | None = None):
+        self.folder: Path | None = None
+        if folder is None:
+            return
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(folder, os.O_RDONLY)
+        except OSError as error:
+            self._give_up(error)
+            return
+        if locked(self._lock):
+            self.folder = folder
+
+    def get(self, stage: str, key: str, build: Callable[[], Tensor]) -> Tensor:
+        """The tensor of a stage with this key; built where it is not there, and the stage's earlier one replaced."""
+        if self.folder is None:
+            return build()
+        path = self.folder / f"{stage}-{key}.safetensors"
+        if path.is_file():
+            try:
+                return load_file(path)[stage].clone()
+            except (SafetensorError, KeyError):
+                path.unlink()  # damaged
+        value = build()
+        if self._write(path, {stage: value}):
+            for other in set(self.folder.glob(f"{stage}-*.safetensors")) - {path}:
+                other.unlink()
+        return value
+
+    def frames(self, made: Iterator[Gaussians], device: torch.device) -> GaussianSequence:
+        """Gaussians as they are made, each read from its file when it is asked for; without a folder, in memory."""
+        if self.folder is None:
+            return GaussianSequence(list(made))
+        frames: list[Gaussians | Path] = []
+        kernel = 0.0
+        for number, gaussians in enumerate(made):
+            kernel = gaussians.kernel_size
+            values = {name: getattr(gaussians, name) for name in TENSORS}
+            path = None if self.folder is None else self.folder / f"frame_{number:05d}.safetensors"
+            frames.append(path if path is not None and self._write(path, values) else gaussians)
+
+        def read(number: int) -> Gaussians:
+            frame = frames[number]
+            if isinstance(frame, Gaussians):
+                return frame
+            return Gaussians(**load_file(frame, str(device)), kernel_size=kernel)
+
+        return GaussianSequence(LazySequence(len(frames), read))
+
+    def _write(self, path: Path, tensors: dict[str, Tensor]) -> bool:
+        try:
+            with written_atomically(path) as temporary:
+                save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, temporary)
+        except (OSError, SafetensorError) as error:
+            self._give_up(error)
+            return False
+        return True
+
+    def _give_up(self, error: Exception) -> None:
+        self.folder = None
+        warnings.warn(f"finished stages cannot be kept ({error})", stacklevel=3)
+
+
+def stages_in(folder: Path) -> list[str]:
+    """Names of the stages that are kept in a folder."""
+    return [path.name.split("-")[0] for path in sorted(folder.glob("*-*.safetensors"), key=os.path.getmtime)]
+
+
+def key_of(*parts: Any) -> str:
+    """A short digest of arrays, tensors and values that JSON can hold."""
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray | Tensor):
+            array = np.ascontiguousarray(part if isinstance(part, np.ndarray) else part.cpu().numpy())
+            digest.update(f"{array.dtype}{array.shape}".encode())
+            digest.update(array.data)
+        else:
+            digest.update(json.dumps(part, sort_keys=True).encode())
+        digest.update(b";")
+    return digest.hexdigest()[:16]

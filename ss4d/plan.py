@@ -1,0 +1,190 @@
+"""How a run keeps within a budget of memory: what is loaded when, and how many frames are worked on at once.
+
+Amounts are counted from the sizes of the models: so many floats a token and channel, measured on ss4d-tiny and a model
+of twice its width (docs/benchmarks.md), with a margin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ss4d.memory import in_gigabytes
+from ss4d.models.folder import PipelineFolder
+
+FRAMES_AT_ONCE = 8  # of models that work on each frame alone
+KEPT_BYTES = 2**30  # of a flow's keys and values of the image, from step to step: all of them but at full size
+SHORTEST_WINDOW = 4
+FLOAT = 4  # bytes
+MARGIN = 1.15
+PROCESS = 450e6  # Python, torch and the compiled rasteriser
+WRITING = 120e6  # pictures, an encoder of videos, the player
+ASSUMED_VOXELS = 4  # of a frame, times resolution^2, until the structure is known
+DINO_TOKENS, DINO_CHANNELS, DINO_PIXELS, DINO_BYTES = 1374, 1024, 518, 1.22e9  # ViT-L, where the folder names one
+
+
+class BudgetError(ValueError):
+    """A budget that is too small; the message names the smallest that works."""
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """One stage: its model, the frames that it takes at once, and bytes."""
+
+    name: str
+    model: str
+    frames: int
+    weights: float
+    held: float  # of what all stages hold: the clip, the condition, latents
+    working: float
+
+    @property
+    def bytes(self) -> float:
+        return self.held + MARGIN * (self.weights + self.working)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How many frames the stages take at once, and what that comes to.
+
+    Attributes:
+        window: frames that a flow sees at once; a longer clip goes through in overlapping windows.
+        frames_at_once: of the image encoder and the structure decoder, which treat each frame alone.
+        keep: bytes of keys and values of the image that a flow may keep from step to step.
+        budget: bytes; None: all models are loaded at once, and nothing is bounded.
+        least: bytes of the smallest budget that works.
+    """
+
+    window: int
+    frames_at_once: int = FRAMES_AT_ONCE
+    keep: int = KEPT_BYTES
+    stages: tuple[PlannedStage, ...] = ()
+    budget: int | None = None
+    least: float = 0.0
+
+    @property
+    def bytes(self) -> float:
+        return max((stage.bytes for stage in self.stages), default=0.0) + self.keep
+
+    def __str__(self) -> str:
+        needed, kept = in_gigabytes(self.bytes - self.keep), in_gigabytes(self.keep)
+        lines = [f"plan for {in_gigabytes(self.budget or 0)}: {needed}, and up to {kept} to save work"]
+        for stage in self.stages:
+            what = f"{stage.model}, {in_gigabytes(stage.weights)} as stored" if stage.model else "no model"
+            frames = f"{stage.frames} frame{'s' * (stage.frames > 1)} at once"
+            lines.append(f"  {stage.name:13}{what:42}{frames:20}{in_gigabytes(stage.bytes)}")
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class Job:
+    """A clip of T frames of so many pixels, and the voxels of its fullest frame where they are known."""
+
+    frames: int
+    pixels: int
+    voxels: int | None = None
+
+
+def plan_memory(folder: PipelineFolder, job: Job, window: int, budget: int | None) -> Plan:
+    """The plan within a budget of bytes that changes least: frames at once first, then the flows' window.
+
+    Args:
+        window: frames that a flow may see at once.
+        budget: None: no bound.
+
+    Raises:
+        BudgetError: no plan fits.
+    """
+    plans = list(_plans(folder, job, min(window, job.frames)))
+    if budget is None:
+        return Plan(window, keep=KEPT_BYTES if job.frames <= window else 0, least=plans[-1].bytes)
+    for plan in plans:
+        if plan.bytes <= budget:
+            flows = max(stage.bytes for stage in plan.stages if stage.name in ("structure", "latents"))
+            whole = job.frames <= plan.window
+            keep = int(min(KEPT_BYTES, max(0.0, budget - plan.bytes), max(0.0, budget - flows))) if whole else 0
+            return Plan(plan.window, plan.frames_at_once, keep, plan.stages, budget, plans[-1].bytes)
+    raise BudgetError(
+        f"--memory {in_gigabytes(budget)} is too little for {job.frames} frames: the least that works is "
+        f"{in_gigabytes(plans[-1].bytes)}"
+    )
+
+
+def _plans(folder: PipelineFolder, job: Job, window: int) -> Iterator[Plan]:
+    """All plans, from the one that changes nothing to the one that takes least."""
+    windows = [window, *range((window - 1) // 2 * 2, SHORTEST_WINDOW - 1, -2)]
+    sizes = _Sizes(folder)
+    for length in windows:
+        for at_once in (8, 4, 2, 1):
+            if at_once == FRAMES_AT_ONCE or at_once < job.frames:
+                stages = sizes.stages(job, length, min(at_once, job.frames))
+                yield Plan(length, min(at_once, job.frames), 0, stages)
+
+
+class _Sizes:
+    """Bytes of the stages of a pipeline."""
+
+    def __init__(self, folder: PipelineFolder):
+        names = ("image_encoder", "structure_flow", "structure_decoder", "sparse_flow", "gaussian_decoder")
+        self.args = {name: folder.arguments(name) for name in names}
+        files = {name: folder.weights_file(name) for name in names}
+        self.weights = {name: DINO_BYTES if file is None else file.stat().st_size for name, file in files.items()}
+        encoder = self.args["image_encoder"]
+        if "patch_size" in encoder:
+            self.pixels = encoder["image_size"]
+            self.tokens, self.channels = (self.pixels // encoder["patch_size"]) ** 2, encoder["channels"]
+        else:
+            config = encoder.get("config", {})
+            self.tokens, self.channels = DINO_TOKENS, config.get("hidden_size", DINO_CHANNELS)
+            self.pixels = config.get("image_size", DINO_PIXELS)
+
+    def stages(self, job: Job, window: int, at_once: int) -> tuple[PlannedStage, ...]:
+        resolution = self.args["gaussian_decoder"]["resolution"]
+        voxels = job.voxels or ASSUMED_VOXELS * resolution**2
+        clip = job.frames * (8 * job.pixels + 8 * self.pixels**2 + self._condition() + voxels * 100)
+        held = PROCESS + clip
+        decoding = self.args["gaussian_decoder"].get("window_size", 8)
+        rows = (
+            ("conditioning", "image_encoder", at_once, at_once * self._image_encoder()),
+            ("structure", "structure_flow", window, window * self._structure_flow()),
+            ("occupancy", "structure_decoder", at_once, at_once * self._structure_decoder(resolution)),
+            ("latents", "sparse_flow", window, window * self._sparse_flow(voxels)),
+            ("gaussians", "gaussian_decoder", decoding, min(decoding, job.frames) * self._decoder(voxels)),
+            ("writing", "", 1, WRITING),
+        )
+        return tuple(
+            PlannedStage(name, model, frames, self.weights.get(model, 0), held, working)
+            for name, model, frames, working in rows
+        )
+
+    def _condition(self) -> float:
+        """Tokens, and pixels where a flow looks them up."""
+        projected = self.args["sparse_flow"].get("projection") is not None
+        return FLOAT * (self.tokens * self.channels + (4 * self.pixels**2 if projected else 0))
+
+    def _image_encoder(self) -> float:
+        return FLOAT * 20 * self.tokens * self.channels
+
+    def _flow(self, args: dict[str, Any]) -> float:
+        """Keys and values of a block, and the maps of the pixels."""
+        return FLOAT * (
+            3 * self.tokens * args["model_channels"] + (12 * self.pixels**2 if args.get("projection") else 0)
+        )
+
+    def _structure_flow(self) -> float:
+        args = self.args["structure_flow"]
+        tokens = (args["resolution"] // args.get("patch_size", 2)) ** 3
+        return self._flow(args) + FLOAT * 28 * tokens * args["model_channels"]
+
+    def _structure_decoder(self, resolution: int) -> float:
+        return FLOAT * 10 * resolution**3 * self.args["structure_decoder"]["channels"][-1]
+
+    def _sparse_flow(self, voxels: int) -> float:
+        args = self.args["sparse_flow"]
+        return self._flow(args) + FLOAT * 9 * voxels * args["model_channels"]
+
+    def _decoder(self, voxels: int) -> float:
+        args = self.args["gaussian_decoder"]
+        out = 14 * args["representation_config"]["num_gaussians"]
+        return FLOAT * voxels * ((20 + args["num_blocks"] / 2) * args["model_channels"] + out)

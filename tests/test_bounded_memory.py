@@ -1,0 +1,156 @@
+"""`inference.py --memory`: the plan is kept, and a run that is cut short goes on from its finished stages."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_inference import frames, run, write_folder
+
+import inference
+from ss4d import SS4DPipeline
+from ss4d.flow import samplers
+from ss4d.gaussians.ply import read_ply
+from ss4d.memory import parse_bytes
+from ss4d.models.sparse_vae import GaussianDecoder
+
+ROOT = Path(inference.__file__).parent
+SMALL = ["--size", 32, "--backend", "rasterizer=torch"]
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory"),
+    KeyboardInterrupt(),
+]
+
+
+def points(folder: Path) -> list[np.ndarray]:
+    return [read_ply(path).xyz.numpy() for path in sorted((folder / "frames").iterdir())]
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return write_folder(tmp_path / "in", frames(3))
+
+
+@pytest.fixture
+def sampled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The flows that were sampled."""
+    names: list[str] = []
+    steps = samplers.sample
+
+    def sample(model, *arguments):
+        names.append(type(model).__name__)
+        return steps(model, *arguments)
+
+    monkeypatch.setattr("ss4d.pipeline.sample", sample)
+    return names
+
+
+def break_off(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(GaussianDecoder, "frames", fail)
+
+
+def test_the_plan_is_printed_and_kept(pipeline_folder: Path, tmp_path: Path, source: Path):
+    command = [sys.executable, ROOT / "inference.py", source, "--model", pipeline_folder, *SMALL, "--window", 4]
+    command += ["--memory", "1GB", "--out", tmp_path / "out"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([str(word) for word in command], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    first = done.stdout.splitlines()[0]
+    needed = re.match(r"plan for 1\.00GB: (\d\.\d\dGB)", first)
+    assert needed is not None, first
+    stages = [line.split()[0] for line in done.stdout.splitlines()[1:7]]
+    assert stages == ["conditioning", "structure", "occupancy", "latents", "gaussians", "writing"]
+    report = json.loads((tmp_path / "out/result.json").read_text())
+    peak = max(stage["peak_memory_mb"] for stage in report["stages"]) * 2**20
+    assert peak < parse_bytes(needed[1])
+    assert not list((tmp_path / "out").glob(".ss4d*"))
+
+
+def test_a_budget_changes_where_weights_lie_and_not_the_result(pipeline_folder: Path, tmp_path: Path, source: Path):
+    for name, arguments in {"plain": [], "bounded": ["--memory", "2GB"]}.items():
+        assert run(source, "--model", pipeline_folder, "--out", tmp_path / name, *SMALL, *arguments) == 0
+    for a, b in zip(points(tmp_path / "plain"), points(tmp_path / "bounded"), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_models_of_a_budget_keep_the_type_of_their_file(pipeline_folder: Path):
+    pipeline = SS4DPipeline.from_pretrained(pipeline_folder, "cpu", memory="2GB")
+    with pipeline.models.use("structure_flow") as flow:
+        assert flow.blocks[0].mlp.mlp[0].weight.dtype == torch.float16 and flow.norm.eps == 1e-5
+        assert flow.blocks[0].mlp.mlp[0].bias.dtype == torch.float32
+
+
+def test_a_budget_that_is_too_small_names_the_smallest(pipeline_folder: Path, tmp_path: Path, source: Path, capsys):
+    arguments = [source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL, "--memory"]
+    assert run(*arguments, "100MB") == 1
+    error = capsys.readouterr().err.strip()
+    least = re.fullmatch(r"error: --memory 0\.10GB is too little for 3 frames: the least that works is (\S+GB)", error)
+    assert least is not None, error
+    assert not (tmp_path / "out").exists()
+    assert run(*arguments, least[1]) == 0
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_run_that_was_cut_short_goes_on(
+    error: BaseException, pipeline_folder: Path, tmp_path: Path, source: Path, sampled: list[str], capsys
+):
+    assert run(source, "--model", pipeline_folder, "--out", tmp_path / "whole", *SMALL) == 0
+    sampled.clear()
+    arguments = [source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        break_off(patch, error)
+        assert run(*arguments) == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("error: ") and "structure and latents are kept: the same command goes on from there" in said
+    assert "interrupted" in said or "set --memory to what is free (" in said
+    assert sampled == ["StructureFlow", "SparseFlow"]
+    assert run(*arguments) == 0
+    assert sampled == ["StructureFlow", "SparseFlow"]  # neither was sampled again
+    assert not list((tmp_path / "out").glob(".ss4d*"))
+    for a, b in zip(points(tmp_path / "whole"), points(tmp_path / "out"), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (["--seed", 7], ["StructureFlow", "SparseFlow"]),
+        (["--steps", 1], ["StructureFlow", "SparseFlow"]),
+        (["--num-frames", 2], ["StructureFlow", "SparseFlow"]),
+        (["--size", 64], []),
+    ],
+)
+def test_only_the_same_run_goes_on(
+    change: list[object], again: list[str], pipeline_folder: Path, tmp_path: Path, source: Path, sampled: list[str]
+):
+    arguments = [source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        break_off(patch, MemoryError())
+        assert run(*arguments) == 1
+    sampled.clear()
+    assert run(*arguments, *change) == 0
+    assert sampled == again
+
+
+def test_a_run_that_fails_before_any_stage_is_finished_leaves_nothing_to_go_on_from(
+    pipeline_folder: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("ss4d.pipeline.sample", fail)
+    assert run(source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL) == 1
+    assert "are kept" not in capsys.readouterr().err
+    assert not list((tmp_path / "out").glob(".ss4d*"))
