@@ -37,12 +37,10 @@ class KeptStages:
             return
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(folder, os.O_RDONLY)
+            if _is_ours(folder):
+                self.folder = folder
         except OSError as error:
             self._give_up(error)
-            return
-        if locked(self._lock):
-            self.folder = folder
 
     def get(self, stage: str, key: str, build: Callable[[], Tensor]) -> Tensor:
         """The tensor of a stage with this key; built where it is not there, and the stage's earlier one replaced."""
@@ -92,6 +90,20 @@ class KeptStages:
     def _give_up(self, error: Exception) -> None:
         self.folder = None
         warnings.warn(f"finished stages cannot be kept ({error})", stacklevel=3)
+
+
+_LOCKS: dict[tuple[int, int], int] = {}  # open descriptors of folders that this process has, by device and inode
+
+
+def _is_ours(folder: Path) -> bool:
+    """Whether no other process has a folder; from then on, until it ends, this one has it."""
+    lock = os.open(folder, os.O_RDONLY)
+    place = os.fstat(lock).st_dev, os.fstat(lock).st_ino
+    if place not in _LOCKS and locked(lock):
+        _LOCKS[place] = lock
+        return True
+    os.close(lock)
+    return place in _LOCKS
 
 
 def stages_in(folder: Path) -> list[str]:
