@@ -20,6 +20,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
     parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
+    parser.add_argument("--rescale", type=float, default=1.0, help="rescale_t of both: above 1 more steps near noise (1)")
     return parser.parse_args(argv)
 
 
@@ -29,8 +30,8 @@ def main() -> None:
     from ss4d.flow import SamplerSettings
     from ss4d.training.export import EXPERIMENTS, export
 
-    structure = SamplerSettings(options.steps, options.guidance)
-    latents = SamplerSettings(options.steps, options.latent_guidance)
+    structure = SamplerSettings(options.steps, options.guidance, rescale_t=options.rescale)
+    latents = SamplerSettings(options.steps, options.latent_guidance, rescale_t=options.rescale)
     runs = {name: options.runs / name for name in EXPERIMENTS}
     try:
         total = export(runs, options.out, structure, latents, options.base)
