@@ -9,6 +9,7 @@ import ctypes
 import re
 import resource
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -23,6 +24,18 @@ def peak_memory(device: torch.device) -> int:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
+    return peak_main_memory()
+
+
+def peak_main_memory() -> int:
+    """Bytes of main memory that this process has held at most.
+
+    Linux counts what `getrusage` says from before the program was started: a small command that a large process starts
+    looks large.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return 1024 * int(next(line for line in status.read_text().splitlines() if line.startswith("VmHWM")).split()[1])
     return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 

@@ -9,7 +9,6 @@ windows and, where it is no longer than two of them, at once: their structures a
 from __future__ import annotations
 
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import torch
 from ss4d import SS4DPipeline
 from ss4d.flow.long_clips import time_windows
 from ss4d.gaussians import GaussianSequence
+from ss4d.memory import peak_main_memory
 from ss4d.refine.silhouette import shrink, silhouette, silhouette_iou
 from ss4d.result import Generation
 from ss4d.video import Clip, crop_clip_rgba, find_foreground, read_clip
@@ -81,7 +81,7 @@ def cost(options: Namespace) -> dict[str, float]:
         (Path(folder) / "result").mkdir()
         result.write(Path(folder) / "result", options.size)
         written = time.process_time()
-    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_main_memory()
     voxels = sum(map(len, result.voxels))
     return {"generation": generated - start, "writing": written - generated, "peak": peak, "voxels": voxels}
 

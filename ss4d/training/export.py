@@ -94,7 +94,7 @@ def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | Non
 def frozen_source(run: Path, model: str) -> str | None:
     """What a run took a frozen model from: a path without its ending, or the name of a DINOv2; None: it names none."""
     saved = read_saved(run)
-    return None if saved is None else saved.objective.get(model)
+    return None if saved is None else (saved.get("objective") or {}).get(model)
 
 
 def check_same_condition(runs: Mapping[str, Path], dino: str | None) -> None:

@@ -32,6 +32,7 @@ CLIP = ROOT / "assets" / "demo.mp4"
 SWIFTSHADER = ("--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader")
 SECONDS = 240.0  # that a busy machine may take for anything
 WAITING = "document.querySelector('#result').innerText"
+EXAMPLE = "[...document.querySelectorAll('button')].find((b) => /jumps/.test(b.innerText))"
 SET_NUMBER = """((place, value) => {
     const input = document.querySelector(place + " input[type=number]");
     input.value = value;
@@ -110,7 +111,8 @@ def test_from_upload_to_download(app: App, tmp_path: Path) -> None:
         first.wait(f"/model|structure|latents/.test({WAITING})", SECONDS)
         with opened_page(binary, tmp_path / "second", *SWIFTSHADER) as second:
             start(app, second)
-            second.evaluate("[...document.querySelectorAll('button')].find((b) => /jumps/.test(b.innerText)).click()")
+            second.wait(f"!!{EXAMPLE}", SECONDS)
+            second.evaluate(f"{EXAMPLE}.click()")
             assert ready_to_generate(second)
             second.evaluate("document.querySelector('#generate').click()")
             second.wait(f"/queue: 1/.test({WAITING})", SECONDS)

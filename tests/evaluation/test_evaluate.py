@@ -175,7 +175,7 @@ def test_a_place_that_cannot_hold_results_is_named_before_anything_is_computed(
         (["protocol=davis", "protocols.size=77"], "there is no option protocols.size; did you mean protocol.?"),
         (["protocol=davis", "method=truth", "steps=3"], "steps=3 is an option of method=ours, not of truth"),
         (["protocol=davis", "refine=true", "method=views"], "refine=True is an option of method=ours, not of views"),
-        (["protocol=davis", "azimuth=90"], "azimuth=90 is an option of method=gaussians, not of ours"),
+        (["protocol=davis", "azimuth=90"], "azimuth=90 is an option of method=gaussians and meshes, not of ours"),
         (["protocol=davis", "inputs=x", "label=y"], "label=y has no meaning with inputs="),
         (["protocol=davis", "protocol.frmes=3"], "unknown key frmes: did you mean frames?"),
         (["protocol=davis", "protocol.frames=many"], "frames = many must be a whole number"),
