@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,12 +23,13 @@ LINES = [f"train.steps={STEPS}", "train.save_every=5", "train.learning_rate=1e-3
 
 
 def start(lines: list[str]) -> subprocess.Popen[str]:
-    """train.py as a process of its own."""
+    """train.py as a process of its own, which Ctrl-C stops even if the tests run in the background of a shell."""
     script = Path(train.__file__)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     pipe = subprocess.PIPE
     command = [sys.executable, str(script), *lines]
-    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True)
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, preexec_fn=heard)
 
 
 def wait_for(path: Path) -> None:
