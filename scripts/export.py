@@ -20,7 +20,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
     parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
-    parser.add_argument("--rescale", type=float, default=1.0, help="rescale_t of both: above 1 more steps near noise (1)")
+    parser.add_argument(
+        "--rescale", type=float, default=1.0, help="rescale_t of both: above 1 more steps near noise (1)"
+    )
     return parser.parse_args(argv)
 
 
