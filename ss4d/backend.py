@@ -173,3 +173,24 @@ def _check(part: str, name: str, kind: str) -> None:
 
 def _type(device: torch.device | str) -> str:
     return (device if isinstance(device, str) else device.type).split(":")[0]
+
+
+def find_device(name: torch.device | str | None = None) -> torch.device:
+    """The device of this name; by default "cuda" where there is one, else "cpu".
+
+    Raises:
+        ValueError: this machine has no such device, or we do not run on its kind.
+    """
+    import torch
+
+    count = torch.cuda.device_count()
+    try:
+        device = torch.device(name or ("cuda" if count else "cpu"))
+    except RuntimeError:
+        raise ValueError(f"{name!r} is no device: use cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"device {device} is not supported: use cpu or cuda")
+    if device.type == "cuda" and (device.index or 0) >= count:
+        there = f"cuda:0 to cuda:{count - 1}" if count else "cpu"
+        raise ValueError(f"this machine has no device {device}: use {there}")
+    return device

@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from ss4d import backend
 from ss4d.flow import ImageCondition, SamplerSettings, sample
+from ss4d.gaussians import GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, parse_bytes
 from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels, StoredModels
@@ -96,7 +97,7 @@ class SS4DPipeline:
             CheckpointError: a missing or damaged file, or weights that do not fit the models exactly.
             ValueError: a device that this machine does not have, or what is no amount of memory.
         """
-        device = find_device(device)
+        device = backend.find_device(device)
         budget = parse_bytes(memory) if isinstance(memory, str) else memory
         folder = PipelineFolder.open(source)
         return cls(
@@ -159,19 +160,18 @@ class SS4DPipeline:
         with self._stage("conditioning", stages):
             # Frames that have their alpha already keep it, such as those of inference.py, which reads masks.
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
-            with self.models.use("image_encoder") as encoder:
-                cropped = torch.from_numpy(crop_clip_rgba(rgba, encoder.image_size))
-                condition = self._condition(encoder, cropped, plan, progress)
-            run = "" if keep is None else key_of(rgba, self._identity(), seed)
-        generator = torch.Generator().manual_seed(seed)
+            cropped, condition = self._look(rgba, plan, progress)
+            key = "" if keep is None else key_of(rgba, self._identity(), seed)
+        sampling = _Sampling(condition, torch.Generator().manual_seed(seed), kept, key, progress)
+        del condition
         with self._stage("structure", stages):
-            structure_latents = self._sample_structure(condition, structure, generator, plan, kept, run, progress)
+            structure_latents = self._sample_structure(sampling, structure, plan)
             occupancy = self._decode_structure(structure_latents, plan)
         refiner = None
         if refine:
             refiner = Refiner(cropped, self.view_frame, RefineSettings() if refine is True else refine, progress)
-            with self._stage("structure refinement", stages), self.models.use("structure_decoder") as decoder:
-                occupancy = refiner.structure(decoder, structure_latents, occupancy)
+            with self._stage("structure refinement", stages):
+                occupancy = self._align_structure(refiner, structure_latents, occupancy)
         coords = torch.nn.functional.pad(occupancy.nonzero(), (1, 0)).int()
         if not len(coords):
             raise ValueError(
@@ -181,12 +181,11 @@ class SS4DPipeline:
         voxels = [coords[coords[:, 1] == frame, 2:].cpu() for frame in range(len(rgba))]
         plan = self.plan(rgba, max(map(len, voxels)))
         with self._stage("latents", stages):
-            z = self._sample_latents(coords, condition, latents, generator, plan, kept, run, progress)
-        del condition  # its memory is free from here on
-        with self.models.use("sparse_flow") as flow:
-            half = flow.dtype != torch.float32
-        with self._stage("gaussians", stages), self.models.use("gaussian_decoder") as decoder:
-            gaussians = kept.frames(decoder.frames(z), self.device)
+            z = self._sample_latents(coords, sampling, latents, plan)
+        half = sampling.half
+        del sampling  # the memory of the condition is free from here on
+        with self._stage("gaussians", stages):
+            gaussians = self._decode(z, kept)
         if refiner is not None:
             with self._stage("Gaussian refinement", stages):
                 gaussians = refiner.gaussians(gaussians, voxels, occupancy.shape[-1], seed)
@@ -220,32 +219,24 @@ class SS4DPipeline:
         weights = "" if self.folder is None else self.folder.identity()
         return f"{weights}{self.device.type}{__version__}"
 
-    def _condition(self, encoder: Any, cropped: Tensor, plan: Plan, progress: bool) -> ImageCondition:
-        """Of the cropped clip, uint8 [T, S, S, 4] with straight alpha: tokens a few frames at a time, and pixels."""
-        values = rearrange(cropped, "t h w c -> t c h w").float() / 255
-        pixels = torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1)
-        chunks = tqdm(pixels.split(plan.frames_at_once), desc="image tokens", unit="batch", disable=not progress)
-        tokens = [encoder(chunk[:, : encoder.in_channels].to(self.device)) for chunk in chunks]
-        return ImageCondition(torch.cat(tokens)[None], pixels[None].to(self.device))
+    # A model is held by the method that uses it alone: within a budget it is gone when the method returns.
 
-    def _sample_structure(
-        self,
-        condition: ImageCondition,
-        settings: SamplerSettings,
-        generator: torch.Generator,
-        plan: Plan,
-        kept: KeptStages,
-        run: str,
-        progress: bool,
-    ) -> Tensor:
+    def _look(self, rgba: np.ndarray, plan: Plan, progress: bool) -> tuple[Tensor, ImageCondition]:
+        """The cropped clip, uint8 [T, S, S, 4] with straight alpha, and its condition: tokens, a few frames at a time,
+        and pixels."""
+        with self.models.use("image_encoder") as encoder:
+            cropped = torch.from_numpy(crop_clip_rgba(rgba, encoder.image_size))
+            values = rearrange(cropped, "t h w c -> t c h w").float() / 255
+            pixels = torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1)
+            chunks = tqdm(pixels.split(plan.frames_at_once), desc="image tokens", unit="batch", disable=not progress)
+            tokens = [encoder(chunk[:, : encoder.in_channels].to(self.device)) for chunk in chunks]
+        return cropped, ImageCondition(torch.cat(tokens)[None], pixels[None].to(self.device))
+
+    def _sample_structure(self, sampling: _Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:
         """Latents of every frame, [1, T, C, r, r, r]."""
         with self.models.use("structure_flow") as flow:
-            shape = (condition.tokens.shape[1], flow.in_channels, *[flow.resolution] * 3)
-            noise = torch.randn(shape, generator=generator)[None].to(self.device)
-            key = key_of(run, dataclasses.asdict(settings), plan.window)
-            bar = "structure" if progress else None
-            sampled = partial(sample, flow, noise, condition, settings, bar, plan.keep, plan.window)
-            return kept.get("structure", key, sampled).to(self.device)
+            noise = sampling.noise(sampling.frames, flow.in_channels, *[flow.resolution] * 3)[None].to(self.device)
+            return sampling.sampled("structure", flow, noise, settings, plan).to(self.device)
 
     def _decode_structure(self, z: Tensor, plan: Plan) -> Tensor:
         """Occupancy of every frame, bool [T, R, R, R]."""
@@ -253,46 +244,70 @@ class SS4DPipeline:
             occupied = torch.cat([decoder(part) > 0 for part in z.split(plan.frames_at_once, dim=1)], dim=1)
         return rearrange(occupied, "1 t 1 x y z -> t x y z")
 
+    def _align_structure(self, refiner: Refiner, z: Tensor, occupancy: Tensor) -> Tensor:
+        """Occupancy bool [T, R, R, R] that agrees with the input's silhouettes."""
+        with self.models.use("structure_decoder") as decoder:
+            return refiner.structure(decoder, z, occupancy)
+
     def _sample_latents(
-        self,
-        coords: Tensor,
-        condition: ImageCondition,
-        settings: SamplerSettings,
-        generator: torch.Generator,
-        plan: Plan,
-        kept: KeptStages,
-        run: str,
-        progress: bool,
+        self, coords: Tensor, sampling: _Sampling, settings: SamplerSettings, plan: Plan
     ) -> SparseTensor:
         """Latents on voxels coords [N, 5], de-normalised for the decoder."""
         with self.models.use("sparse_flow") as flow:
-            feats = torch.randn(len(coords), flow.in_channels, generator=generator).to(self.device)
-            noise = SparseTensor(feats, coords, num_frames=condition.tokens.shape[1])
-            key = key_of(run, coords, dataclasses.asdict(settings), plan.window)
-            bar = "latents" if progress else None
-            sampled = partial(sample, flow, noise, condition, settings, bar, plan.keep, plan.window)
-            z = kept.get("latents", key, lambda: sampled().feats).to(self.device)
+            feats = sampling.noise(len(coords), flow.in_channels).to(self.device)
+            noise = SparseTensor(feats, coords, num_frames=sampling.frames)
+            z = sampling.sampled("latents", flow, noise, settings, plan, coords).to(self.device)
         # A geometry of its own: what the flow's layers derived from the voxels goes.
         return SparseTensor(z * self.latent_std + self.latent_mean, coords, num_frames=noise.num_frames)
 
+    def _decode(self, z: SparseTensor, kept: KeptStages) -> GaussianSequence:
+        """The Gaussians of every frame."""
+        with self.models.use("gaussian_decoder") as decoder:
+            return kept.frames(decoder.frames(z), self.device)
 
-def find_device(name: torch.device | str | None = None) -> torch.device:
-    """The device of this name; by default "cuda" where there is one, else "cpu".
 
-    Raises:
-        ValueError: this machine has no such device, or we do not run on its kind.
+@dataclass
+class _Sampling:
+    """What the two flows of a run share.
+
+    Attributes:
+        generator: of the noise.
+        key: of the clip, the weights and the seed, for stages that are kept.
+        half: whether the flow that sampled last computes in half precision.
     """
-    count = torch.cuda.device_count()
-    try:
-        device = torch.device(name or ("cuda" if count else "cpu"))
-    except RuntimeError:
-        raise ValueError(f"{name!r} is no device: use cpu, cuda or cuda:N") from None
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"device {device} is not supported: use cpu or cuda")
-    if device.type == "cuda" and (device.index or 0) >= count:
-        there = f"cuda:0 to cuda:{count - 1}" if count else "cpu"
-        raise ValueError(f"this machine has no device {device}: use {there}")
-    return device
+
+    condition: ImageCondition
+    generator: torch.Generator
+    kept: KeptStages
+    key: str
+    progress: bool
+    half: bool = False
+
+    @property
+    def frames(self) -> int:
+        return self.condition.tokens.shape[1]
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal, drawn on the CPU."""
+        return torch.randn(shape, generator=self.generator)
+
+    def sampled(
+        self, stage: str, flow: Any, noise: Tensor | SparseTensor, settings: SamplerSettings, plan: Plan, *parts: Tensor
+    ) -> Tensor:
+        """What a flow makes of noise, dense latents or the features of voxels, unless the stage is kept already.
+
+        Args:
+            parts: what else the result depends on.
+        """
+        self.half = flow.dtype != torch.float32
+
+        def build() -> Tensor:
+            bar = stage if self.progress else None
+            z = sample(flow, cast(Any, noise), self.condition, settings, bar, plan.keep, plan.window)
+            return z.feats if isinstance(z, SparseTensor) else z
+
+        key = key_of(self.key, *parts, dataclasses.asdict(settings), plan.window)
+        return self.kept.get(stage, key, build)
 
 
 def on_black(rgba: Tensor) -> Tensor:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import re
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from ss4d import SS4DPipeline
 from ss4d.flow import samplers
 from ss4d.gaussians.ply import read_ply
 from ss4d.memory import parse_bytes
+from ss4d.models.folder import PipelineFolder
 from ss4d.models.sparse_vae import GaussianDecoder
 
 ROOT = Path(inference.__file__).parent
@@ -76,6 +79,27 @@ def test_the_plan_is_printed_and_kept(pipeline_folder: Path, tmp_path: Path, sou
     peak = max(stage["peak_memory_mb"] for stage in report["stages"]) * 2**20
     assert peak < parse_bytes(needed[1])
     assert not list((tmp_path / "out").glob(".ss4d*"))
+
+
+def test_within_a_budget_one_model_is_there_at_a_time_and_each_is_loaded_once(
+    pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    loaded: list[tuple[str, weakref.ref]] = []
+    load = PipelineFolder.load_generator
+
+    def load_and_note(folder: PipelineFolder, name: str, as_stored: bool = False) -> torch.nn.Module:
+        gc.collect()
+        assert [earlier for earlier, model in loaded if model() is not None] == []
+        model = load(folder, name, as_stored)
+        loaded.append((name, weakref.ref(model)))
+        return model
+
+    monkeypatch.setattr(PipelineFolder, "load_generator", load_and_note)
+    pipeline = SS4DPipeline.from_pretrained(pipeline_folder, "cpu", memory="2GB")
+    result = pipeline.run(frames(3), seed=1)
+    assert len(result.gaussians) == 3
+    order = ["image_encoder", "structure_flow", "structure_decoder", "sparse_flow", "gaussian_decoder"]
+    assert [name for name, _ in loaded] == order
 
 
 def test_a_budget_changes_where_weights_lie_and_not_the_result(pipeline_folder: Path, tmp_path: Path, source: Path):

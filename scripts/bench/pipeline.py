@@ -28,7 +28,7 @@ import torch
 from sizes import SIZES, Size
 
 HERE = "this"
-KEPT_BYTES = 2**30  # as in ss4d.pipeline
+KEPT_BYTES = 2**30  # as in ss4d.plan; not imported, since other checkouts are measured too
 PRODUCT_SIDE = 1024  # of the square matrices whose product is the measure
 
 

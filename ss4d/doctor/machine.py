@@ -39,7 +39,7 @@ def main_memory() -> tuple[int, int]:
 def devices(asked: str | None) -> Iterator[Finding]:
     import torch
 
-    from ss4d.pipeline import find_device
+    from ss4d.backend import find_device
 
     section = "devices"
     names = ["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))]
