@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import shutil
 from pathlib import Path
 
@@ -13,7 +15,10 @@ from eval_sets import SIZE, psnr_of_pictures, write_consistent4d, write_davis
 from PIL import Image
 from tiny import RESOLUTION, box_voxels
 
+from dataset_toolkits.engine.records import write_table
 from scripts.eval.__main__ import main
+from ss4d.data.format import artifact_path, read_table
+from ss4d.data.views import ViewArchive, ViewArchiveWriter
 from ss4d.evaluation.methods.coloured_voxels import even_frames
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.subjects.open import open_subjects
@@ -67,6 +72,28 @@ def test_the_nearest_clip_is_the_other_object_and_the_average_is_what_both_share
     assert found["nearest_clip/box0/seed0"]["metrics"]["iou"] == pytest.approx(expected)
     assert found["average_occupancy/box1/seed0"]["metrics"]["f1"] > 0.5
     assert even_frames(5, 3) == [0, 2, 4] and even_frames(1, 2) == [0, 0]
+
+
+def test_a_training_clip_seen_edge_on_is_never_the_nearest(clip_folder: Path, tmp_path: Path):
+    data = shutil.copytree(clip_folder, tmp_path / "data")
+    flat = ViewArchive(artifact_path(data, "render", "box1__slide"))
+    picture = np.zeros((flat.index.size, flat.index.size, 4), np.uint8)
+    picture[0, 0] = 255  # a single pixel
+    with ViewArchiveWriter(flat.path, flat.index) as archive:
+        for view, frame in itertools.product(range(2), range(4)):
+            archive.add_view(view, frame, picture, np.full(picture.shape[:2], 2.0))
+            archive.add_cond(view, frame, picture)
+    run = ["run", *BOXES, "method=nearest_clip", f"data={data}", "protocol.objects=[box0]"]
+    assert main([*run, f"out={tmp_path / 'alone'}"]) == 1
+    failure = next((tmp_path / "alone").rglob("seed0_failed.txt")).read_text()
+    assert failure == "there is no other training clip whose input shows enough of it to be compared\n"
+    for stage in ("curate", "render", "features", "encode"):
+        rows = read_table(data, stage)
+        write_table(data, stage, [*rows, json.loads(json.dumps(rows[0]).replace("box0", "box2"))])
+        if stage != "curate":
+            shutil.copy(artifact_path(data, stage, "box0__slide"), artifact_path(data, stage, "box2__slide"))
+    assert main([*run, f"out={tmp_path / 'three'}"]) == 0
+    assert results(tmp_path / "three")["nearest_clip/box0/seed0"]["report"]["clip"] == "box2__slide"
 
 
 def test_the_truth_as_a_folder_of_views_is_perfect(tmp_path: Path):

@@ -20,7 +20,7 @@ from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
-from ss4d.video import crop_clip_rgba
+from ss4d.video import ForegroundError, crop_clip_rgba
 
 SIMILARITY_FRAMES, SIMILARITY_SIZE = 8, 32  # of the input videos, when they are compared
 
@@ -54,7 +54,7 @@ class TrueVoxels(Method):
 
 class NearestClip(Method):
     """The training clip whose input video is most similar, as it is: retrieval instead of generation. Clips of the
-    subject's own object do not count."""
+    subject's own object do not count, nor those of which their input shows a pixel at most (thin things, edge-on)."""
 
     def __init__(self, protocol: Protocol, subjects: SubjectSet):
         super().__init__()
@@ -69,6 +69,8 @@ class NearestClip(Method):
             if clip.asset_id == own:
                 distances[index] = torch.inf
         nearest = int(distances.argmin())
+        if not distances[nearest].isfinite():
+            raise ValueError("there is no other training clip whose input shows enough of it to be compared")
         frames = even_frames(self._frames(nearest), subject.frames)  # a clip of another length is stretched
         voxels = coloured_voxels(self.training, nearest, self.subjects.cube(self.training, nearest), frames)
         prediction = voxel_prediction(voxels, subject.frames)
@@ -84,7 +86,10 @@ class NearestClip(Method):
     def _descriptor(self, index: int) -> Tensor:
         archive, view = self.training.pictures(index), self.subjects.input_video(self.training, index)
         frames = even_frames(self._frames(index), SIMILARITY_FRAMES)
-        return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
+        try:
+            return descriptor(torch.from_numpy(np.stack([archive.cond(view, frame) for frame in frames])))
+        except ForegroundError:
+            return torch.full((SIMILARITY_FRAMES, SIMILARITY_SIZE, SIMILARITY_SIZE, 4), torch.inf)  # never the nearest
 
     def _frames(self, index: int) -> int:
         """How many frames of a training clip count: the first ones, as of a subject."""
