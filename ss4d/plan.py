@@ -7,7 +7,7 @@ of twice its width (docs/benchmarks.md), with a margin.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ss4d.memory import in_gigabytes
@@ -52,7 +52,7 @@ class Plan:
         window: frames that a flow sees at once; a longer clip goes through in overlapping windows.
         frames_at_once: of the image encoder and the structure decoder, which treat each frame alone.
         keep: bytes of keys and values of the image that a flow may keep from step to step.
-        budget: bytes; None: all models are loaded at once, and nothing is bounded.
+        budget: bytes; None: all models are loaded at once (a CPU computes with halves in float32), nothing is bounded.
         least: bytes of the smallest budget that works.
     """
 
@@ -98,7 +98,9 @@ def plan_memory(folder: PipelineFolder, job: Job, window: int, budget: int | Non
     """
     plans = list(_plans(folder, job, min(window, job.frames)))
     if budget is None:
-        return Plan(window, keep=KEPT_BYTES if job.frames <= window else 0, least=plans[-1].bytes)
+        weights = 2 * sum(stage.weights for stage in plans[0].stages)
+        stages = tuple(replace(stage, weights=weights) for stage in plans[0].stages)
+        return Plan(window, keep=KEPT_BYTES if job.frames <= window else 0, stages=stages, least=plans[-1].bytes)
     for plan in plans:
         if plan.bytes <= budget:
             flows = max(stage.bytes for stage in plan.stages if stage.name in ("structure", "latents"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 
 import pytest
 
 from ss4d.backend import IMPLEMENTATIONS, BackendError
-from ss4d.doctor import packages
+from ss4d.doctor import next_run, packages
 from ss4d.doctor.__main__ import main
 from ss4d.doctor.finding import BROKEN, MISSING, OK, Finding
 from ss4d.doctor.machine import machine, main_memory
 from ss4d.doctor.self_test import self_test
+from ss4d.memory import in_gigabytes
 
 
 def by_name(findings) -> dict[str, Finding]:
@@ -43,9 +45,23 @@ def test_what_the_next_run_would_stumble_over_is_named(
 ) -> None:
     (tmp_path / "out").write_text("mine")
     arguments = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--device", "cuda:99"]
-    assert main([*arguments, "--num-frames", "1000000"]) == 1
+    assert main(arguments) == 1
     last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last == "The next run would fail: cuda:99, --model none, memory, --out out"
+    assert last == "The next run would fail: cuda:99, --model none, --out out"
+
+
+def test_memory_is_what_the_plan_counts(pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = next_run.plan_of(str(pipeline_folder), frames=8)
+    assert plan is not None
+    needed, least = int(plan.bytes - plan.keep), int(plan.least)
+    options = argparse.Namespace(model=str(pipeline_folder), num_frames=8, device="cpu")
+    bounded = f"--memory {in_gigabytes(least + 1)}"
+    advised = {needed + 1: "", least + 1: bounded, least - 1: "take fewer frames: --num-frames"}
+    for free, advice in advised.items():
+        monkeypatch.setattr(next_run, "main_memory", lambda free=free: (free, free))
+        (found,) = next_run.memory(options)
+        assert found.state == (BROKEN if advice else OK) and found.advice == advice
+        assert f"about {needed / 2**30:.1f} GiB for 8 frames" in found.detail
 
 
 def test_the_json_is_for_bug_reports(quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

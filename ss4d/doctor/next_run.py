@@ -7,15 +7,20 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ss4d.doctor.finding import BROKEN, GIB, MIB, NOTE, OK, Finding, first_line
 from ss4d.doctor.machine import main_memory
 from ss4d.failures import ROOT
 from ss4d.files import content_hash
+from ss4d.memory import in_gigabytes
 
-# Peak memory of runs with ss4d-tiny on a CPU (docs/inference.md): without a clip or a model, and for each frame.
-BASE_BYTES, FRAME_BYTES = 450 * MIB, 40 * MIB
+if TYPE_CHECKING:
+    from ss4d.plan import Plan
+
+CLIP_PIXELS = 1920 * 1080  # assumed of the next run's clip
 
 
 def checkpoints(model: str) -> Iterator[Finding]:
@@ -60,20 +65,36 @@ def rembg_cache() -> Path:
 
 
 def memory(options: argparse.Namespace) -> Iterator[Finding]:
-    """What the next run takes, by the sizes of its models and what was measured of ss4d-tiny, against what is free."""
+    """What the next run takes by the sizes of its models, against what is free."""
     import torch
 
-    folder = Path(options.model)
-    weights = sum(file.stat().st_size for file in folder.glob("ckpts/*.safetensors")) if folder.is_dir() else 0
     cuda = torch.cuda.is_available() and not (options.device or "cuda").startswith("cpu")
-    needed = BASE_BYTES + 2 * weights + options.num_frames * FRAME_BYTES
     free = torch.cuda.mem_get_info(options.device or "cuda")[0] if cuda else main_memory()[1]
-    where = "of the GPU" if cuda else "of main memory"
-    detail = f"about {needed / GIB:.1f} GiB for {options.num_frames} frames; {free / GIB:.1f} GiB {where} are free"
-    if not weights:
-        detail = f"{free / GIB:.1f} GiB {where} are free; the size of the model is known once it is fetched"
-    state = OK if needed < free else BROKEN
-    yield Finding("next run", "memory", state, detail, "" if state == OK else "take fewer frames: --num-frames")
+    there = f"{free / GIB:.1f} GiB of {'the GPU' if cuda else 'main memory'} are free"
+    plan = plan_of(options.model, options.num_frames)
+    if plan is None:
+        yield Finding("next run", "memory", OK, f"{there}; the size of the model is not known")
+        return
+    needed = plan.bytes - plan.keep
+    detail = f"about {needed / GIB:.1f} GiB for {options.num_frames} frames; {there}"
+    if needed < free:
+        yield Finding("next run", "memory", OK, detail)
+    else:
+        advice = f"--memory {in_gigabytes(free)}" if plan.least < free else "take fewer frames: --num-frames"
+        yield Finding("next run", "memory", BROKEN, detail, advice)
+
+
+def plan_of(model: str, frames: int) -> Plan | None:
+    """How a run takes a clip of so many frames; None for a model that is damaged or not here yet."""
+    from ss4d.models.checkpoint import CheckpointError
+    from ss4d.models.folder import PipelineFolder
+    from ss4d.plan import Job, plan_memory
+
+    if Path(model).is_dir():
+        with suppress(CheckpointError):
+            folder = PipelineFolder.open(model)
+            return plan_memory(folder, Job(frames, CLIP_PIXELS), folder.trained_frames(), None)
+    return None
 
 
 def places(out: Path) -> Iterator[Finding]:
