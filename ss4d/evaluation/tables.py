@@ -126,9 +126,18 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
         choices = "; ".join(f"{name}: {choice}" for name, choice in protocol.assumptions().items())
         table.notes += [f"This code's choices: {choices}."] if spec.paper else []
         add_rows(table, spec.rows, results, protocol)
+        table.notes += other_results(results, protocol)
     if all(row.published for row in table.rows):
         table.rows.append(Row("ours", False, [None] * len(columns)))
     return table
+
+
+def other_results(results: Path, protocol: Protocol) -> list[str]:
+    """Where a protocol has no results: those that were made with other options of it, as a note."""
+    others = sorted(folder.name for folder in results.glob(f"{protocol.name}-{'[0-9a-f]' * 8}"))
+    if not others or protocol_folder(results, protocol).name in others:
+        return []
+    return [f"Left out, made with other options: {', '.join(others)}. Give tables the protocol.KEY=VALUE of run."]
 
 
 def tables_of_kinds(spec: TableSpec, results: Path, protocol: Protocol) -> list[Table]:

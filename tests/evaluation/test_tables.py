@@ -72,6 +72,10 @@ def test_ours_stand_beside_the_papers_with_means_over_objects(tmp_path: Path):
     assert not any(method == "reconstruction" for method, _, _ in found)  # it has tables of its own
     text = (tmp_path / "tables.md").read_text()
     assert "| tiny | 13.00 [-12.41, 38.41] | this code, 2 objects, 2 seeds |" in text
+    assert "other options" not in text
+    assert main(["tables", f"results={tmp_path}", f"out={tmp_path}"]) == 0
+    left_out = f"- Left out, made with other options: {protocol_folder(tmp_path, protocol).name}."
+    assert left_out in (tmp_path / "tables.md").read_text()
 
 
 def test_tables_compare_common_objects_and_complete_seeds_and_say_what_is_left_out(tmp_path: Path):
