@@ -134,14 +134,17 @@ def key_background(frames: np.ndarray) -> np.ndarray:
             f"The background is not one colour (only {share:.0%} of the border is near its median"
             f" {tuple(int(value) for value in colour)}); {ADVICE}."
         )
-    return np.stack([_key_frame(frame, colour) for frame in frames])
+    rgba = np.empty((*frames.shape[:3], 4), np.uint8)
+    for number, frame in enumerate(frames):
+        rgba[number] = _key_frame(frame, colour)
+    return rgba
 
 
 def _key_frame(frame: np.ndarray, colour: np.ndarray) -> np.ndarray:
     """RGBA [H, W, 4] of one frame [H, W, 3] on a background of one colour [3]."""
     from scipy import ndimage  # half a second, which clips with alpha do not need
 
-    difference = frame - colour
+    difference = frame - colour.astype(np.float32)  # exactly: a median is a whole or a half
     labels, _ = ndimage.label(np.abs(difference).max(axis=-1) <= BACKGROUND_TOLERANCE)
     outer = np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))
     background = np.isin(labels, outer[outer > 0])
@@ -153,17 +156,15 @@ def _key_frame(frame: np.ndarray, colour: np.ndarray) -> np.ndarray:
     # At the edge a pixel is a F + (1 - a) B. F is taken from the nearest pixel that is all object.
     near = ndimage.binary_dilation(background, EVERY_NEIGHBOUR, EDGE_WIDTH)
     edge = near & ~background
+    mixed = object_difference = difference[edge].astype(np.float64)
     if not near.all():
-        rows, columns = ndimage.distance_transform_edt(near, return_distances=False, return_indices=True)
-        object_difference = difference[rows, columns]
-    else:
-        object_difference = difference
+        nearest = ndimage.distance_transform_edt(near, return_distances=False, return_indices=True)
+        object_difference = difference[tuple(nearest[:, edge])].astype(np.float64)
     length = np.maximum((object_difference**2).sum(axis=-1), 1)
-    alpha = np.clip((difference * object_difference).sum(axis=-1) / length, 0, 1)
-    alpha = np.where(edge, alpha, ~background)
-    unmixed = colour + difference / np.maximum(alpha, 1 / 255)[..., None]
-    rgb = np.where(edge[..., None], np.clip(unmixed, 0, 255), frame)
-    return np.concatenate([rgb, 255 * alpha[..., None]], axis=-1).round().astype(np.uint8)
+    alpha = np.clip((mixed * object_difference).sum(axis=-1) / length, 0, 1)[:, None]
+    rgba = np.dstack([frame, np.where(background, np.uint8(0), np.uint8(255))])
+    rgba[edge] = np.hstack([np.clip(colour + mixed / np.maximum(alpha, 1 / 255), 0, 255), 255 * alpha]).round()
+    return rgba
 
 
 def clip_crop_box(alpha: np.ndarray) -> Box:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -173,3 +174,14 @@ def test_a_foreground_too_small_to_crop_is_an_error(pixels: int) -> None:
     alpha[0, :pixels, 3] = 255
     with pytest.raises(ForegroundError, match=f"is {pixels} pixel"):
         clip_crop_box(alpha)
+
+
+def test_keying_takes_little_more_memory_than_its_result():
+    frames = np.full((8, 240, 320, 3), 255, np.uint8)
+    frames[:, 60:180, 80:240] = RED
+    find_foreground(frames)  # what is imported on the way does not count
+    tracemalloc.start()
+    rgba = find_foreground(frames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < rgba.nbytes + 50 * rgba[0, ..., 0].size  # for one frame at a time, however many there are
