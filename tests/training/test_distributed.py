@@ -1,4 +1,8 @@
-"""Two processes do what one does that accumulates twice as much, copied (DDP) or cut up (FSDP2)."""
+"""Two processes do what one does that accumulates twice as much, copied (DDP) or cut up (FSDP2): to the bit.
+
+The mean over two is the same sum in any order, and the gradients here are shorter than the clip: their norm, which
+FSDP sums in parts, changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,13 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from small_runs import fit, logged, overrides
-from torch import allclose
+from small_runs import fit, logged, overrides, same_weights
 
 import train
 from ss4d.training.distributed import World, joined_world
@@ -96,6 +99,15 @@ def two(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Runs:
     return Runs(folder, result.stdout)
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """As the two processes have: more threads may add up in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
     """One process that accumulates two batches a step."""
@@ -107,11 +119,9 @@ def alone(tmp_path_factory: pytest.TempPathFactory, clip_folder: Path) -> Path:
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_two_processes_equal_one_with_accumulation(strategy: str, alone: Path, two: Runs):
     run_dir = two.folder / strategy
-    assert logged(run_dir) == pytest.approx(logged(alone), rel=1e-4)
-    assert logged(run_dir, "gradient_norm") == pytest.approx(logged(alone, "gradient_norm"), rel=1e-3)
-    for name in ("flow", "image_encoder"):
-        one, other = (load_file(folder / f"ckpts/{name}.safetensors") for folder in (alone, run_dir))
-        assert all(allclose(one[key], other[key], atol=1e-4) for key in one)
+    assert same_weights(run_dir, alone) and logged(run_dir) == logged(alone)
+    norms = logged(alone, "gradient_norm")
+    assert logged(run_dir, "gradient_norm") == pytest.approx(norms, rel=1e-5) and max(norms) < 1
 
 
 @pytest.mark.slow
@@ -120,7 +130,7 @@ def test_a_run_goes_on_with_another_number_of_processes(two: Runs, tmp_path: Pat
     whole = fit("structure_flow", clip_folder, tmp_path, *schedule, folder="whole")
     assert len(logged(two.folder / "changing")) == 10
     changing = fit("structure_flow", clip_folder, two.folder, *schedule, folder="changing")
-    assert logged(changing) == pytest.approx(logged(whole), rel=1e-4)
+    assert same_weights(changing, whole) and logged(changing) == logged(whole)
 
 
 @pytest.mark.slow
