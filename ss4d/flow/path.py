@@ -25,6 +25,10 @@ class FlowPath:
         time = t.reshape(*t.shape, *[1] * (x0.ndim - t.ndim)).to(x0)
         return (1 - time) * x0 + (self.sigma_min + (1 - self.sigma_min) * time) * noise
 
+    def clean(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
+        """The estimate of x_0 (with residual noise) that a velocity at x_t means: x_t - t v."""
+        return x_t - t.reshape(*t.shape, *[1] * (x_t.ndim - t.ndim)).to(x_t) * velocity
+
     def velocity(self, x0: Tensor, noise: Tensor) -> Tensor:
         """The target of the model, the same at every t."""
         return (1 - self.sigma_min) * noise - x0

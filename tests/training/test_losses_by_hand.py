@@ -19,6 +19,7 @@ from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.models import create_model
 from ss4d.models.base import Posterior
 from ss4d.training.objectives import Objective, create_objective, objective_options, sparse_vae
+from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 
 SIGMA = 1e-5  # least noise of the path
 VAE_ARGS: dict[str, Any] = {"latent_channels": 4, "num_res_blocks": 1, "num_res_blocks_middle": 1, "channels": [4, 4]}
@@ -62,6 +63,56 @@ def test_the_flow_loss_is_the_error_of_the_velocity():
     assert abs(noise.mean()) < 0.05 and noise.std() == pytest.approx(1, abs=0.05)
     expected = (0.25 - ((1 - SIGMA) * noise - x0)).square().mean()
     assert float(loss.total) == pytest.approx(float(expected), rel=1e-4)
+
+
+class FirstChannel(nn.Module):
+    """A decoder of structure latents: a cell is occupied where the first channel is positive."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return 40 * z[:, :, :1]
+
+
+class Exact(nn.Module):
+    """A flow that knows x_0: its velocity points there from wherever it is."""
+
+    def __init__(self, x0: Tensor):
+        super().__init__()
+        self.x0 = x0
+
+    def forward(self, x: Tensor, times: Tensor, *given: Tensor) -> Tensor:
+        t = times[:, :, None, None, None, None].clamp(min=1e-3) / 1000
+        return (x - self.x0) / t
+
+
+def test_dice_of_grids_and_of_their_silhouettes():
+    left, right = torch.full((2, 1, 4, 4, 4), -50.0), torch.zeros(2, 1, 4, 4, 4)
+    left[:, :, :2, :, 1] = 50  # 8 cells, 4 of them shared
+    right[:, :, 1:3, :, 1] = 1
+    assert float(dice_loss(left, right)) == pytest.approx(1 - 9 / 17)
+    assert float(dice_loss(50 * (2 * right - 1), right)) == pytest.approx(0, abs=1e-6)
+    deeper = torch.roll(right, 1, dims=2)  # along x: its silhouette along x is the same, along y and z as the cells
+    moved = 50 * (2 * deeper - 1)
+    along_y, along_z = 1 - 3 / 5, 1 - 9 / 17  # 2 and 8 cells, half of them shared
+    assert float(silhouette_dice_loss(moved, right)) == pytest.approx((0 + along_y + along_z) / 3)
+
+
+def test_the_occupancy_of_the_estimate_counts_where_the_condition_is_kept():
+    x0 = torch.randn(4, 1, 4, 8, 8, 8)
+    batch = StructureLatents(x0, torch.rand(4, 1, 4, 32, 32))
+
+    def dice(flow: nn.Module, drop: float) -> tuple[float, float]:
+        options = {"occupancy_weight": 0.5, "occupancy_share": 0.5, "drop_condition": drop}
+        objective = built("structure_flow", structure_decoder="given", **options)
+        objective.models["flow"], objective.frozen["structure_decoder"] = flow, FirstChannel()
+        loss = objective(batch, torch.Generator().manual_seed(0))
+        found = float(loss.metrics["dice"])
+        assert float(loss.total) == pytest.approx(float(loss.metrics["loss"]) + 0.5 * found)
+        return found, float(loss.total)
+
+    assert dice(Exact(x0), drop=0.0)[0] < 0.02  # cells near the threshold and noise at t = 0 are left
+    # Nothing is found where everything is: overlap 0.
+    assert dice(Exact(torch.full_like(x0, -5.0)), drop=0.0)[0] > 0.9
+    assert dice(Exact(torch.full_like(x0, -5.0)), drop=1.0)[0] == 0
 
 
 def test_every_clip_of_voxels_counts_alike():

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from ss4d.config import option
-from ss4d.data import StructureLatentDataset, StructureLatents
-from ss4d.flow import sample, velocity
+from ss4d.data import PreparedSet, StructureLatentDataset, StructureLatents
+from ss4d.flow import ImageCondition, sample, velocity
 from ss4d.models.structure_flow import StructureFlow
+from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 from ss4d.training.objectives.flow import (
     IMAGE_ENCODERS,
     PREVIEW_SAMPLER,
@@ -28,7 +31,9 @@ from ss4d.training.previews import VIDEOS, Preview, silhouettes
 class StructureFlowObjectiveOptions(FlowObjectiveOptions):
     """The `objective` section of the config."""
 
-    structure_decoder: str | None = None  # of another run, for previews alone
+    structure_decoder: str | None = None  # of another run, for previews and for the loss of the occupancy
+    occupancy_weight: float = option(0.0, at_least=0)  # of the dice loss of decoded estimates of x_0; 0: none
+    occupancy_share: float = option(0.25, above=0, at_most=1)  # of windows that are decoded for it
     positional_init: bool = option(False, was="start_aligned")  # ss4d/training/positional_init.py
 
 
@@ -48,6 +53,11 @@ class StructureFlowObjective(FlowObjective):
             raise ValueError("models has no flow, which objective.name = structure_flow trains")
         return float(models["flow"]["args"]["resolution"] ** 3)
 
+    def prepare(self, clips: PreparedSet) -> None:
+        super().prepare(clips)
+        if self.options.occupancy_weight:
+            self.model("structure_decoder")  # a missing one is said before the run begins
+
     def initialize(self) -> None:
         if self.options.positional_init:
             if "image_encoder" not in self.models:
@@ -58,9 +68,28 @@ class StructureFlowObjective(FlowObjective):
         x0 = batch.latents
         cond, t = self.condition(batch.images, generator), self.times(len(x0), generator)
         noise = torch.randn(x0.shape, generator=generator, device=x0.device)
-        predicted = velocity(self.models["flow"], self.path.sample(x0, noise, t), t, cond)
+        x_t = self.path.sample(x0, noise, t)
+        predicted = velocity(self.models["flow"], x_t, t, cond)
         error = (predicted - self.path.velocity(x0, noise)).square().flatten(1).mean(1)
-        return flow_loss(error, t)
+        loss = flow_loss(error, t)
+        if not self.options.occupancy_weight:
+            return loss
+        dice = self._occupancy_loss(self.path.clean(x_t, predicted, t), x0, cond)
+        return Loss(loss.total + self.options.occupancy_weight * dice, {**loss.metrics, "dice": dice.detach()})
+
+    def _occupancy_loss(self, estimate: Tensor, x0: Tensor, cond: ImageCondition) -> Tensor:
+        """Dice of what the estimate decodes to, and of its silhouettes, against what the latents decode to: a sampler
+        of few steps makes use of the estimate itself, and the mean of latents is not the structure that agrees best.
+        Windows without their condition (classifier-free guidance) do not count."""
+        decoder = self.model("structure_decoder")
+        seen = cond.tokens.flatten(1).any(1).nonzero()[:, 0]
+        chosen = seen[: math.ceil(len(x0) * self.options.occupancy_share)]
+        if not len(chosen):
+            return estimate.sum() * 0
+        with torch.no_grad():
+            occupancy = (decoder(x0[chosen]) > 0).float()
+        logits = decoder(estimate[chosen])
+        return dice_loss(logits, occupancy) + silhouette_dice_loss(logits, occupancy)
 
     def preview(self, batch: StructureLatents, generator: torch.Generator) -> Preview:
         decoder, x0, images = self.model("structure_decoder"), batch.latents[:VIDEOS], batch.images[:VIDEOS]

@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from ss4d.config import option
 from ss4d.data import Occupancy, OccupancyDataset
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
+from ss4d.training.objectives.dice import dice_loss
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
 from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
@@ -40,13 +41,11 @@ class StructureVAEObjective(Objective):
         posterior = self.models["encoder"](occupancy)
         logits = self.models["decoder"](posterior.sample(generator)).float()
         entropy = binary_cross_entropy_with_logits(logits, occupancy)
-        probability, axes = logits.sigmoid(), (-3, -2, -1)
-        overlap = 2 * (probability * occupancy).sum(axes) + 1
-        dice = (1 - overlap / (probability.sum(axes) + occupancy.sum(axes) + 1)).mean()
+        dice = dice_loss(logits, occupancy)
         kl = posterior.kl().float()
         total = entropy + dice + self.options.kl_weight * kl
         with torch.no_grad():
-            predicted = logits > 0
+            predicted, axes = logits > 0, (-3, -2, -1)
             union = (predicted | (occupancy > 0)).sum(axes).clamp(min=1)
             iou = ((predicted & (occupancy > 0)).sum(axes) / union).mean()
         return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "kl": kl, "iou": iou})
