@@ -1,9 +1,10 @@
-"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench rasterizer|convolution|dino|length [options]`.
+"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench rasterizer|convolution|dino|length|full [options]`.
 
 rasterizer   forward and backward, on a sphere of Gaussians as a decoder makes them
 convolution  a submanifold 3x3x3 convolution against a dense matrix product of the same FLOPs
 dino         time and memory of DINOv2 ViT-L/14 on the views of a frame, random weights, on the CPU
 length       generation of clips of several lengths in windows of time: CPU seconds, peak memory, seams
+full         a run at the paper's size with random weights: seconds and peak memory by stage
 """
 
 from __future__ import annotations
@@ -12,14 +13,17 @@ import argparse
 import sys
 from importlib import import_module
 
-MODULES = {"rasterizer": "rasterizer", "convolution": "convolution", "dino": "dino_features", "length": "length"}
+MODULES = {
+    **{"rasterizer": "rasterizer", "convolution": "convolution", "dino": "dino_features", "length": "length"},
+    "full": "full_size",
+}
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="rasterizer|convolution|dino|length")
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="rasterizer|convolution|dino|length|full")
 
     add = commands.add_parser("rasterizer").add_argument
     add("--gaussians", type=int, default=32000)
@@ -49,6 +53,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--threads", type=int, default=1)
     add("--single", action="store_true", help="the first length in this very process, as JSON")
     add("--quality", action="store_true", help="the first length in windows against at once")
+
+    add = commands.add_parser("full").add_argument
+    add("--frames", type=int, default=2)
+    add("--memory", default="4GB", help="budget of the run, as inference.py takes it")
+    add("--steps", type=int, default=1, help="of both flows")
+    add("--folder", help="where the checkpoint of random weights is kept (3.3 GB; default: nowhere)")
+    add("--device", default="cpu")
+    add("--threads", type=int, help="of torch")
     return parser.parse_args(argv)
 
 
