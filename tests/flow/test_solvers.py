@@ -19,7 +19,7 @@ SOLVER_NAMES = sorted(SOLVERS)
 
 
 def gaussian_velocity(x: Tensor, t: float, conditional: bool = True) -> Tensor:
-    """Of data N(MEAN, DEVIATION^2): x_t is N((1 - t) MEAN, s^2), s^2 = (1 - t)^2 DEVIATION^2 + t^2, and x moves with the
+    """Of data N(MEAN, DEVIATION^2): x_t is N((1 - t) MEAN, s^2), s^2 = (1 - t)^2 DEVIATION^2 + t^2. x moves with the
     mean and spreads with s. From noise z at t = 1 it comes to MEAN + DEVIATION z."""
     variance = (1 - t) ** 2 * DEVIATION**2 + t**2
     return -MEAN + (t - (1 - t) * DEVIATION**2) / variance * (x - (1 - t) * MEAN)
