@@ -60,6 +60,12 @@ class SamplerSettings:
         """Whether guidance acts at time t."""
         return self.cfg_strength != 0 and self.cfg_interval[0] <= t <= self.cfg_interval[1]
 
+    def entries(self) -> dict[str, Any]:
+        """For JSON. Euler's method is not named: as in the released settings, and in records that are older than the
+        choice."""
+        entries = {**dataclasses.asdict(self), "cfg_interval": list(self.cfg_interval)}
+        return {key: value for key, value in entries.items() if (key, value) != ("solver", "euler")}
+
     def override(self, steps: int | None = None, guidance: float | None = None) -> SamplerSettings:
         """The same settings with another number of steps or guidance strength, where given."""
         changes: dict[str, Any] = {"steps": steps, "cfg_strength": guidance}

@@ -209,6 +209,8 @@ class PipelineFolder:
             return SamplerSettings(**params)
         except TypeError as error:
             raise CheckpointError(f"pipeline.json of {self.source}: {key} has an unknown setting ({error})") from error
+        except ValueError as error:
+            raise CheckpointError(f"pipeline.json of {self.source}: {key} has {error}") from error
 
     def view_frame(self) -> ViewFrame | None:
         """The frame of the view that the models were trained in; None: that of the clip, as in the paper.
@@ -259,8 +261,8 @@ def write_pipeline(
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
-        params = dataclasses.asdict(settings)
-        return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
+        params, released = settings.entries(), "FlowEulerGuidanceIntervalSampler"
+        return {"name": released, "args": {"sigma_min": SIGMA_MIN}, "params": params}
 
     args: dict[str, Any] = {
         "models": {NAMES[name].key: f"ckpts/{NAMES[name].key}" for name in models},
