@@ -54,23 +54,22 @@ def test_an_unknown_preset_is_refused(pipeline_folder: Path):
         SS4DPipeline.from_pretrained(pipeline_folder, "cpu").run(frames(1), quality="superb")
 
 
-def sampler_of(folder: Path, **params: Any) -> SamplerSettings:
-    """What is read from a pipeline.json with these parameters added."""
-    path = folder / "pipeline.json"
-    content = json.loads(path.read_text())
+def sampler_of(folder: Path, copy: Path, **params: Any) -> SamplerSettings:
+    """What is read from a copy of a pipeline.json with these parameters added."""
+    content = json.loads((folder / "pipeline.json").read_text())
     content["args"]["slat_sampler"]["params"] |= params
-    path.write_text(json.dumps(content))
-    return PipelineFolder.open(folder).sampler("slat_sampler")
+    (copy / "pipeline.json").write_text(json.dumps(content))
+    return PipelineFolder.open(copy).sampler("slat_sampler")
 
 
-def test_a_checkpoint_without_a_solver_is_eulers_and_a_named_one_is_taken(pipeline_folder: Path):
+def test_a_checkpoint_without_a_solver_is_eulers_and_a_named_one_is_taken(pipeline_folder: Path, tmp_path: Path):
     params = json.loads((pipeline_folder / "pipeline.json").read_text())["args"]["slat_sampler"]["params"]
     assert "solver" not in params  # as in the released files, and as versions that know no choice read it
-    assert sampler_of(pipeline_folder).solver == "euler"
-    assert sampler_of(pipeline_folder, solver="multistep").solver == "multistep"
+    assert sampler_of(pipeline_folder, tmp_path).solver == "euler"
+    assert sampler_of(pipeline_folder, tmp_path, solver="multistep").solver == "multistep"
     assert SamplerSettings(solver="heun").entries()["solver"] == "heun"
 
 
-def test_an_unknown_solver_in_a_checkpoint_is_refused(pipeline_folder: Path):
+def test_an_unknown_solver_in_a_checkpoint_is_refused(pipeline_folder: Path, tmp_path: Path):
     with pytest.raises(CheckpointError, match="slat_sampler has solver = rk45: choose from euler, heun, multistep"):
-        sampler_of(pipeline_folder, solver="rk45")
+        sampler_of(pipeline_folder, tmp_path, solver="rk45")
