@@ -71,5 +71,5 @@ def test_a_checkpoint_without_a_solver_is_eulers_and_a_named_one_is_taken(pipeli
 
 
 def test_an_unknown_solver_in_a_checkpoint_is_refused(pipeline_folder: Path, tmp_path: Path):
-    with pytest.raises(CheckpointError, match="slat_sampler has solver = rk45: choose from euler, heun, multistep"):
+    with pytest.raises(CheckpointError, match=r"slat_sampler has an unknown setting .solver = rk45: choose from"):
         sampler_of(pipeline_folder, tmp_path, solver="rk45")

@@ -207,10 +207,8 @@ class PipelineFolder:
             params["cfg_interval"] = tuple(params["cfg_interval"])
         try:
             return SamplerSettings(**params)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"pipeline.json of {self.source}: {key} has an unknown setting ({error})") from error
-        except ValueError as error:
-            raise CheckpointError(f"pipeline.json of {self.source}: {key} has {error}") from error
 
     def view_frame(self) -> ViewFrame | None:
         """The frame of the view that the models were trained in; None: that of the clip, as in the paper.
