@@ -61,4 +61,4 @@ def _draw_panel(
         for (x, y), (_, _, label) in zip(places, one.points, strict=True):
             draw.ellipse([x - 4, y - 4, x + 4, y + 4], fill=colour)
             write((x, y - 7), label, "md", colour)
-        write((left + WIDTH - RIGHT - 4, HEIGHT - BELOW - 12 - 17 * number), one.name, "rd", colour)
+        write((left + WIDTH - RIGHT - 4, ABOVE + 4 + 17 * number), one.name, "ra", colour)
