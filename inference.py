@@ -16,6 +16,7 @@ from ss4d.backend import Backend, use
 from ss4d.failures import note, notes, out_of_memory, run_command
 from ss4d.files import use_writable_numba_cache
 from ss4d.memory import in_gigabytes, parse_bytes
+from ss4d.quality import QUALITIES
 
 # Before torch is loaded: its threads sleep while they wait for each other, and do not spin on cores that others use.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -36,11 +37,12 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--mask", type=Path, help="folder or video of masks, one for each frame (SAM 2 and DAVIS folders too)")
     add("--matting-model", default=MATTING_MODEL, help="model of rembg, for backgrounds that are not one colour")
     add("--seed", type=int, default=42)
-    add("--steps", type=int, help="sampling steps of both flows (default: the checkpoint's)")
+    add("--quality", choices=QUALITIES, default="balanced", help="fast: half of the steps; best: with --refine")
+    add("--steps", type=int, help="sampling steps of both flows (default: the checkpoint's, or as --quality says)")
     add("--guidance", type=float, help="guidance strength of both flows (default: the checkpoint's)")
     add("--memory", metavar="8GB", help="what a run may take; models are then loaded one at a time")
     add("--window", type=int, help="frames that a flow sees at once (default: as trained); longer clips are blended")
-    add("--refine", action=argparse.BooleanOptionalAction, default=False, help="align with the input's pixels")
+    add("--refine", action=argparse.BooleanOptionalAction, help="align with the input's pixels (default: as --quality)")
     add("--device", help="cpu or cuda (default: cuda where there is one)")
     add("--size", type=int, default=256, help="height of the written videos in pixels")
     add("--ply", choices=("compact", "reference"), default="compact", help="columns: 17, or 62 with zeros")
@@ -80,9 +82,8 @@ def generate(options: argparse.Namespace) -> None:
     write_preview(folder.preview, clip, rgba)
     del clip, rgba  # the memory of the frames as they were read
     with going_on_later(folder.kept, plan.least):
-        result = pipeline.run(
-            seen, options.seed, options.steps, options.guidance, options.refine, progress=True, keep=folder.kept
-        )
+        chosen = {"seed": options.seed, "steps": options.steps, "guidance": options.guidance, "refine": options.refine}
+        result = pipeline.run(seen, **chosen, progress=True, keep=folder.kept, quality=options.quality)
 
         def save(place: Path) -> None:
             about = {"input": str(options.input), "model": str(options.model)}

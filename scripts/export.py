@@ -23,6 +23,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--rescale", type=float, default=1.0, help="rescale_t of both: above 1 more steps near noise (1)"
     )
+    parser.add_argument("--solver", default="euler", help="of both: euler, heun or multistep (euler)")
     return parser.parse_args(argv)
 
 
@@ -32,10 +33,11 @@ def main() -> None:
     from ss4d.flow import SamplerSettings
     from ss4d.training.export import EXPERIMENTS, export
 
-    structure = SamplerSettings(options.steps, options.guidance, rescale_t=options.rescale)
-    latents = SamplerSettings(options.steps, options.latent_guidance, rescale_t=options.rescale)
     runs = {name: options.runs / name for name in EXPERIMENTS}
+    shared = {"rescale_t": options.rescale, "solver": options.solver}
     try:
+        structure = SamplerSettings(options.steps, options.guidance, **shared)
+        latents = SamplerSettings(options.steps, options.latent_guidance, **shared)
         total = export(runs, options.out, structure, latents, options.base)
     except ValueError as error:
         sys.exit(f"export.py: {error}")

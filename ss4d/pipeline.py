@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,11 +17,12 @@ from tqdm import tqdm
 
 from ss4d import backend
 from ss4d.flow import ImageCondition, SamplerSettings, sample
-from ss4d.gaussians import GaussianSequence
+from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, parse_bytes
 from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels, StoredModels
-from ss4d.plan import KEPT_BYTES, Job, Plan, plan_memory
+from ss4d.plan import FRAMES_AT_ONCE, KEPT_BYTES, Job, Plan, plan_memory
+from ss4d.quality import find_quality
 from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
 from ss4d.sparse import SparseTensor
@@ -134,9 +134,10 @@ class SS4DPipeline:
         seed: int = 42,
         steps: int | None = None,
         guidance: float | None = None,
-        refine: RefineSettings | bool = False,
+        refine: RefineSettings | bool | None = None,
         progress: bool = False,
         keep: Path | None = None,
+        quality: str = "balanced",
     ) -> Generation:
         """Generate the 4D object seen in a clip.
 
@@ -145,16 +146,23 @@ class SS4DPipeline:
                 background; any T from 1 up.
             seed: of the noise both flows start from; drawn on the CPU, so that devices agree.
             steps, guidance: of both flows, by default the checkpoint's (`self.structure`, `self.latents`).
-            refine: align the result with the input (`ss4d.refine`); True takes the default settings.
+            refine: align the result with the input (`ss4d.refine`); True takes the default settings, None (the default)
+                does what `quality` says.
             progress: show a bar for each stage.
             keep: a folder for finished stages and for the Gaussians, which then stay out of memory. A later call with
                 the same clip, weights and settings goes on from there. It is the caller's to remove.
+            quality: "fast", "balanced" (the checkpoint's settings) or "best", see `ss4d.quality`; other arguments go
+                before it.
 
         Raises:
             ValueError: frames of another shape, no foreground, or a structure without any voxel.
             BudgetError: the budget of memory is too small.
         """
-        structure, latents = (settings.override(steps, guidance) for settings in (self.structure, self.latents))
+        preset = find_quality(quality)
+        refine = preset.refine if refine is None else refine
+        structure, latents = (
+            preset.settings(settings).override(steps, guidance) for settings in (self.structure, self.latents)
+        )
         stages: list[Stage] = []
         plan, kept = self.plan(frames), KeptStages(keep)
         with self._stage("conditioning", stages):
@@ -208,10 +216,15 @@ class SS4DPipeline:
 
     @contextmanager
     def _stage(self, name: str, stages: list[Stage]) -> Iterator[None]:
-        """Measure the enclosed work; within a budget, give back what it freed."""
+        """Measure the enclosed work, then give back what it freed."""
         with measured(name, stages, self.device):
             yield
-        if self.memory is not None:
+        self._give_back()
+
+    def _give_back(self) -> None:
+        """Always of main memory, where gaps between what is held would add up over a long clip; of the GPU's, whose
+        allocator fills its own, within a budget alone."""
+        if self.memory is not None or self.device.type == "cpu":
             give_back(self.device)
 
     def _identity(self) -> str:
@@ -263,7 +276,15 @@ class SS4DPipeline:
     def _decode(self, z: SparseTensor, kept: KeptStages) -> GaussianSequence:
         """The Gaussians of every frame."""
         with self.models.use("gaussian_decoder") as decoder:
-            return kept.frames(decoder.frames(z), self.device)
+            return kept.frames(self._giving_back(decoder.frames(z)), self.device)
+
+    def _giving_back(self, frames: Iterator[Gaussians]) -> Iterator[Gaussians]:
+        """The same frames; what was freed is given back every so many."""
+        self._give_back()
+        for number, frame in enumerate(frames, 1):
+            if number % FRAMES_AT_ONCE == 0:
+                self._give_back()
+            yield frame
 
 
 @dataclass
@@ -306,7 +327,7 @@ class _Sampling:
             z = sample(flow, cast(Any, noise), self.condition, settings, bar, plan.keep, plan.window)
             return z.feats if isinstance(z, SparseTensor) else z
 
-        key = key_of(self.key, *parts, dataclasses.asdict(settings), plan.window)
+        key = key_of(self.key, *parts, settings.entries(), plan.window)
         return self.kept.get(stage, key, build)
 
 

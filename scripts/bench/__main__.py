@@ -1,10 +1,11 @@
-"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench rasterizer|convolution|dino|length|full [options]`.
+"""Benchmarks of docs/benchmarks.md: `python -m scripts.bench COMMAND [options]`.
 
 rasterizer   forward and backward, on a sphere of Gaussians as a decoder makes them
 convolution  a submanifold 3x3x3 convolution against a dense matrix product of the same FLOPs
 dino         time and memory of DINOv2 ViT-L/14 on the views of a frame, random weights, on the CPU
 length       generation of clips of several lengths in windows of time: CPU seconds, peak memory, seams
 full         a run at the paper's size with random weights: seconds and peak memory by stage
+quality      of sampling against CPU seconds: solvers and steps on held-out objects, as table and plot
 """
 
 from __future__ import annotations
@@ -12,18 +13,16 @@ from __future__ import annotations
 import argparse
 import sys
 from importlib import import_module
+from pathlib import Path
 
-MODULES = {
-    **{"rasterizer": "rasterizer", "convolution": "convolution", "dino": "dino_features", "length": "length"},
-    "full": "full_size",
-}
+MODULES = {"dino": "dino_features", "full": "full_size"}  # others are called as their command
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m scripts.bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="rasterizer|convolution|dino|length|full")
+    commands = parser.add_subparsers(dest="benchmark", required=True, metavar="COMMAND")
 
     add = commands.add_parser("rasterizer").add_argument
     add("--gaussians", type=int, default=32000)
@@ -61,12 +60,24 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--folder", help="where the checkpoint of random weights is kept (3.3 GB; default: nowhere)")
     add("--device", default="cpu")
     add("--threads", type=int, help="of torch")
+
+    add = commands.add_parser("quality").add_argument
+    add("--model", default="checkpoints/ss4d-tiny", help="checkpoint folder")
+    add("--data", type=Path, required=True, help="root of a prepared set with latents of the checkpoint's encoders")
+    add("--objects", type=int, default=12, help="held-out clips")
+    add("--frames", type=int, default=8, help="of a clip, every other one")
+    add("--stages", nargs="+", choices=("structure", "latents"), default=["structure", "latents"])
+    add("--solvers", nargs="+", default=["euler", "heun", "multistep"])
+    add("--steps", type=int, nargs="+", help="by default those of the plot")
+    add("--threads", type=int, default=1)
+    add("--out", type=Path, default=Path("quality"), help="QUALITY.json, .md and .png; what the first has is kept")
     return parser.parse_args(argv)
 
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
-    import_module(f"scripts.bench.{MODULES[options.benchmark]}").run(options)  # loads torch, which --help does not need
+    name = MODULES.get(options.benchmark, options.benchmark)
+    import_module(f"scripts.bench.{name}").run(options)  # loads torch, which --help does not need
     return 0
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ss4d.sparse import SparseTensor
 
-OVERLAP = 4  # a window shares a quarter of its frames with the next
+OVERLAP = 3 / 8  # of its frames a window shares with the next: 6 of 16
 
 
 @dataclass(frozen=True)
@@ -39,9 +39,10 @@ def time_windows(frames: int, length: int) -> list[TimeWindow]:
         return [TimeWindow(0, frames, torch.ones(frames))]
     if length < 4:
         raise ValueError(f"a window of {length} frames is too short for {frames} frames: take 4 or more")
-    shared = max(2, length // OVERLAP)
+    shared = max(2, int(length * OVERLAP))
     stride, last = (length - shared) // 2 * 2, (frames - length + 1) // 2 * 2
-    starts = [*range(0, frames - length, stride), last]
+    steps = -(-last // stride)
+    starts = [round(number * last / steps / 2) * 2 for number in range(steps + 1)]  # evenly spread
     windows = []
     for start in starts:
         end = min(start + length, frames)

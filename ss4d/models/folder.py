@@ -207,7 +207,7 @@ class PipelineFolder:
             params["cfg_interval"] = tuple(params["cfg_interval"])
         try:
             return SamplerSettings(**params)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise CheckpointError(f"pipeline.json of {self.source}: {key} has an unknown setting ({error})") from error
 
     def view_frame(self) -> ViewFrame | None:
@@ -259,8 +259,8 @@ def write_pipeline(
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
-        params = dataclasses.asdict(settings)
-        return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
+        params, released = settings.entries(), "FlowEulerGuidanceIntervalSampler"
+        return {"name": released, "args": {"sigma_min": SIGMA_MIN}, "params": params}
 
     args: dict[str, Any] = {
         "models": {NAMES[name].key: f"ckpts/{NAMES[name].key}" for name in models},

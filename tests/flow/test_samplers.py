@@ -14,9 +14,9 @@ from ss4d.flow import (
     FlowPath,
     ImageCondition,
     SamplerSettings,
-    euler_steps,
     logit_normal_times,
     sample,
+    sampling_steps,
     velocity,
 )
 from ss4d.models import create_model
@@ -44,7 +44,7 @@ def test_golden_sampler(run: str):
         c = (cond if conditional else inputs["neg_cond"]).mean((1, 2))[:, None, None]
         return 0.7 * torch.tanh(x) + c * (tau / 1000) - 0.3 * x * (1 - tau / 1000)
 
-    steps = list(euler_steps(at, inputs["noise"], settings))
+    steps = list(sampling_steps(at, inputs["noise"], settings))
     assert torch.equal(torch.from_numpy(settings.times()), expected["t_seq_float64"])
     assert torch.equal(torch.stack(times), expected["model_t"])
     torch.testing.assert_close(torch.stack(steps), expected["pred_x_t"], rtol=1e-5, atol=1e-5)

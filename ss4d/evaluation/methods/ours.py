@@ -38,8 +38,8 @@ class PipelineMethod(Method):
         self.refine = RefineSettings() if options.refine else None
         self.identity = {
             "sha256": checkpoint_hash(options.model),
-            "structure": plain(dataclasses.asdict(self.pipeline.structure.override(options.steps, options.guidance))),
-            "latents": plain(dataclasses.asdict(self.pipeline.latents.override(options.steps, options.guidance))),
+            "structure": self.pipeline.structure.override(options.steps, options.guidance).entries(),
+            "latents": self.pipeline.latents.override(options.steps, options.guidance).entries(),
         }
         if self.refine is not None:
             self.identity["refine"] = dataclasses.asdict(self.refine)
@@ -99,8 +99,3 @@ class Reconstruction(Method):
             gaussians=gaussians,
             report={"seconds": {"encode": seconds}, "length": len(voxels) / subject.frames},
         )
-
-
-def plain(values: dict[str, Any]) -> dict[str, Any]:
-    """Tuples as lists, as JSON gives them back."""
-    return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
