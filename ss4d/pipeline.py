@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d import backend
-from ss4d.flow import ImageCondition, SamplerSettings, sample
+from ss4d.flow import ImageCondition, SamplerSettings
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, parse_bytes
@@ -25,6 +23,7 @@ from ss4d.plan import FRAMES_AT_ONCE, KEPT_BYTES, Job, Plan, plan_memory
 from ss4d.quality import find_quality
 from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
+from ss4d.sampling import Sampling
 from ss4d.sparse import SparseTensor
 from ss4d.version import __version__
 from ss4d.video import Clip, crop_clip_rgba, find_foreground
@@ -170,7 +169,7 @@ class SS4DPipeline:
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
             cropped, condition = self._look(rgba, plan, progress)
             key = "" if keep is None else key_of(rgba, self._identity(), seed)
-        sampling = _Sampling(condition, torch.Generator().manual_seed(seed), kept, key, progress)
+        sampling = Sampling(condition, torch.Generator().manual_seed(seed), kept, key, progress)
         del condition
         with self._stage("structure", stages):
             structure_latents = self._sample_structure(sampling, structure, plan)
@@ -245,7 +244,7 @@ class SS4DPipeline:
             tokens = [encoder(chunk[:, : encoder.in_channels].to(self.device)) for chunk in chunks]
         return cropped, ImageCondition(torch.cat(tokens)[None], pixels[None].to(self.device))
 
-    def _sample_structure(self, sampling: _Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:
+    def _sample_structure(self, sampling: Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:
         """Latents of every frame, [1, T, C, r, r, r]."""
         with self.models.use("structure_flow") as flow:
             noise = sampling.noise(sampling.frames, flow.in_channels, *[flow.resolution] * 3)[None].to(self.device)
@@ -263,7 +262,7 @@ class SS4DPipeline:
             return refiner.structure(decoder, z, occupancy)
 
     def _sample_latents(
-        self, coords: Tensor, sampling: _Sampling, settings: SamplerSettings, plan: Plan
+        self, coords: Tensor, sampling: Sampling, settings: SamplerSettings, plan: Plan
     ) -> SparseTensor:
         """Latents on voxels coords [N, 5], de-normalised for the decoder."""
         with self.models.use("sparse_flow") as flow:
@@ -285,50 +284,6 @@ class SS4DPipeline:
             if number % FRAMES_AT_ONCE == 0:
                 self._give_back()
             yield frame
-
-
-@dataclass
-class _Sampling:
-    """What the two flows of a run share.
-
-    Attributes:
-        generator: of the noise.
-        key: of the clip, the weights and the seed, for stages that are kept.
-        half: whether the flow that sampled last computes in half precision.
-    """
-
-    condition: ImageCondition
-    generator: torch.Generator
-    kept: KeptStages
-    key: str
-    progress: bool
-    half: bool = False
-
-    @property
-    def frames(self) -> int:
-        return self.condition.tokens.shape[1]
-
-    def noise(self, *shape: int) -> Tensor:
-        """Standard normal, drawn on the CPU."""
-        return torch.randn(shape, generator=self.generator)
-
-    def sampled(
-        self, stage: str, flow: Any, noise: Tensor | SparseTensor, settings: SamplerSettings, plan: Plan, *parts: Tensor
-    ) -> Tensor:
-        """What a flow makes of noise, dense latents or the features of voxels, unless the stage is kept already.
-
-        Args:
-            parts: what else the result depends on.
-        """
-        self.half = flow.dtype != torch.float32
-
-        def build() -> Tensor:
-            bar = stage if self.progress else None
-            z = sample(flow, cast(Any, noise), self.condition, settings, bar, plan.keep, plan.window)
-            return z.feats if isinstance(z, SparseTensor) else z
-
-        key = key_of(self.key, *parts, settings.entries(), plan.window)
-        return self.kept.get(stage, key, build)
 
 
 def on_black(rgba: Tensor) -> Tensor:

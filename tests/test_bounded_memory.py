@@ -53,7 +53,7 @@ def sampled(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(type(model).__name__)
         return steps(model, *arguments)
 
-    monkeypatch.setattr("ss4d.pipeline.sample", sample)
+    monkeypatch.setattr("ss4d.sampling.sample", sample)
     return names
 
 
@@ -174,7 +174,7 @@ def test_a_run_that_fails_before_any_stage_is_finished_leaves_nothing_to_go_on_f
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr("ss4d.pipeline.sample", fail)
+    monkeypatch.setattr("ss4d.sampling.sample", fail)
     assert run(source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL) == 1
     assert "are kept" not in capsys.readouterr().err
     assert not list((tmp_path / "out").glob(".ss4d*"))

@@ -52,8 +52,8 @@ def run(options: Namespace) -> None:
         folder = Path(options.folder or temporary)
         if not (folder / "pipeline.json").exists():
             in_another_process(write_checkpoint, folder, size)  # or its memory would count
+        MostLikelyVoxels.voxels = size.voxels
         pipeline = MostLikelyVoxels.from_pretrained(folder, options.device, memory=options.memory)
-        pipeline.voxels = size.voxels
         clip = load_video(ROOT / "assets/demo.mp4").frames[there_and_back(options.frames)]
         print(pipeline.plan(clip, size.voxels), flush=True)
         result = pipeline.run(clip, steps=options.steps, progress=True)

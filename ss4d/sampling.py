@@ -1,0 +1,58 @@
+"""What the two flows of a run share: the condition, the noise, and the stages that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ss4d.flow import ImageCondition, SamplerSettings, sample
+from ss4d.kept_stages import KeptStages, key_of
+from ss4d.plan import Plan
+from ss4d.sparse import SparseTensor
+
+
+@dataclass
+class Sampling:
+    """What the two flows of a run share.
+
+    Attributes:
+        generator: of the noise.
+        key: of the clip, the weights and the seed, for stages that are kept.
+        half: whether the flow that sampled last computes in half precision.
+    """
+
+    condition: ImageCondition
+    generator: torch.Generator
+    kept: KeptStages
+    key: str
+    progress: bool
+    half: bool = False
+
+    @property
+    def frames(self) -> int:
+        return self.condition.tokens.shape[1]
+
+    def noise(self, *shape: int) -> Tensor:
+        """Standard normal, drawn on the CPU."""
+        return torch.randn(shape, generator=self.generator)
+
+    def sampled(
+        self, stage: str, flow: Any, noise: Tensor | SparseTensor, settings: SamplerSettings, plan: Plan, *parts: Tensor
+    ) -> Tensor:
+        """What a flow makes of noise, dense latents or the features of voxels, unless the stage is kept already.
+
+        Args:
+            parts: what else the result depends on.
+        """
+        self.half = flow.dtype != torch.float32
+
+        def build() -> Tensor:
+            bar = stage if self.progress else None
+            z = sample(flow, cast(Any, noise), self.condition, settings, bar, plan.keep, plan.window)
+            return z.feats if isinstance(z, SparseTensor) else z
+
+        key = key_of(self.key, *parts, settings.entries(), plan.window)
+        return self.kept.get(stage, key, build)
