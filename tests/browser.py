@@ -56,8 +56,9 @@ class Page:
 
     def open(self, path: Path) -> None:
         """Go to a file and wait until it is loaded."""
+        self.evaluate("window.leaving = true")  # navigate answers while the page of before still stands
         self.call("Page.navigate", url=path.as_uri())
-        self.wait("document.readyState === 'complete' && location.protocol === 'file:'")
+        self.wait("!window.leaving && document.readyState === 'complete' && location.protocol === 'file:'")
 
     def evaluate(self, script: str) -> Any:
         """The value of an expression on the page, or what its promise resolves to."""

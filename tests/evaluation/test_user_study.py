@@ -46,6 +46,17 @@ def answers(study: Path, participant: str, rating: dict[str, int]) -> dict[str, 
 
 
 SHOWN = "document.getElementById('position').textContent === 'Object {} of 3'"
+PAINTED = "performance.getEntriesByType('paint').length > 0"  # Chromium drops keys that come before
+
+
+def wait_until_stored(profile: Path, text: bytes, seconds: float = 120) -> None:
+    """Until the browser has written `text` to its local storage on disk, which it does some seconds after the page."""
+    end = time.monotonic() + seconds
+    while not any(
+        text in path.read_bytes() for path in (profile / "Default" / "Local Storage").rglob("*") if path.is_file()
+    ):
+        assert time.monotonic() < end, f"{text!r} was not stored"
+        time.sleep(0.1)
 
 
 def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_path: Path):
@@ -60,7 +71,7 @@ def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_p
         page.wait("document.getElementById('result').readyState >= 2")  # the video plays from disk
         page.screenshot(tmp_path / "study.png")
         for number in range(3):
-            page.wait(SHOWN.format(number + 1))
+            page.wait(f"{SHOWN.format(number + 1)} && {PAINTED}")
             item = page.evaluate("document.getElementById('result').src").split("/")[-1].removesuffix(".mp4")
             page.press("Enter")  # nothing happens before all questions are answered
             assert page.evaluate("document.getElementById('next').disabled")
@@ -73,6 +84,7 @@ def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_p
             page.press("Enter")
             if number == 0:  # a page that is closed and opened again goes on where it was
                 page.wait(SHOWN.format(2))
+                wait_until_stored(tmp_path / "profile", b'"position":1')
                 page.open(study / "page" / "index.html")
         page.wait("!document.getElementById('end').hidden")
         page.press("Tab")

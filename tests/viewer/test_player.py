@@ -135,6 +135,29 @@ def test_other_sides_match_the_rasterizer(
     assert psnr(picture(page), rasterized(sequence[0], orbit, azimuth, elevation)) > PSNR_MIN
 
 
+@pytest.mark.parametrize("size", [(900, 700), (360, 640), (1400, 900)], ids=str)
+def test_the_object_is_clear_of_all_controls(
+    size: tuple[int, int], browser: Page, result: Path, sequence: GaussianSequence, orbit: Orbit, tmp_path: Path
+) -> None:
+    open_player(browser, result / "player.html", *size)
+    boxes = browser.evaluate(
+        "Object.fromEntries(['header', '#tools', '#side', 'footer'].map((query) => {"
+        "const element = document.querySelector(query); element.style.visibility = 'hidden';"
+        "const box = element.getBoundingClientRect(); return [query, [box.left, box.top, box.right, box.bottom]] }))"
+    )
+    browser.wait("getComputedStyle(document.getElementById('wait')).opacity === '0'")  # the cover has faded
+    browser.screenshot(tmp_path / "page.png")
+    shown = np.asarray(Image.open(tmp_path / "page.png").convert("RGB")) / 255.0
+    assert shown.shape[:2] == size[::-1] and (shown.min(axis=-1) < 0.9).mean() > 0.02
+    for left, top, right, bottom in (np.round(box).astype(int) for box in boxes.values()):
+        assert (shown[top:bottom, left:right] == 1).all()
+    if size == (900, 700):  # where the room's bounds are whole pixels
+        top, bottom = int(boxes["#tools"][3]), int(boxes["footer"][1])
+        side, left = bottom - top, (size[0] - (bottom - top)) // 2
+        expected = rasterized(sequence[0], orbit, size=(side, side))
+        assert psnr(shown[top:bottom, left : left + side], expected) > PSNR_MIN
+
+
 def test_it_plays_fast_enough_and_pauses(page: Page) -> None:
     page.evaluate(COUNT_PICTURES)
     started = processor_seconds(page)
@@ -194,8 +217,9 @@ def test_mouse(page: Page, orbit: Orbit) -> None:
     assert psnr(before, picture(page)) < 30
     drag(page, (250, 250), (290, 250), button="right", buttons=2)
     assert camera(page)["azimuth"] == turned["azimuth"]
-    width = 2 * orbit.radius * np.tan(np.radians(orbit.fov_deg) / 2)  # of the picture, at the target
-    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) == pytest.approx(40 / 500 * width)
+    width = 2 * orbit.radius * np.tan(np.radians(orbit.fov_deg) / 2)  # of the room between the bars, at the target
+    side = page.evaluate("document.querySelector('footer').offsetTop - tools.offsetTop - tools.offsetHeight")
+    assert np.linalg.norm(page.evaluate("ss4d.player.camera.target")) == pytest.approx(40 / side * width)
     page.call("Input.dispatchMouseEvent", type="mouseWheel", x=250, y=250, deltaX=0, deltaY=-200)
     page.wait(f"ss4d.player.camera.radius < {0.95 * orbit.radius}")
 

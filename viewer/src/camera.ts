@@ -7,7 +7,7 @@ export interface Pose {
   elevation: number; // degrees, -90 .. 90
   radius: number; // world units from the target
   target: Vec3;
-  fov: number; // degrees across the shorter side of the picture
+  fov: number; // degrees across the room that the object has on the stage
 }
 
 /** Where the clip's own pictures are taken from: ss4d.cameras.Orbit. */
@@ -46,7 +46,8 @@ export interface View {
   height: number;
 }
 
-export function viewOf(pose: Pose, width: number, height: number): View {
+/** `side`: pixels that the field of view spans, around the middle of width x height. */
+export function viewOf(pose: Pose, width: number, height: number, side: number): View {
   const [right, down, forward] = axes(pose);
   const eye = pose.target.map((t, i) => t - pose.radius * forward[i]) as Vec3;
   const rows = [right, down, forward];
@@ -54,7 +55,7 @@ export function viewOf(pose: Pose, width: number, height: number): View {
     rotation: new Float32Array([0, 1, 2].flatMap((column) => rows.map((row) => row[column]))),
     translation: rows.map((row) => -dot(row, eye)) as Vec3,
     forward,
-    focal: (0.5 / Math.tan((pose.fov * Math.PI) / 360)) * Math.min(width, height),
+    focal: (0.5 / Math.tan((pose.fov * Math.PI) / 360)) * side,
     width,
     height,
   };
@@ -66,7 +67,7 @@ export function turn(pose: Pose, right: number, down: number): Pose {
   return { ...pose, azimuth, elevation: Math.max(-90, Math.min(90, pose.elevation + down)) };
 }
 
-/** Move the target with a movement on the screen, in shares of the picture's shorter side. */
+/** Move the target with a movement on the screen, in shares of the side that the field of view spans. */
 export function pan(pose: Pose, right: number, down: number): Pose {
   const [x, y] = axes(pose);
   const span = 2 * pose.radius * Math.tan((pose.fov * Math.PI) / 360);

@@ -12,6 +12,7 @@ export class Controls {
     private stage: HTMLElement,
     private pose: () => Pose,
     private move: (pose: Pose) => void,
+    private side: () => number, // CSS pixels that the field of view spans
   ) {
     stage.addEventListener("pointerdown", (event) => this.down(event));
     stage.addEventListener("pointermove", (event) => this.moved(event));
@@ -32,7 +33,7 @@ export class Controls {
     const before = this.gesture();
     const [dx, dy] = [event.clientX - last.x, event.clientY - last.y];
     this.pointers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    const side = Math.min(this.stage.clientWidth, this.stage.clientHeight);
+    const side = this.side();
     if (this.pointers.size >= 2) {
       const after = this.gesture();
       const moved = pan(this.pose(), (after.x - before.x) / side, (after.y - before.y) / side);

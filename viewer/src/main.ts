@@ -5,6 +5,7 @@ import { Clip, type Header } from "./clip";
 import { Controls } from "./controls";
 import { LOOPS, SPEEDS } from "./playback";
 import { Player, type Colour } from "./player";
+import { roomOn, type Room } from "./room";
 
 const PRESETS: [string, Partial<Pose>][] = [
   ["Front", { azimuth: 0 }],
@@ -38,6 +39,7 @@ class Page {
     this.player = new Player(
       clip,
       byId<HTMLCanvasElement>("canvas"),
+      room,
       () => this.refresh(),
       (reason) => fail(reason),
     );
@@ -45,6 +47,7 @@ class Page {
       byId("canvas"),
       () => this.player.camera,
       (pose) => (this.player.camera = pose),
+      () => room().side,
     );
     this.images = header.input.map((url) => {
       const image = new Image();
@@ -210,6 +213,13 @@ class Page {
     const { rate } = this.player;
     byId("rate").textContent = rate ? `${rate.toFixed(rate < 10 ? 1 : 0)} fps` : "";
   }
+}
+
+/** The room that the controls leave the object. */
+function room(): Room {
+  const boxOf = (query: string): DOMRect => document.querySelector(query)!.getBoundingClientRect();
+  const panel = boxOf("#side");
+  return roomOn(boxOf("#canvas"), [boxOf("header"), boxOf("#tools")], boxOf("footer"), panel.width ? panel : null);
 }
 
 function toggleFullscreen(): void {

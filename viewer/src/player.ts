@@ -4,6 +4,7 @@ import { home, viewOf, type Pose } from "./camera";
 import type { Clip } from "./clip";
 import type { Frame } from "./payload";
 import { Playback } from "./playback";
+import { wholeStage, type Room } from "./room";
 import { Splats } from "./splats";
 import { Voxels } from "./voxels";
 
@@ -30,6 +31,7 @@ export class Player {
   constructor(
     readonly clip: Clip,
     private canvas: HTMLCanvasElement,
+    private room: () => Room, // where the object goes
     private changed: () => void, // called after every picture
     private failed: (reason: unknown) => void,
   ) {
@@ -99,12 +101,15 @@ export class Player {
     return (1000 * (this.drawn.length - 1)) / (last - first);
   }
 
-  /** The stage as PNG. */
+  /** A PNG in the size of the stage; it shows no controls, so the object has all of it. */
   picture(): Promise<Blob> {
-    this.draw(); // what was drawn earlier may have been handed to the screen
-    return new Promise((resolve, reject) =>
-      this.canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The picture cannot be encoded.")))),
+    const { canvas } = this;
+    this.draw(wholeStage(canvas.clientWidth, canvas.clientHeight));
+    const encoded = new Promise<Blob>((resolve, reject) =>
+      canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Error("The picture cannot be encoded.")))),
     );
+    this.draw(); // before the screen shows the other one
+    return encoded;
   }
 
   private tick(now: number): void {
@@ -117,17 +122,20 @@ export class Player {
     if (this.dirty) this.draw();
   }
 
-  private draw(): void {
+  private draw(room = this.room()): void {
     this.dirty = false;
     const { gl, canvas, frame } = this;
     const scale = Math.min(window.devicePixelRatio, PIXELS_MAX);
     const [width, height] = [Math.round(canvas.clientWidth * scale), Math.round(canvas.clientHeight * scale)];
     if (!frame || !width || !height || gl.isContextLost()) return;
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-    gl.viewport(0, 0, width, height);
     gl.clearColor(...(this.background ?? [0, 0, 0]), this.background ? 1 : 0);
     gl.clear(gl.COLOR_BUFFER_BIT | gl.DEPTH_BUFFER_BIT);
-    const view = viewOf(this.pose, width, height);
+    // The viewport's middle is the room's, so it reaches beyond the canvas where the room is not in the middle.
+    const [x, y] = [scale * room.x, height - scale * room.y].map((value) => Math.round(2 * value) / 2);
+    const [across, up] = [2 * Math.max(x, width - x), 2 * Math.max(y, height - y)];
+    gl.viewport(x - across / 2, y - up / 2, across, up);
+    const view = viewOf(this.pose, across, up, scale * room.side);
     if (this.kind === "gaussians") this.splats.draw(frame, view);
     else this.voxels.draw(frame, view);
     const now = performance.now();
