@@ -6,7 +6,6 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -129,20 +128,32 @@ def cast_at_use(model: nn.Module) -> set[str]:
     for name, layer in model.named_modules():
         if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d | Kernel):
             names.add(f"{name}.weight")
-        if isinstance(layer, nn.Linear):
-            layer.forward = MethodType(_linear, layer)  # type: ignore[method-assign]
-        elif isinstance(layer, nn.Conv2d | nn.Conv3d):
-            layer.forward = MethodType(_convolution, layer)  # type: ignore[method-assign]
+        # The class is changed rather than `layer.forward`: a layer that holds a method of its own refers to itself,
+        # and would stay, with its weights, until garbage is collected.
+        layer.__class__ = CASTING.get(type(layer), type(layer))
     return names
 
 
-def _linear(layer: nn.Linear, x: Tensor) -> Tensor:
-    return nn.functional.linear(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+class CastLinear(nn.Linear):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
 
 
-def _convolution(layer: nn.Conv2d | nn.Conv3d, x: Tensor) -> Tensor:
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return layer._conv_forward(x, layer.weight.to(x.dtype), bias)
+class CastConv2d(nn.Conv2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class CastConv3d(nn.Conv3d):
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+CASTING: dict[type[nn.Module], type[nn.Module]] = {
+    nn.Linear: CastLinear,
+    nn.Conv2d: CastConv2d,
+    nn.Conv3d: CastConv3d,
+}
 
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
