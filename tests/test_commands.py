@@ -25,7 +25,7 @@ SAYS = {
     "scripts.export": ["--latent-guidance"],
     "scripts.pack_training_set": ["--part-mb"],
     "scripts.eval": [f"  {name} " for name in COMMANDS],
-    "scripts.bench": ["rasterizer", "convolution", "dino", "length", "quality"],
+    "scripts.bench": ["rasterizer", "convolution", "dino", "length", "full", "quality"],
     "ss4d.export": [f"  {name} " for name in FORMATS],
     "ss4d.viewer": ["player.html"],
     "ss4d.doctor": ["--json"],

@@ -8,7 +8,6 @@ frame goes on with a sphere of as many voxels as an object of the training set h
 
 from __future__ import annotations
 
-import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from scripts.bench.sizes import SIZES, Size
 from ss4d import SS4DPipeline, load_video
 from ss4d.memory import peak_main_memory
 from ss4d.models.checkpoint import save_model
-from ss4d.models.folder import NAMES
+from ss4d.models.folder import NAMES, PipelineFolder, write_pipeline
 from ss4d.models.registry import create_model
 from ss4d.plan import Plan
 
@@ -42,7 +41,7 @@ class Sphere(SS4DPipeline):
 
 
 def sphere(resolution: int, voxels: int) -> Tensor:
-    """Bool [R, R, R]: the voxels nearest to a sphere of three eighths of the cube's side, which is a closed surface."""
+    """Bool [R, R, R]: the voxels nearest to a sphere whose radius is three eighths of the cube's side."""
     axis = torch.arange(resolution) - (resolution - 1) / 2
     distance = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij")).norm(dim=0)
     grid = torch.zeros(resolution**3, dtype=torch.bool)
@@ -78,13 +77,13 @@ def in_another_process(function: Callable[..., None], *arguments: Any) -> None:
 
 
 def write_checkpoint(folder: Path, size: Size) -> None:
-    """A checkpoint folder of random weights in half precision; one model in memory at a time."""
-    models = {}
-    for stage, (name, arguments) in size.models.items():
-        key = NAMES[stage.replace(" ", "_").lower()].key
-        save_model(create_model(name, **arguments), folder / "ckpts" / key, name, arguments, torch.float16)
-        models[key] = f"ckpts/{key}"
-    content = json.loads((ROOT / "checkpoints/ss4d-tiny/pipeline.json").read_text())
-    content["args"] = {key: value for key, value in content["args"].items() if key not in ("frame", "trained_frames")}
-    content["args"]["models"] = models
-    (folder / "pipeline.json").write_text(json.dumps(content, indent=4))
+    """A checkpoint folder of random weights in half precision, with the samplers of ss4d-tiny; one model in memory at a
+    time."""
+    names = {stage.replace(" ", "_").lower(): model for stage, model in size.models.items()}
+    for ours, (name, arguments) in names.items():
+        stem = folder / "ckpts" / NAMES[ours].key
+        save_model(create_model(name, **arguments), stem, name, arguments, torch.float16)
+    tiny = PipelineFolder.open(ROOT / "checkpoints/ss4d-tiny")
+    structure, latents = tiny.sampler("sparse_structure_sampler"), tiny.sampler("slat_sampler")
+    mean, std = tiny.latent_statistics()
+    write_pipeline(folder, names, structure, latents, {"mean": mean, "std": std})

@@ -26,7 +26,8 @@ class FlowPath:
         return (1 - time) * x0 + (self.sigma_min + (1 - self.sigma_min) * time) * noise
 
     def clean(self, x_t: Tensor, velocity: Tensor, t: Tensor) -> Tensor:
-        """The estimate of x_0 (with residual noise) that a velocity at x_t means: x_t - t v."""
+        """The estimate of x_0 (with residual noise) that a velocity at x_t means, x_t - t v: all like x_t; t broadcasts
+        as in `sample`."""
         return x_t - t.reshape(*t.shape, *[1] * (x_t.ndim - t.ndim)).to(x_t) * velocity
 
     def velocity(self, x0: Tensor, noise: Tensor) -> Tensor:

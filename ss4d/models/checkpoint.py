@@ -136,17 +136,22 @@ def cast_at_use(model: nn.Module) -> set[str]:
 
 class CastLinear(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return nn.functional.linear(x, *_cast(self, x))
 
 
 class CastConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return self._conv_forward(x, *_cast(self, x))
 
 
 class CastConv3d(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+        return self._conv_forward(x, *_cast(self, x))
+
+
+def _cast(layer: nn.Linear | nn.Conv2d | nn.Conv3d, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias in the type of the input."""
+    return layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype)
 
 
 CASTING: dict[type[nn.Module], type[nn.Module]] = {

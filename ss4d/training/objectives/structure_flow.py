@@ -78,9 +78,10 @@ class StructureFlowObjective(FlowObjective):
         return Loss(loss.total + self.options.occupancy_weight * dice, {**loss.metrics, "dice": dice.detach()})
 
     def _occupancy_loss(self, estimate: Tensor, x0: Tensor, cond: ImageCondition) -> Tensor:
-        """Dice of what the estimate decodes to, and of its silhouettes, against what the latents decode to: a sampler
-        of few steps makes use of the estimate itself, and the mean of latents is not the structure that agrees best.
-        Windows without their condition (classifier-free guidance) do not count."""
+        """Dice of what estimates [B, T, C, R, R, R] of latents x_0 decode to, and of its silhouettes, against what x_0
+        decodes to; a scalar in [0, 2]. A sampler of few steps makes use of the estimate itself, and the mean of latents
+        is not the structure that agrees best. Windows without their condition (classifier-free guidance) do not
+        count."""
         decoder = self.model("structure_decoder")
         seen = cond.tokens.flatten(1).any(1).nonzero()[:, 0]
         chosen = seen[: math.ceil(len(x0) * self.options.occupancy_share)]
