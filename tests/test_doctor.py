@@ -41,13 +41,14 @@ def test_the_report_covers_everything_and_the_status_is_that_of_the_next_run(
 
 
 def test_what_the_next_run_would_stumble_over_is_named(
-    quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    quick: None, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "out").write_text("mine")
-    arguments = ["--model", str(tmp_path / "none"), "--out", str(tmp_path / "out"), "--device", "cuda:99"]
-    assert main(arguments) == 1
-    last = capsys.readouterr().out.strip().splitlines()[-1]
-    assert last == "The next run would fail: cuda:99, --model none, --out out"
+    arguments = ["--out", str(tmp_path / "out"), "--device", "cuda:99", "--num-frames", "1000000"]
+    for model, fault in ((tmp_path / "none", "--model none"), (pipeline_folder, "memory")):
+        assert main([*arguments, "--model", str(model)]) == 1
+        last = capsys.readouterr().out.strip().splitlines()[-1]
+        assert last == f"The next run would fail: cuda:99, {fault}, --out out"
 
 
 def test_memory_is_what_the_plan_counts(pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
