@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from ss4d.data.masking import moving_occluder as moving_occluder
     from ss4d.data.occupancy import Occupancy as Occupancy
     from ss4d.data.occupancy import OccupancyDataset as OccupancyDataset
+    from ss4d.data.occupancy import PicturedOccupancy as PicturedOccupancy
+    from ss4d.data.occupancy import PicturedOccupancyDataset as PicturedOccupancyDataset
     from ss4d.data.prepared import PreparedClip as PreparedClip
     from ss4d.data.prepared import PreparedSet as PreparedSet
     from ss4d.data.training_windows import Window as Window
@@ -44,7 +46,7 @@ _MODULES = {
     ),
     "loader": ("DataSettings", "BatchLoader", "open_dataset"),
     "masking": ("MaskingSettings", "contact_sheet", "mask_video", "moving_occluder"),
-    "occupancy": ("Occupancy", "OccupancyDataset"),
+    "occupancy": ("Occupancy", "OccupancyDataset", "PicturedOccupancy", "PicturedOccupancyDataset"),
     "prepared": ("PreparedClip", "PreparedSet"),
     "training_windows": ("Window", "sample_frames"),
 }

@@ -1,4 +1,4 @@
-"""Occupancy grids, for the structure VAE."""
+"""Occupancy grids, for the structure VAE, and with the pictures that show them, for the structure estimator."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
 from ss4d.data.dataset import BatchSize, WindowDataset
+from ss4d.data.latents import LatentDataset
 from ss4d.data.training_windows import Window
 from ss4d.data.turns import turn_coords
 from ss4d.metrics.shape import voxel_grid
@@ -51,3 +53,45 @@ class OccupancyDataset(WindowDataset):
 def occupancy_grid(coords: Tensor, num_frames: int, resolution: int) -> Tensor:
     """Voxels [N, 4] = (frame, x, y, z) as a grid, float32 [T, 1, R, R, R]."""
     return voxel_grid(coords, num_frames, resolution)[:, None].float()
+
+
+@dataclass
+class PicturedOccupancy:
+    """What the cube of a conditioning video holds, and the video; in a batch both have [B, ...] in front."""
+
+    grid: Tensor  # float32 [T, 2, R, R, R]: surface voxels, and those with what they enclose
+    images: Tensor  # float32 [T, 4, S, S], premultiplied RGBA in [0, 1]
+
+    @property
+    def size(self) -> BatchSize:
+        """Of a batch."""
+        videos, frames = self.grid.shape[:2]
+        return BatchSize(videos, videos * frames, self.grid[:, :, 0].numel())
+
+
+class PicturedOccupancyDataset(LatentDataset):
+    """Samples and batches are `PicturedOccupancy`."""
+
+    def frame_tokens(self) -> list[float]:
+        return [float(self.clips.resolution**3)] * len(self.clips)
+
+    def __getitem__(self, window: Window) -> PicturedOccupancy:
+        generator = window.generator()
+        cube = self.draw_cube(window.clip, generator)
+        coords = self.clips.artifact(window.clip, "encode").coords(cube.latent_coords, window.frames)
+        surface = occupancy_grid(coords, len(window.frames), self.clips.resolution)
+        return PicturedOccupancy(
+            torch.cat([surface, filled(surface)], dim=1), self.conditioning(window, cube, generator)
+        )
+
+    @staticmethod
+    def collate(samples: Sequence[PicturedOccupancy]) -> PicturedOccupancy:
+        return PicturedOccupancy(
+            torch.stack([sample.grid for sample in samples]), torch.stack([sample.images for sample in samples])
+        )
+
+
+def filled(surface: Tensor) -> Tensor:
+    """Grids [T, 1, R, R, R] of surface voxels with what they enclose: what cannot be reached through faces from outside.
+    A surface with a hole encloses nothing."""
+    return torch.stack([torch.from_numpy(binary_fill_holes(grid[0].numpy())) for grid in surface > 0])[:, None].float()

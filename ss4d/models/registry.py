@@ -14,6 +14,7 @@ from ss4d.models.compnet import CompNetOptions
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import GaussianDecoder, GaussianDecoderOptions, SparseEncoder, SparseEncoderOptions
+from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.models.structure_flow import StructureFlow, StructureFlowOptions
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 
@@ -45,6 +46,7 @@ _MODELS: dict[str, _Entry] = {
     "StructureEncoder": _Entry(StructureEncoder),
     "StructureDecoder": _Entry(StructureDecoder),
     "StructureFlow": _Entry(StructureFlow, StructureFlowOptions),
+    "StructureEstimator": _Entry(StructureEstimator),
     "SparseEncoder": _Entry(SparseEncoder, SparseEncoderOptions),
     "GaussianDecoder": _Entry(GaussianDecoder, GaussianDecoderOptions),
     "SparseFlow": _Entry(SparseFlow, CompNetOptions),

@@ -11,6 +11,7 @@ from ss4d.config import did_you_mean, load_options
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
 from ss4d.training.objectives.sparse_flow import SparseFlowObjective
 from ss4d.training.objectives.sparse_vae import SparseVAEObjective
+from ss4d.training.objectives.structure_estimator import StructureEstimatorObjective
 from ss4d.training.objectives.structure_flow import StructureFlowObjective
 from ss4d.training.objectives.structure_vae import StructureVAEObjective
 
@@ -18,6 +19,7 @@ __all__ = ["OBJECTIVES", "Loss", "Objective", "ObjectiveOptions", "create_object
 
 OBJECTIVES: dict[str, type[Objective]] = {
     "structure_vae": StructureVAEObjective,
+    "structure_estimator": StructureEstimatorObjective,
     "structure_flow": StructureFlowObjective,
     "sparse_vae": SparseVAEObjective,
     "sparse_flow": SparseFlowObjective,

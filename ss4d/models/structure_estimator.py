@@ -1,0 +1,111 @@
+"""A first estimate of a frame's structure from its picture alone, by convolutions (not in the paper).
+
+In the frame of a view (`ss4d.view_frame`) depth in the cube runs along the rays of the picture. So a two-dimensional
+network can say for every pixel what lies along its ray; resampling by the known camera makes a cube of it. The
+structure flow takes the estimate as a condition and samples what it leaves open.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import grid_sample, pixel_shuffle, silu
+
+from ss4d.models.base import zero
+from ss4d.models.projection import PIXEL_CHANNELS
+from ss4d.view_frame import ViewFrame
+
+KINDS = 2  # what is estimated: surface voxels, and those with what they enclose
+GROUPS = 8  # of channels that are normalised together
+
+
+class StructureEstimator(nn.Module):
+    """Premultiplied RGBA -> logits of the occupancy.
+
+    A network of the shape of a U between pictures of a quarter and of a sixteenth of the input's size. Its output has
+    a channel for every kind and step in depth.
+
+    Args:
+        resolution: R, voxels along one side, and steps in depth.
+        image_size: S, pixels along one side.
+        channels: at a half, a quarter, an eighth and a sixteenth of the input's size.
+        frame: `crop` and `distance` of the `ViewFrame` whose camera took the input.
+        mixed_channels: through which all places at the bottom see each other.
+    """
+
+    def __init__(
+        self,
+        resolution: int,
+        image_size: int,
+        channels: Sequence[int],
+        frame: Mapping[str, float],
+        mixed_channels: int = 16,
+    ):
+        super().__init__()
+        if image_size % 16:
+            raise ValueError(f"image_size = {image_size} must be a multiple of 16")
+        half, quarter, eighth, bottom = channels
+        self.resolution, self.image_size, self.view_frame = resolution, image_size, ViewFrame(**frame)
+        self.stem = _halving(PIXEL_CHANNELS, half)
+        self.down1 = nn.Sequential(_halving(half, quarter), ResBlock2d(quarter))
+        self.down2 = nn.Sequential(_halving(quarter, eighth), ResBlock2d(eighth), ResBlock2d(eighth))
+        self.down3 = nn.Sequential(_halving(eighth, bottom), ResBlock2d(bottom), ResBlock2d(bottom))
+        places = (image_size // 16) ** 2
+        self.mix_in = nn.Conv2d(bottom, mixed_channels, 1)
+        self.mix_out = nn.Linear(mixed_channels * places, bottom)
+        self.middle = nn.Sequential(ResBlock2d(bottom), ResBlock2d(bottom))
+        self.up2 = nn.Conv2d(bottom, 4 * eighth, 1)
+        self.after2 = nn.Sequential(ResBlock2d(eighth), ResBlock2d(eighth))
+        width = quarter + GROUPS * 2
+        self.up1, self.skip1 = nn.Conv2d(eighth, 4 * width, 1), nn.Conv2d(quarter, width, 1)
+        self.after1 = ResBlock2d(width)
+        self.out = nn.Conv2d(width, KINDS * resolution, 3, padding=1)
+        nn.init.constant_(self.out.bias, -2.0)  # most voxels are empty
+        self.register_buffer("rays", _rays(resolution, self.view_frame), persistent=False)
+
+    rays: Tensor
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Premultiplied RGBA [N, 4, S, S] in [0, 1] -> logits [N, 2, R, R, R] of surface voxels and filled ones.
+
+        Raises:
+            ValueError: pictures of another size.
+        """
+        expected = (PIXEL_CHANNELS, self.image_size, self.image_size)
+        if pixels.shape[1:] != expected:
+            raise ValueError(f"pixels must be [N, {', '.join(map(str, expected))}], got {list(pixels.shape)}")
+        quarter = self.down1(silu(self.stem(pixels)))
+        eighth = self.down2(quarter)
+        bottom = self.down3(eighth)
+        h = self.middle(bottom + self.mix_out(self.mix_in(bottom).flatten(1))[..., None, None])
+        h = self.after2(pixel_shuffle(self.up2(h), 2) + eighth)
+        h = self.after1(pixel_shuffle(self.up1(h), 2) + self.skip1(quarter))
+        fan = self.out(h).unflatten(1, (KINDS, self.resolution))  # [N, 2, depth, row, column]
+        return grid_sample(fan, self.rays.expand(len(fan), -1, -1, -1, -1), padding_mode="border", align_corners=False)
+
+
+class ResBlock2d(nn.Module):
+    """conv(silu(norm(conv(silu(norm(x)))))) beside a skip; the last convolution starts as zero."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm1, self.norm2 = nn.GroupNorm(GROUPS, channels), nn.GroupNorm(GROUPS, channels)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = zero(nn.Conv2d(channels, channels, 3, padding=1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        return x + self.conv2(silu(self.norm2(self.conv1(silu(self.norm1(x))))))
+
+
+def _halving(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 4, stride=2, padding=1)
+
+
+def _rays(resolution: int, frame: ViewFrame) -> Tensor:
+    """Where every voxel lies in the fan of rays: [1, R, R, R, 3] = (column, row, depth) in [-1, 1], for grid_sample."""
+    axis = (torch.arange(resolution) + 0.5) / resolution - 0.5
+    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    return torch.cat([2 * frame.project(points) - 1, 2 * points[..., 1:2]], dim=-1)[None]

@@ -1,0 +1,66 @@
+"""The structure estimator: the occupancy of a frame from its picture (not in the paper)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from ss4d.config import option
+from ss4d.data import PicturedOccupancy, PicturedOccupancyDataset, PreparedSet
+from ss4d.models.structure_estimator import StructureEstimator
+from ss4d.training.objectives.dice import dice_loss
+from ss4d.training.objectives.flow import check_frame
+from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
+from ss4d.training.previews import VIDEOS, Preview, silhouettes
+
+
+@dataclass(frozen=True)
+class StructureEstimatorObjectiveOptions(ObjectiveOptions):
+    """The `objective` section of the config."""
+
+    entropy_weight: float = option(5.0, at_least=0)  # of the mean over voxels, most of which are empty and easy
+
+
+class StructureEstimatorObjective(Objective):
+    """Cross entropy + dice of grids [B, T, 2, R, R, R], frame by frame."""
+
+    Options = StructureEstimatorObjectiveOptions
+    dataset = PicturedOccupancyDataset
+    trainable: ClassVar = {"estimator": (StructureEstimator,)}
+    options: StructureEstimatorObjectiveOptions
+
+    @classmethod
+    def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
+        return float(resolution**3)
+
+    def prepare(self, clips: PreparedSet) -> None:
+        """
+        Raises:
+            ValueError: the set is in another frame than the estimator.
+        """
+        check_frame(self.models["estimator"], clips)
+
+    def forward(self, batch: PicturedOccupancy, generator: torch.Generator) -> Loss:
+        grid = batch.grid.flatten(0, 1)
+        logits = self.models["estimator"](batch.images.flatten(0, 1))
+        entropy, dice = binary_cross_entropy_with_logits(logits, grid), dice_loss(logits, grid)
+        total = self.options.entropy_weight * entropy + dice
+        with torch.no_grad():
+            surface, filled = _overlap(logits > 0, grid > 0)
+        return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "iou": surface, "iou_filled": filled})
+
+    def preview(self, batch: PicturedOccupancy, generator: torch.Generator) -> Preview:
+        images, target = batch.images[:VIDEOS], batch.grid[:VIDEOS, :, :1]
+        logits = self.models["estimator"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        return silhouettes(images, target > 0, logits[:, :, :1] > 0)
+
+
+def _overlap(a: Tensor, b: Tensor) -> Tensor:
+    """Intersection over union of grids bool [N, K, R, R, R], the mean over N: [K]."""
+    axes = (-3, -2, -1)
+    return ((a & b).sum(axes) / (a | b).sum(axes).clamp(min=1)).mean(0)
