@@ -92,6 +92,6 @@ class PicturedOccupancyDataset(LatentDataset):
 
 
 def filled(surface: Tensor) -> Tensor:
-    """Grids [T, 1, R, R, R] of surface voxels with what they enclose: what cannot be reached through faces from outside.
-    A surface with a hole encloses nothing."""
+    """Grids [T, 1, R, R, R] of surface voxels with what they enclose, which cannot be reached from outside through
+    faces. A surface with a hole encloses nothing."""
     return torch.stack([torch.from_numpy(binary_fill_holes(grid[0].numpy())) for grid in surface > 0])[:, None].float()

@@ -15,6 +15,7 @@ from ss4d.data.format import config_path
 from ss4d.flow import FlowPath, ImageCondition, SamplerSettings, logit_normal_times
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
+from ss4d.view_frame import ViewFrame
 
 IMAGE_ENCODERS = (PatchImageEncoder, DinoImageEncoder)
 TIME_BINS = (0.0, 0.25, 0.5, 0.75, 0.9, 1.0)  # for which errors are logged one by one
@@ -44,7 +45,9 @@ class FlowObjective(Objective):
             ValueError: the set is in another frame than the flow, or its conditioning videos are of another size than
                 the image encoder takes.
         """
-        check_frame(self.models["flow"].projection, clips)
+        flow: Any = self.models["flow"]
+        if flow.projection is not None:
+            check_frame(flow.projection.view_frame, clips, "models.flow.args.projection")
         encoder: Any = self.model("image_encoder")
         size = clips.pictures(0).index.cond_size
         if size != encoder.image_size:
@@ -74,18 +77,20 @@ class FlowObjective(Objective):
         return logit_normal_times(num_videos, options.time_mean, options.time_std, options.time_share_at_one, generator)
 
 
-def check_frame(projection: Any, clips: PreparedSet) -> None:
-    """ValueError where a flow looks up pixels in the frame of the view, and the set's latents are in another one."""
-    if projection is None:
-        return
-    path, frame = config_path(clips.root), projection.view_frame
+def check_frame(frame: ViewFrame, clips: PreparedSet, key: str) -> None:
+    """ValueError where a model sees pixels in the frame of the view, and the set was made in another one.
+
+    Args:
+        key: of the config that gives the model its frame.
+    """
+    path = config_path(clips.root)
     needed = {"frame": "view", "crop": frame.crop, "distance": frame.distance}
     made = read_yaml(path).get("voxelize", {}) if path.exists() else needed
-    if clips.clips[0].cubes is None or any(made.get(key, value) != value for key, value in needed.items()):
+    if clips.clips[0].cubes is None or any(made.get(name, value) != value for name, value in needed.items()):
         raise ValueError(
-            f"models.flow.args.projection is of the frame of the view, but {clips.root} was not made with "
-            f"{' '.join(f'voxelize.{key}={value}' for key, value in needed.items())}: make such a set (docs/data.md), "
-            f"or take an experiment in the frame of the clip, such as tiny_clip"
+            f"{key} is of the frame of the view, but {clips.root} was not made with "
+            f"{' '.join(f'voxelize.{name}={value}' for name, value in needed.items())}: make such a set "
+            f"(docs/data.md), or take an experiment in the frame of the clip, such as tiny_clip"
         )
 
 

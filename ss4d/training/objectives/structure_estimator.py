@@ -43,7 +43,8 @@ class StructureEstimatorObjective(Objective):
         Raises:
             ValueError: the set is in another frame than the estimator.
         """
-        check_frame(self.models["estimator"], clips)
+        estimator: Any = self.models["estimator"]
+        check_frame(estimator.view_frame, clips, "models.estimator.args.frame")
 
     def forward(self, batch: PicturedOccupancy, generator: torch.Generator) -> Loss:
         grid = batch.grid.flatten(0, 1)
