@@ -1,4 +1,4 @@
-"""Small versions of the four experiments, for tests that train."""
+"""Small versions of the experiments, for tests that train."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ SMALL = {
         f"data.tokens_per_batch={4 * RESOLUTION**3}",
         "models.encoder.args.channels=[4,8]",
         "models.decoder.args.channels=[8,4]",
+    ],
+    "structure_estimator": [
+        f"data.tokens_per_batch={4 * RESOLUTION**3}",
+        "data.recolor=0",
+        f"models.estimator.args.image_size={IMAGE_SIZE}",
+        "models.estimator.args.channels=[8,8,16,16]",
     ],
     "structure_flow": [
         f"data.tokens_per_batch={4 * LATENT_SIDE**3}",

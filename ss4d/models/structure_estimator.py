@@ -30,9 +30,12 @@ class StructureEstimator(nn.Module):
     Args:
         resolution: R, voxels along one side, and steps in depth.
         image_size: S, pixels along one side.
-        channels: at a half, a quarter, an eighth and a sixteenth of the input's size.
+        channels: at a half, a quarter, an eighth and a sixteenth of the input's size, multiples of 8.
         frame: `crop` and `distance` of the `ViewFrame` whose camera took the input.
         mixed_channels: through which all places at the bottom see each other.
+
+    Raises:
+        ValueError: an image size or channels that do not divide.
     """
 
     def __init__(
@@ -46,6 +49,8 @@ class StructureEstimator(nn.Module):
         super().__init__()
         if image_size % 16:
             raise ValueError(f"image_size = {image_size} must be a multiple of 16")
+        if len(channels) != 4 or any(width % GROUPS for width in channels):
+            raise ValueError(f"channels = {list(channels)} must be 4 multiples of {GROUPS}")
         half, quarter, eighth, bottom = channels
         self.resolution, self.image_size, self.view_frame = resolution, image_size, ViewFrame(**frame)
         self.stem = _halving(PIXEL_CHANNELS, half)

@@ -17,9 +17,11 @@ from torch import Tensor, nn
 
 from ss4d.models.base import TorsoModel
 from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder, PatchImageEncoder
+from ss4d.models.projection import PIXEL_CHANNELS
 from ss4d.models.registry import create_model
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import SparseTransformer
+from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.models.structure_flow import StructureFlow
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder, Upsample3d
 from ss4d.sparse import SparseTensor
@@ -78,7 +80,7 @@ def model_cost(
 ) -> ModelCost:
     """Cost of the model that `create_model(name, **args)` builds, on equally large clips.
 
-    What a flow with `projection` adds from the pixels of the input is small, and left out. Of a model whose inputs are
+    What a flow with `projection` adds from the pixels of the input is left out. Of a model whose inputs are
     not known here the parameters alone are counted, with a warning.
 
     Args:
@@ -127,6 +129,8 @@ def _inputs(
 
     if isinstance(model, PatchImageEncoder | DinoImageEncoder):
         return (empty(frames, getattr(model, "in_channels", 3), model.image_size, model.image_size),)
+    if isinstance(model, StructureEstimator):
+        return (empty(frames, PIXEL_CHANNELS, model.image_size, model.image_size),)
     if isinstance(model, SparseFlow | SparseTransformer):
         geometry = MetaGeometry(SparseTensor(torch.zeros(len(coords), 1), coords, num_frames=frames).geometry)
         x: Any = SparseTensor.on(geometry, empty(len(coords), model.input_layer.in_features))

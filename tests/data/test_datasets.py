@@ -20,6 +20,7 @@ from ss4d.data import (
     FeatureDataset,
     MaskingSettings,
     OccupancyDataset,
+    PicturedOccupancyDataset,
     PreparedSet,
     SparseLatentDataset,
     StructureLatentDataset,
@@ -28,10 +29,11 @@ from ss4d.data import (
     open_dataset,
 )
 from ss4d.data.format import Cube, read_table
+from ss4d.data.occupancy import filled
 from ss4d.data.turns import turn_extrinsics
 from ss4d.sparse import SparseTensor
 
-KINDS = [OccupancyDataset, FeatureDataset, StructureLatentDataset, SparseLatentDataset]
+KINDS = [OccupancyDataset, PicturedOccupancyDataset, FeatureDataset, StructureLatentDataset, SparseLatentDataset]
 
 
 def opened(kind: type[Any], root: Path, *quarter_turns: int) -> Any:
@@ -56,6 +58,22 @@ def test_occupancy_is_the_box_turned(clip_folder: Path):
     for turns in range(4):
         turned = opened(OccupancyDataset, clip_folder, turns)[Window(0, (1, 3), 0)].grid
         assert torch.equal(turned, torch.rot90(upright, turns, dims=(2, 3)))  # from x (dim 2) towards y (dim 3)
+
+
+def test_what_a_surface_encloses_is_filled_and_what_a_hole_leads_to_is_not():
+    surface = torch.zeros(2, 1, 8, 8, 8)
+    surface[:, 0, 1:7, 1:7, 1:7] = 1
+    surface[:, 0, 2:6, 2:6, 2:6] = 0
+    surface[1, 0, 1, 3, 3] = 0
+    assert filled(surface).sum((1, 2, 3, 4)).tolist() == [6**3, 6**3 - 4**3 - 1]
+
+
+def test_pictures_come_with_the_occupancy_of_their_cube(clip_folder: Path):
+    sample = opened(PicturedOccupancyDataset, clip_folder)[Window(0, (1, 3), 0)]
+    upright = opened(OccupancyDataset, clip_folder)[Window(0, (1, 3), 0)].grid
+    assert torch.equal(sample.grid[:, :1], upright) and torch.equal(sample.grid[:, 1:], filled(upright))
+    images = opened(StructureLatentDataset, clip_folder)[Window(0, (1, 3), 0)].images
+    assert torch.equal(sample.images, images)
 
 
 def test_turns_are_all_drawn(clip_folder: Path):

@@ -73,9 +73,10 @@ class StructureFlowObjective(FlowObjective):
         flow: Any = self.models["flow"]
         if flow.estimator is None:
             raise ValueError(f"objective.estimator = {stem}, but models.flow.args has no estimator: name its arguments")
-        trained = load_model(stem)
         try:
-            flow.estimator.load_state_dict(trained.state_dict())
+            flow.estimator.load_state_dict(load_model(stem).state_dict())
+        except CheckpointError as error:
+            raise CheckpointError(f"objective.estimator = {stem} cannot be used: {error}") from error
         except RuntimeError as error:
             raise CheckpointError(
                 f"objective.estimator = {stem} does not fit models.flow.args.estimator: give that the arguments in "
