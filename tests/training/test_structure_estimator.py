@@ -23,7 +23,6 @@ VIEW = [
     "models.image_encoder.args.in_channels=4",
     "models.flow.args.projection={crop:0.8,distance:1.4}",
     f"models.flow.args.estimator={ESTIMATOR}",
-    "train.freeze=[flow.estimator.*]",
     "frames=[1]",
 ]
 

@@ -36,7 +36,7 @@ class StructureFlowObjectiveOptions(FlowObjectiveOptions):
     structure_decoder: str | None = None  # of another run, for previews and for the loss of the occupancy
     occupancy_weight: float = option(0.0, at_least=0)  # of the dice loss of decoded estimates of x_0; 0: none
     occupancy_share: float = option(0.25, above=0, at_most=1)  # of windows that are decoded for it
-    estimator: str | None = None  # of another run, to start models.flow.args.estimator from
+    estimator: str | None = None  # of another run: the flow's, frozen; null: it is trained along
     positional_init: bool = option(False, was="start_aligned")  # ss4d/training/positional_init.py
 
 
@@ -58,12 +58,12 @@ class StructureFlowObjective(FlowObjective):
 
     def prepare(self, clips: PreparedSet) -> None:
         super().prepare(clips)
+        if self.options.estimator is not None:
+            self._take_estimator(Path(self.options.estimator))
         if self.options.occupancy_weight:
             self.model("structure_decoder")  # a missing one is said before the run begins
 
     def initialize(self) -> None:
-        if self.options.estimator is not None:
-            self._take_estimator(Path(self.options.estimator))
         if self.options.positional_init:
             if "image_encoder" not in self.models:
                 raise ValueError("objective.positional_init needs an image encoder that is trained: set it to false")
@@ -76,12 +76,15 @@ class StructureFlowObjective(FlowObjective):
         try:
             flow.estimator.load_state_dict(load_model(stem).state_dict())
         except CheckpointError as error:
-            raise CheckpointError(f"objective.estimator = {stem} cannot be used: {error}") from error
+            raise CheckpointError(
+                f"objective.estimator = {stem} cannot be used: {error}; or train it along: objective.estimator=null"
+            ) from error
         except RuntimeError as error:
             raise CheckpointError(
                 f"objective.estimator = {stem} does not fit models.flow.args.estimator: give that the arguments in "
                 f"{stem.name}.json"
             ) from error
+        flow.estimator.requires_grad_(False)
 
     def forward(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
         x0 = batch.latents
