@@ -16,10 +16,9 @@ from torch import Tensor, nn
 
 from ss4d.nn.attention import packed_attention
 from ss4d.nn.embeddings import FrameRotation
+from ss4d.nn.feed_forward import FeedForward, rows_at_a_time
 from ss4d.nn.memo import Memo
 from ss4d.segments import Segments
-
-FEED_FORWARD_ROWS = 2048  # at a time, on a CPU without gradients
 
 
 class LayerNorm32(nn.LayerNorm):
@@ -50,22 +49,11 @@ def normalize_heads(x: Tensor, gamma: Tensor) -> Tensor:
     return (unit * (gamma.float() * x.shape[-1] ** 0.5)).to(x.dtype)
 
 
-class FeedForward(nn.Module):
-    """Linear, GELU (tanh), Linear with `ratio` times the width in between."""
-
-    def __init__(self, channels: int, ratio: float):
-        super().__init__()
-        hidden = int(channels * ratio)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, C] -> [N, C]; without gradients a few rows at a time, whose hidden values stay in a cache."""
-        if torch.is_grad_enabled() or len(x) <= FEED_FORWARD_ROWS or x.device.type != "cpu":
-            return self.mlp(x)
-        out = torch.empty_like(x)
-        for rows, into in zip(x.split(FEED_FORWARD_ROWS), out.split(FEED_FORWARD_ROWS), strict=True):
-            into.copy_(self.mlp(rows))
-        return out
+def joined(parts: list[Tensor], x: Tensor) -> Tensor:
+    """The rows of all parts, in order, of which there are none where x [N, C] has no rows."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts) if parts else torch.zeros_like(x)
 
 
 @dataclass
@@ -98,15 +86,20 @@ class SelfAttention(nn.Module):
         """x [N, C] -> [N, C]."""
         if plan.order is not None:  # before the projection, which makes three rows of one
             x = x.index_select(0, plan.order)
-        qk, v = self._projected(x).split([2, 1], dim=1)
-        if plan.rotation is not None:
-            qk = plan.rotation(qk)
+        spans = plan.segments.spans(rows_at_a_time(x))
+        parts = [self._attended(x, plan.rotation, *plan.segments.between(*span)) for span in spans]
+        out = joined(parts, x)
+        return out if plan.inverse is None else out.index_select(0, plan.inverse)
+
+    def _attended(self, x: Tensor, rotation: FrameRotation | None, rows: slice, segments: Segments) -> Tensor:
+        """The result for some rows of x [N, C], which are whole segments."""
+        qk, v = self._projected(x[rows]).split([2, 1], dim=1)
+        if rotation is not None:
+            qk = rotation(qk, rows)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
             qk = normalize_heads(qk, torch.stack([self.q_rms_norm.gamma, self.k_rms_norm.gamma]))
         (q, k), v = qk.unbind(1), v.squeeze(1)
-        out = packed_attention(q, k, v, plan.segments, plan.segments)
-        if plan.inverse is not None:
-            out = out.index_select(0, plan.inverse)
+        out = packed_attention(q, k, v, segments, segments)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
     def _projected(self, x: Tensor) -> Tensor:
@@ -146,15 +139,23 @@ class CrossAttention(nn.Module):
         if condition.tokens is None or condition.segments is None:
             constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
             return constant.expand(x.shape[0], -1)
-        q = rearrange(self.to_q(x), "n (h d) -> n h d", h=self.heads)
+        spans = condition.segments.spans(rows_at_a_time(x))
+        return joined([self._attended(x, condition, segments, *span) for span in spans], x)
+
+    def _attended(self, x: Tensor, condition: Condition, segments: Segments, first: int, end: int) -> Tensor:
+        """The result for the frame rows first ... end - 1 of x [N, C]."""
+        assert condition.tokens is not None and condition.segments is not None
+        rows, of_queries = segments.between(first, end)
+        of_tokens, of_keys = condition.segments.between(first, end)
+        q = rearrange(self.to_q(x[rows]), "n (h d) -> n h d", h=self.heads)
         if self.q_rms_norm is not None:
             q = self.q_rms_norm(q)
-        tokens = condition.tokens.to(x.dtype)
-        if condition.memo is None:
-            k, v = self._keys_and_values(tokens)
-        else:
-            k, v = condition.memo.get(self, lambda: self._keys_and_values(tokens))
-        out = packed_attention(q, k, v, segments, condition.segments)
+
+        def keys_and_values() -> tuple[Tensor, Tensor]:
+            return self._keys_and_values(condition.tokens[of_tokens].to(x.dtype))
+
+        k, v = keys_and_values() if condition.memo is None else condition.memo.get((self, first), keys_and_values)
+        out = packed_attention(q, k, v, of_queries, of_keys)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
     def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
