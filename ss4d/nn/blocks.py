@@ -191,19 +191,22 @@ class TokenLayout:
     row_of_token: Tensor | None = None
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """x * (1 + scale) + shift with x [N, C] and one shift and scale per row, [R, C]."""
-        if self.row_of_token is None:
-            rows = rearrange(x, "(r m) c -> r m c", r=len(self.segments))
-            return rearrange(torch.addcmul(shift[:, None], rows, 1 + scale[:, None]), "r m c -> (r m) c")
-        shift, scale = (table.index_select(0, self.row_of_token) for table in (shift, 1 + scale))
-        return torch.addcmul(shift, x, scale)
+        """x * (1 + scale) + shift with x [N, C] and one shift and scale per row, [R, C]; without gradients over x."""
+        into = None if torch.is_grad_enabled() else self._by_rows(x)
+        return torch.addcmul(self._of_tokens(shift), self._by_rows(x), self._of_tokens(1 + scale), out=into).view_as(x)
 
     def gate(self, x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-        """x + gate * update with one gate per row, [R, C]."""
-        if self.row_of_token is None:
-            x, update = (rearrange(tensor, "(r m) c -> r m c", r=len(self.segments)) for tensor in (x, update))
-            return rearrange(torch.addcmul(x, gate[:, None], update), "r m c -> (r m) c")
-        return torch.addcmul(x, gate.index_select(0, self.row_of_token), update)
+        """x + gate * update with one gate per row, [R, C]; without gradients over the update."""
+        into = None if torch.is_grad_enabled() else self._by_rows(update)
+        return torch.addcmul(self._by_rows(x), self._of_tokens(gate), self._by_rows(update), out=into).view_as(x)
+
+    def _by_rows(self, x: Tensor) -> Tensor:
+        """A view of x [N, C] that `_of_tokens` broadcasts to."""
+        return x if self.row_of_token is not None else rearrange(x, "(r m) c -> r m c", r=len(self.segments))
+
+    def _of_tokens(self, table: Tensor) -> Tensor:
+        """Entries of a table [R, C] for every token."""
+        return table[:, None] if self.row_of_token is None else table.index_select(0, self.row_of_token)
 
 
 @dataclass(frozen=True, kw_only=True)
