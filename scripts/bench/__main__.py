@@ -65,6 +65,8 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add = commands.add_parser("released").add_argument
     add("--checkout", type=Path, required=True, help="root of a clone of github.com/Lizb6626/SS4D")
     add("--size", default="mid", help="of the models, as in scripts/bench/sizes.py")
+    stages = ["structure flow", "sparse flow", "Gaussian decoder"]
+    add("--stages", nargs="+", choices=stages, default=stages)
     add("--repeats", type=int, default=7)
     add("--out", type=Path, help="write OUT.json and OUT.md")
 

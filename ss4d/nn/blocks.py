@@ -281,18 +281,37 @@ class ModulatedCrossBlock(nn.Module):
         layout: TokenLayout,
         plan: SelfAttentionPlan,
         temporal_plan: SelfAttentionPlan | None = None,
+        attended: Tensor | None = None,
     ) -> Tensor:
-        """x [N, C]; time [R, C], or [R, 6C] where the model shares its modulation -> [N, C]."""
-        table = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = table.to(x.dtype).chunk(6, dim=1)
-        h = layout.modulate(self.norm1(x), shift_attn, scale_attn)
-        x = layout.gate(x, self.self_attn(h, plan), gate_attn)
+        """x [N, C]; time [R, C], or [R, 6C] where the model shares its modulation -> [N, C].
+
+        `attended` is what the method of that name gives, where it is known.
+        """
+        modulation = self._modulation(time, x.dtype)
+        x = self._attended(x, modulation, layout, plan) if attended is None else attended
         if self.temp_attn is not None and temporal_plan is not None:
             x = self._temporal(x, time, layout, temporal_plan)
         h = self.norm2(x) if self.norm4 is None else self.norm4(x)
         x = x + self.cross_attn(h, condition, layout.segments)
-        h = layout.modulate(self.norm3(x), shift_mlp, scale_mlp)
-        return layout.gate(x, self.mlp(h), gate_mlp)
+        shift, scale, gate = modulation[3:]
+        h = layout.modulate(self.norm3(x), shift, scale)
+        return layout.gate(x, self.mlp(h), gate)
+
+    def attended(self, x: Tensor, time: Tensor, layout: TokenLayout, plan: SelfAttentionPlan) -> Tensor:
+        """x [N, C], time as for `forward` -> [N, C]: x with its self-attention, before it sees the image."""
+        return self._attended(x, self._modulation(time, x.dtype), layout, plan)
+
+    def _attended(
+        self, x: Tensor, modulation: tuple[Tensor, ...], layout: TokenLayout, plan: SelfAttentionPlan
+    ) -> Tensor:
+        shift, scale, gate = modulation[:3]
+        h = layout.modulate(self.norm1(x), shift, scale)
+        return layout.gate(x, self.self_attn(h, plan), gate)
+
+    def _modulation(self, time: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of the self-attention, then those of the feed-forward layer, each [R, C]."""
+        table = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
+        return table.to(dtype).chunk(6, dim=1)
 
     def _temporal(self, x: Tensor, time: Tensor, layout: TokenLayout, plan: SelfAttentionPlan) -> Tensor:
         """x [N, C], time [R, C] -> [N, C]: the inserted attention over all frames, modulated and gated."""

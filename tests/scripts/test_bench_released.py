@@ -14,6 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from scripts.bench import released
 from scripts.bench.__main__ import main
+from scripts.bench.flash import stand_in_for_flash
 from scripts.bench.sizes import SIZES, Size, tiny
 
 MODELS = """
@@ -114,7 +115,7 @@ def test_a_package_that_is_missing_is_named(checkout: Path):
 
 def test_the_stand_in_for_flash_attention():
     torch.manual_seed(0)
-    flash, (q, k, v), bounds = released.stand_in_for_flash(), torch.randn(3, 7, 2, 4), torch.tensor([0, 3, 7]).int()
+    flash, (q, k, v), bounds = stand_in_for_flash(), torch.randn(3, 7, 2, 4), torch.tensor([0, 3, 7]).int()
     qkv, kv = torch.stack([q, k, v], 1), torch.stack([k, v], 1)
     halves = [sdpa(*(x[rows].transpose(0, 1) for x in (q, k, v))) for rows in (slice(3), slice(3, 7))]
     expected = torch.cat([half.transpose(0, 1) for half in halves])
