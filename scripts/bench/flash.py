@@ -14,7 +14,7 @@ def stand_in_for_flash() -> ModuleType:
     """The functions of flash-attn that the released code calls, forward alone."""
 
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return sdpa(*(x.transpose(1, 2) for x in (q, k, v))).transpose(1, 2)
+        return sdpa(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)).transpose(1, 2)
 
     def segments(q: Tensor, k: Tensor, v: Tensor, q_bounds: Tensor, k_bounds: Tensor, *longest: int) -> Tensor:
         of_q, of_k = (bounds.diff().tolist() for bounds in (q_bounds, k_bounds))
@@ -22,10 +22,12 @@ def stand_in_for_flash() -> ModuleType:
         return torch.cat([attend(*(x[None] for x in run))[0] for run in runs])
 
     def packed_segments(qkv: Tensor, bounds: Tensor, longest: int) -> Tensor:
-        return segments(*qkv.unbind(1), bounds, bounds)
+        q, k, v = qkv.unbind(1)
+        return segments(q, k, v, bounds, bounds)
 
     def packed_keys(q: Tensor, kv: Tensor, q_bounds: Tensor, k_bounds: Tensor, *longest: int) -> Tensor:
-        return segments(q, *kv.unbind(1), q_bounds, k_bounds)
+        k, v = kv.unbind(1)
+        return segments(q, k, v, q_bounds, k_bounds)
 
     module: Any = ModuleType("flash_attn")
     module.flash_attn_func = attend

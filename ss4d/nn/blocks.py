@@ -144,15 +144,16 @@ class CrossAttention(nn.Module):
 
     def _attended(self, x: Tensor, condition: Condition, segments: Segments, first: int, end: int) -> Tensor:
         """The result for the frame rows first ... end - 1 of x [N, C]."""
-        assert condition.tokens is not None and condition.segments is not None
+        tokens, keys = condition.tokens, condition.segments
+        assert tokens is not None and keys is not None
         rows, of_queries = segments.between(first, end)
-        of_tokens, of_keys = condition.segments.between(first, end)
+        of_tokens, of_keys = keys.between(first, end)
         q = rearrange(self.to_q(x[rows]), "n (h d) -> n h d", h=self.heads)
         if self.q_rms_norm is not None:
             q = self.q_rms_norm(q)
 
         def keys_and_values() -> tuple[Tensor, Tensor]:
-            return self._keys_and_values(condition.tokens[of_tokens].to(x.dtype))
+            return self._keys_and_values(tokens[of_tokens].to(x.dtype))
 
         k, v = keys_and_values() if condition.memo is None else condition.memo.get((self, first), keys_and_values)
         out = packed_attention(q, k, v, of_queries, of_keys)
