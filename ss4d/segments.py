@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property, lru_cache
 from itertools import accumulate
 
@@ -38,6 +39,19 @@ class Segments:
     def uniform(self) -> bool:
         """Whether all runs have one length."""
         return len(set(self.lengths)) <= 1
+
+    def spans(self, tokens: int | None) -> Iterator[tuple[int, int]]:
+        """(first, end) of runs that follow each other: of so many tokens together, or of one longer run. None: all."""
+        first = 0
+        for end in range(1, len(self) + 1):
+            whole = end == len(self)
+            if whole or (tokens is not None and self.offsets[end + 1] - self.offsets[first] > tokens):
+                yield first, end
+                first = end
+
+    def between(self, first: int, end: int) -> tuple[slice, Segments]:
+        """The tokens of the runs first ... end - 1, and those runs alone."""
+        return slice(self.offsets[first], self.offsets[end]), Segments(self.lengths[first:end])
 
     @lru_cache(maxsize=4)  # noqa: B019 - bounded, and segments live as long as their geometry
     def cumulative(self, device: torch.device) -> Tensor:

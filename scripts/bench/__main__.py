@@ -5,6 +5,7 @@ convolution  a submanifold 3x3x3 convolution against a dense matrix product of t
 dino         time and memory of DINOv2 ViT-L/14 on the views of a frame, random weights, on the CPU
 length       generation of clips of several lengths in windows of time: CPU seconds, peak memory, seams
 full         a run at the paper's size with random weights: seconds and peak memory by stage
+released     one forward of each large model against one of the released code, from a checkout of it
 quality      of sampling against CPU seconds: solvers and steps on held-out objects, as table and plot
 """
 
@@ -60,6 +61,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--folder", help="where the checkpoint of random weights is kept (3.3 GB; default: nowhere)")
     add("--device", default="cpu")
     add("--threads", type=int, help="of torch")
+
+    add = commands.add_parser("released").add_argument
+    add("--checkout", type=Path, required=True, help="root of a clone of github.com/Lizb6626/SS4D")
+    add("--size", default="mid", help="of the models, as in scripts/bench/sizes.py")
+    stages = ["structure flow", "sparse flow", "Gaussian decoder"]
+    add("--stages", nargs="+", choices=stages, default=stages)
+    add("--repeats", type=int, default=7)
+    add("--out", type=Path, help="write OUT.json and OUT.md")
 
     add = commands.add_parser("quality").add_argument
     add("--model", default="checkpoints/ss4d-tiny", help="checkpoint folder")

@@ -98,13 +98,14 @@ def velocity(
         x: dense latents [B, T, C, R, R, R], or voxel latents of B videos of T frames at most.
         t: time in [0, 1], one number or one per video, [B]: all frames of a clip are denoised together.
         condition: None for the unconditional branch.
-        memo: keeps what depends on the condition alone, for further calls with the same one.
+        memo: keeps what depends on the condition alone, for further calls with the same one, and what its absence
+            shares.
     """
     shape = (x.num_videos, max(x.num_frames, default=0)) if isinstance(x, SparseTensor) else x.shape[:2]
     per_video = TIME_SCALE * torch.as_tensor(t, dtype=torch.float64, device=x.device).expand(shape[0])
     times = per_video.float()[:, None].expand(shape)
     given = (None, None) if condition is None else (condition.tokens, condition.pixels)
-    out = model(x, times, *given) if memo is None or condition is None else model(x, times, *given, memo=memo)
+    out = model(x, times, *given) if memo is None else model(x, times, *given, memo=memo)
     return out.replace(out.feats.float()) if isinstance(x, SparseTensor) else out.float()
 
 

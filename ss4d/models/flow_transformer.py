@@ -11,7 +11,7 @@ from torch import nn
 from ss4d.models.base import TorsoModel, check_choice, zero
 from ss4d.models.projection import PixelProjection
 from ss4d.nn import CrossBlockOptions, LayerNorm32, ModulatedCrossBlock, TimestepEmbedder
-from ss4d.nn.blocks import modulation
+from ss4d.nn.modulation import modulation
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -67,6 +67,7 @@ class StructureEstimator(nn.Module):
         self.up1, self.skip1 = nn.Conv2d(eighth, 4 * width, 1), nn.Conv2d(quarter, width, 1)
         self.after1 = ResBlock2d(width)
         self.out = nn.Conv2d(width, KINDS * resolution, 3, padding=1)
+        assert self.out.bias is not None
         nn.init.constant_(self.out.bias, -2.0)  # most voxels are empty
         self.register_buffer("rays", _rays(resolution, self.view_frame), persistent=False)
 

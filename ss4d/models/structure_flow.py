@@ -19,6 +19,7 @@ from ss4d.segments import Segments
 from ss4d.sparse.windows import temporal_windows
 
 PROJECTED_POINTS, PROJECTED_CHANNELS = 16, 12  # along one side of the cube; of each
+FIRST_ATTENTION = "first attention"  # key of a memo
 INSERTED_ROPE_BASE = 10000.0  # the released inserted layers know no other
 
 
@@ -90,7 +91,8 @@ class StructureFlow(FlowTransformer):
             cond: image tokens [B, T, L, D]; None is the unconditional branch (what a condition of zeros gives,
                 without the work).
             pixels: premultiplied RGBA [B, T, 4, S, S] in [0, 1], what a model with `projection` looks up.
-            memo: keeps what depends on `cond` alone, for further calls with the same one.
+            memo: keeps what depends on `cond` alone, for further calls with the same one, and what the other branch of
+                guidance shares.
 
         Returns:
             [B, T, C_out, R, R, R].
@@ -114,8 +116,13 @@ class StructureFlow(FlowTransformer):
         condition = _frame_condition(cond, memo)
         plans = [self._plan(videos, frames, per_frame, shifted, h.device) for shifted in (False, True)]
         inserted = self._inserted_plan(videos, frames, per_frame, h.device)
+        attended = None
+        if memo is not None and self.projection is None:
+            attended = self._first_attention(memo, (x, t), h, time, layout, plans[0])
         for i, block in enumerate(self.blocks):
-            h = self.run_block(block, h, time, condition, layout, plans[i % 2], inserted)
+            h = self.run_block(block, h, time, condition, layout, plans[i % 2], inserted, None if i else attended)
+        if memo is not None and attended is not None and cond is not None:
+            memo.keep(FIRST_ATTENTION, (x.clone(), t.clone(), attended))  # after keys and values, which save more
         out = self.out_layer(self.norm(h.to(x.dtype)))
         return self.unpatchify(rearrange(out, "(b t m) c -> b t m c", b=videos, t=frames))
 
@@ -137,6 +144,18 @@ class StructureFlow(FlowTransformer):
         grid = self.resolution // self.patch_size
         cells = rearrange(occupancy, "n k (x i) (y j) (z l) -> n (x y z) (k i j l)", x=grid, y=grid, z=grid)
         return self.estimate_layer(cells)
+
+    def _first_attention(self, memo: Memo, inputs: tuple[Tensor, Tensor], h: Tensor, *rest: Any) -> Tensor | None:
+        """What the first block makes of its tokens h [N, C] before they see the image: guidance's branches share it.
+
+        The call with the image comes first and keeps it, with the latents and times that it is for; the one without
+        takes it. None where there is no room.
+        """
+        kept = memo.take(FIRST_ATTENTION)
+        if kept is not None and all(map(torch.equal, kept, inputs)):
+            return kept[2]
+        block: Any = self.blocks[0]
+        return block.attended(h, *rest) if memo.left > 2 * h.nbytes else None
 
     def patchify(self, x: Tensor) -> Tensor:
         """[B, T, C, R, R, R] -> [B, T, M, C p^3], channels ordered (c, dx, dy, dz), tokens x-major."""

@@ -8,11 +8,11 @@ from ss4d.nn.blocks import (
     ModulatedCrossBlock,
     SelfAttentionPlan,
     SelfBlock,
-    TokenLayout,
     num_heads_of,
 )
 from ss4d.nn.embeddings import FrameRotation, TimestepEmbedder, absolute_position_embedding
 from ss4d.nn.memo import Memo
+from ss4d.nn.modulation import TokenLayout
 
 __all__ = [
     "Condition",

@@ -76,6 +76,8 @@ _SHORT_ON_CPU = 512
 
 def _heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of equally long segments: q [S, H, L, D]; k, v [S, H, M, D] -> [S, H, L, D]."""
+    if q.device.type == "cpu" and not torch.is_grad_enabled():
+        k, v = k.contiguous(), v.contiguous()  # read again for every block of queries: a few percent faster
     if q.device.type != "cpu" or q.dtype != torch.bfloat16:
         return sdpa(q, k, v)
     if k.shape[2] <= _SHORT_ON_CPU:

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ss4d.nn.attention import packed_attention
 from ss4d.nn.embeddings import FrameRotation
+from ss4d.nn.feed_forward import FeedForward, rows_at_a_time
 from ss4d.nn.memo import Memo
+from ss4d.nn.modulation import TokenLayout, modulation
 from ss4d.segments import Segments
-
-FEED_FORWARD_ROWS = 2048  # at a time, on a CPU without gradients
 
 
 class LayerNorm32(nn.LayerNorm):
@@ -50,22 +50,11 @@ def normalize_heads(x: Tensor, gamma: Tensor) -> Tensor:
     return (unit * (gamma.float() * x.shape[-1] ** 0.5)).to(x.dtype)
 
 
-class FeedForward(nn.Module):
-    """Linear, GELU (tanh), Linear with `ratio` times the width in between."""
-
-    def __init__(self, channels: int, ratio: float):
-        super().__init__()
-        hidden = int(channels * ratio)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(approximate="tanh"), nn.Linear(hidden, channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x [N, C] -> [N, C]; without gradients a few rows at a time, whose hidden values stay in a cache."""
-        if torch.is_grad_enabled() or len(x) <= FEED_FORWARD_ROWS or x.device.type != "cpu":
-            return self.mlp(x)
-        out = torch.empty_like(x)
-        for rows, into in zip(x.split(FEED_FORWARD_ROWS), out.split(FEED_FORWARD_ROWS), strict=True):
-            into.copy_(self.mlp(rows))
-        return out
+def joined(parts: list[Tensor], x: Tensor) -> Tensor:
+    """The rows of all parts, in order, of which there are none where x [N, C] has no rows."""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(parts) if parts else torch.zeros_like(x)
 
 
 @dataclass
@@ -98,15 +87,20 @@ class SelfAttention(nn.Module):
         """x [N, C] -> [N, C]."""
         if plan.order is not None:  # before the projection, which makes three rows of one
             x = x.index_select(0, plan.order)
-        qk, v = self._projected(x).split([2, 1], dim=1)
-        if plan.rotation is not None:
-            qk = plan.rotation(qk)
+        spans = plan.segments.spans(rows_at_a_time(x))
+        parts = [self._attended(x, plan.rotation, *plan.segments.between(*span)) for span in spans]
+        out = joined(parts, x)
+        return out if plan.inverse is None else out.index_select(0, plan.inverse)
+
+    def _attended(self, x: Tensor, rotation: FrameRotation | None, rows: slice, segments: Segments) -> Tensor:
+        """The result for some rows of x [N, C], which are whole segments."""
+        qk, v = self._projected(x[rows]).split([2, 1], dim=1)
+        if rotation is not None:
+            qk = rotation(qk, rows)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
             qk = normalize_heads(qk, torch.stack([self.q_rms_norm.gamma, self.k_rms_norm.gamma]))
         (q, k), v = qk.unbind(1), v.squeeze(1)
-        out = packed_attention(q, k, v, plan.segments, plan.segments)
-        if plan.inverse is not None:
-            out = out.index_select(0, plan.inverse)
+        out = packed_attention(q, k, v, segments, segments)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
     def _projected(self, x: Tensor) -> Tensor:
@@ -146,15 +140,24 @@ class CrossAttention(nn.Module):
         if condition.tokens is None or condition.segments is None:
             constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
             return constant.expand(x.shape[0], -1)
-        q = rearrange(self.to_q(x), "n (h d) -> n h d", h=self.heads)
+        spans = condition.segments.spans(rows_at_a_time(x))
+        return joined([self._attended(x, condition, segments, *span) for span in spans], x)
+
+    def _attended(self, x: Tensor, condition: Condition, segments: Segments, first: int, end: int) -> Tensor:
+        """The result for the frame rows first ... end - 1 of x [N, C]."""
+        tokens, keys = condition.tokens, condition.segments
+        assert tokens is not None and keys is not None
+        rows, of_queries = segments.between(first, end)
+        of_tokens, of_keys = keys.between(first, end)
+        q = rearrange(self.to_q(x[rows]), "n (h d) -> n h d", h=self.heads)
         if self.q_rms_norm is not None:
             q = self.q_rms_norm(q)
-        tokens = condition.tokens.to(x.dtype)
-        if condition.memo is None:
-            k, v = self._keys_and_values(tokens)
-        else:
-            k, v = condition.memo.get(self, lambda: self._keys_and_values(tokens))
-        out = packed_attention(q, k, v, segments, condition.segments)
+
+        def keys_and_values() -> tuple[Tensor, Tensor]:
+            return self._keys_and_values(tokens[of_tokens].to(x.dtype))
+
+        k, v = keys_and_values() if condition.memo is None else condition.memo.get((self, first), keys_and_values)
+        out = packed_attention(q, k, v, of_queries, of_keys)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
     def _keys_and_values(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
@@ -177,32 +180,6 @@ class SelfBlock(nn.Module):
         """x [N, C] -> [N, C]."""
         x = x + self.attn(self.norm1(x), plan)
         return x + self.mlp(self.norm2(x))
-
-
-@dataclass
-class TokenLayout:
-    """Which frame row each token belongs to; rows are consecutive.
-
-    `segments`: tokens of each row. `row_of_token`: int64 [N], or None where every row has equally many tokens.
-    """
-
-    segments: Segments
-    row_of_token: Tensor | None = None
-
-    def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-        """x * (1 + scale) + shift with x [N, C] and one shift and scale per row, [R, C]."""
-        if self.row_of_token is None:
-            rows = rearrange(x, "(r m) c -> r m c", r=len(self.segments))
-            return rearrange(torch.addcmul(shift[:, None], rows, 1 + scale[:, None]), "r m c -> (r m) c")
-        shift, scale = (table.index_select(0, self.row_of_token) for table in (shift, 1 + scale))
-        return torch.addcmul(shift, x, scale)
-
-    def gate(self, x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
-        """x + gate * update with one gate per row, [R, C]."""
-        if self.row_of_token is None:
-            x, update = (rearrange(tensor, "(r m) c -> r m c", r=len(self.segments)) for tensor in (x, update))
-            return rearrange(torch.addcmul(x, gate[:, None], update), "r m c -> (r m) c")
-        return torch.addcmul(x, gate.index_select(0, self.row_of_token), update)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -277,18 +254,37 @@ class ModulatedCrossBlock(nn.Module):
         layout: TokenLayout,
         plan: SelfAttentionPlan,
         temporal_plan: SelfAttentionPlan | None = None,
+        attended: Tensor | None = None,
     ) -> Tensor:
-        """x [N, C]; time [R, C], or [R, 6C] where the model shares its modulation -> [N, C]."""
-        table = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
-        shift_attn, scale_attn, gate_attn, shift_mlp, scale_mlp, gate_mlp = table.to(x.dtype).chunk(6, dim=1)
-        h = layout.modulate(self.norm1(x), shift_attn, scale_attn)
-        x = layout.gate(x, self.self_attn(h, plan), gate_attn)
+        """x [N, C]; time [R, C], or [R, 6C] where the model shares its modulation -> [N, C].
+
+        `attended` is what the method of that name gives, where it is known.
+        """
+        modulation = self._modulation(time, x.dtype)
+        x = self._attended(x, modulation, layout, plan) if attended is None else attended
         if self.temp_attn is not None and temporal_plan is not None:
             x = self._temporal(x, time, layout, temporal_plan)
         h = self.norm2(x) if self.norm4 is None else self.norm4(x)
         x = x + self.cross_attn(h, condition, layout.segments)
-        h = layout.modulate(self.norm3(x), shift_mlp, scale_mlp)
-        return layout.gate(x, self.mlp(h), gate_mlp)
+        shift, scale, gate = modulation[3:]
+        h = layout.modulate(self.norm3(x), shift, scale)
+        return layout.gate(x, self.mlp(h), gate)
+
+    def attended(self, x: Tensor, time: Tensor, layout: TokenLayout, plan: SelfAttentionPlan) -> Tensor:
+        """x [N, C], time as for `forward` -> [N, C]: x with its self-attention, before it sees the image."""
+        return self._attended(x, self._modulation(time, x.dtype), layout, plan)
+
+    def _attended(
+        self, x: Tensor, modulation: tuple[Tensor, ...], layout: TokenLayout, plan: SelfAttentionPlan
+    ) -> Tensor:
+        shift, scale, gate = modulation[:3]
+        h = layout.modulate(self.norm1(x), shift, scale)
+        return layout.gate(x, self.self_attn(h, plan), gate)
+
+    def _modulation(self, time: Tensor, dtype: torch.dtype) -> tuple[Tensor, ...]:
+        """Shift, scale and gate of the self-attention, then those of the feed-forward layer, each [R, C]."""
+        table = time if self.adaLN_modulation is None else self.adaLN_modulation(time)
+        return table.to(dtype).chunk(6, dim=1)
 
     def _temporal(self, x: Tensor, time: Tensor, layout: TokenLayout, plan: SelfAttentionPlan) -> Tensor:
         """x [N, C], time [R, C] -> [N, C]: the inserted attention over all frames, modulated and gated."""
@@ -296,11 +292,3 @@ class ModulatedCrossBlock(nn.Module):
         shift, scale, gate = self.adaLN_modulation_temporal(time).to(x.dtype).chunk(3, dim=1)
         h = layout.modulate(self.norm2(x), shift, scale)
         return layout.gate(x, self.temp_attn(h, plan), gate)
-
-
-def modulation(channels: int, chunks: int) -> nn.Sequential:
-    """SiLU, Linear to `chunks` vectors of `channels`; zero at first, so that a new block starts as its residual."""
-    linear = nn.Linear(channels, chunks * channels)
-    nn.init.zeros_(linear.weight)
-    nn.init.zeros_(linear.bias)
-    return nn.Sequential(nn.SiLU(), linear)

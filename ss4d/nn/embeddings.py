@@ -59,8 +59,8 @@ class FrameRotation:
         angle = frames.float()[:, None] * base ** (-steps / count)
         self.phases = torch.complex(angle.cos(), angle.sin())
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [N, ..., D] -> the rotated x, computed in float32."""
+    def __call__(self, x: Tensor, rows: slice = slice(None)) -> Tensor:
+        """x [M, ..., D] of those rows of the N tokens -> the rotated x, computed in float32."""
         pairs = torch.view_as_complex(x.float().unflatten(-1, (-1, 2)))
-        phases = self.phases.view(len(x), *[1] * (x.ndim - 2), self.phases.shape[-1])
+        phases = self.phases[rows].view(len(x), *[1] * (x.ndim - 2), self.phases.shape[-1])
         return torch.view_as_real(pairs * phases).flatten(-2).to(x.dtype)

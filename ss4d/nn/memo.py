@@ -1,4 +1,4 @@
-"""What a model computes of the condition alone, kept from one sampling step to the next."""
+"""What a model keeps from one call to the next: all that depends on the condition alone, and what guidance shares."""
 
 from __future__ import annotations
 
@@ -23,8 +23,22 @@ class Memo:
         if key in self._kept:
             return self._kept[key]
         made = build()
-        size = sum(tensor.numel() * tensor.element_size() for tensor in made)
+        self.keep(key, made)
+        return made
+
+    def keep(self, key: Hashable, tensors: Sequence[Tensor]) -> None:
+        """Keep tensors under a key that has none, if they fit."""
+        size = _bytes(tensors)
         if size <= self.left:
             self.left -= size
-            self._kept[key] = made
-        return made
+            self._kept[key] = tensors
+
+    def take(self, key: Hashable) -> Sequence[Tensor] | None:
+        """The tensors kept under `key`, which are so no longer; None if there are none."""
+        tensors = self._kept.pop(key, None)
+        self.left += 0 if tensors is None else _bytes(tensors)
+        return tensors
+
+
+def _bytes(tensors: Sequence[Tensor]) -> int:
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

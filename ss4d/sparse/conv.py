@@ -31,7 +31,7 @@ class _SubmanifoldConvolution(torch.autograd.Function):
     def forward(ctx: Any, feats: Tensor, weight: Tensor, bias: Tensor | None, pairs: NeighbourMap) -> Tensor:  # type: ignore[override]
         ctx.save_for_backward(feats, weight)
         ctx.pairs, ctx.has_bias = pairs, bias is not None
-        matrices = rearrange(weight, "o ... i -> (...) i o").contiguous()  # one matrix per offset
+        matrices = rearrange(weight, "o ... i -> (...) i o")  # one matrix per offset, as a view
         centre = matrices[len(matrices) // 2]
         out = feats @ centre if bias is None else torch.addmm(bias, feats, centre)
         for k, source, target in pairs.blocks():

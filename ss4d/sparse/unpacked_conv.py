@@ -25,7 +25,7 @@ class UnpackedConvolution(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(feats, weight)
         ctx.pairs, ctx.parent, ctx.has_bias = pairs, parent, bias is not None
-        matrices = rearrange(weight, "o ... i -> (...) i o").contiguous()  # one matrix per offset
+        matrices = rearrange(weight, "o ... i -> (...) i o")  # one matrix per offset, as a view
         centre = len(matrices) // 2
         product = feats @ matrices[centre] if bias is None else torch.addmm(bias, feats, matrices[centre])
         out, done = product.index_select(0, parent), centre

@@ -20,6 +20,7 @@ from ss4d.flow import (
     velocity,
 )
 from ss4d.models import create_model
+from ss4d.nn import Memo
 from ss4d.sparse import SparseTensor
 
 RUNS = ["euler", "euler_cond1", "cfg5", "interval7p5", "interval5_all"]
@@ -130,3 +131,23 @@ def test_what_is_kept_of_the_condition_between_steps_changes_nothing(budget: int
         assert len(calls) == (3 if budget > 10**6 else 3 + 2)
         plain, kept = (end.feats if isinstance(end, SparseTensor) else end for end in ends)
         torch.testing.assert_close(kept, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_guidance_shares_the_first_self_attention():
+    """With room to keep it, the branch without the image takes it from the one with; never from other latents."""
+    args: dict[str, Any] = {"in_channels": 2, "out_channels": 2, "model_channels": 24, "cond_channels": 5}
+    flow = create_model("StructureFlow", **args, num_blocks=2, num_heads=2, resolution=4)
+    for parameter in flow.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    calls: list[Any] = []
+    flow.blocks[0].self_attn.register_forward_hook(lambda *call: calls.append(call))  # type: ignore[index, union-attr]
+    x, other, tokens = torch.randn(1, 3, 2, 4, 4, 4), torch.randn(1, 3, 2, 4, 4, 4), torch.randn(1, 3, 4, 5)
+    condition, memo = ImageCondition(tokens), Memo(2**20)
+    asked = [(x, 0.5, condition), (x, 0.5, None), (x, 0.5, None), (x, 0.4, condition), (other, 0.4, None)]
+    asked += [(x, 0.4, condition), (x, 0.3, None)]
+    with torch.no_grad():
+        plain = [velocity(flow, latents, t, given) for latents, t, given in asked]
+        calls.clear()
+        shared = [velocity(flow, latents, t, given, memo) for latents, t, given in asked]
+    assert len(calls) == len(asked) - 1
+    torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-6)

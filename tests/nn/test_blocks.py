@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from einops import rearrange
 from torch import Tensor
 
-from ss4d.nn import FrameRotation, SelfAttentionPlan, packed_attention
-from ss4d.nn.blocks import SelfAttention
+from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, TokenLayout, feed_forward, packed_attention
+from ss4d.nn.blocks import CrossAttention, SelfAttention
 from ss4d.segments import Segments
 
 
@@ -34,3 +35,47 @@ def test_rows_in_window_order_and_queries_with_keys_change_nothing():
     wanted = [x, *layer.parameters()]
     gradients = [torch.autograd.grad(out.square().sum(), wanted) for out in outputs]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
+
+
+def test_a_few_segments_at_a_time_without_gradients_change_nothing(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    layer, x = SelfAttention(12, 3, qk_rms_norm=True), torch.randn(9, 12)
+    order = torch.randperm(9)
+    plan = SelfAttentionPlan(Segments([4, 0, 2, 3]), order, order.argsort(), FrameRotation(torch.arange(9), 4))
+    at_once = layer(x, plan).detach()
+    monkeypatch.setattr(feed_forward, "ROWS_AT_A_TIME", 5)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x, plan), at_once, rtol=1e-5, atol=1e-6)
+
+
+def test_frames_attend_to_the_image_a_few_at_a_time_and_keys_are_kept(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    layer, x, tokens = CrossAttention(12, 7, 3, qk_rms_norm=True), torch.randn(9, 12), torch.randn(20, 7)
+    queries, keys = Segments([4, 0, 5]), Segments([6, 6, 8])
+    at_once = layer(x, Condition(tokens, keys), queries).detach()
+    monkeypatch.setattr(feed_forward, "ROWS_AT_A_TIME", 12)
+    projections: list[Tensor] = []
+    layer.to_kv.register_forward_hook(lambda module, inputs, output: projections.append(output))
+    # Room for the first two frames: 12 tokens of 2 x 12 channels in float32.
+    for memo in (None, Memo(10**6), Memo(12 * 2 * 12 * 4)):
+        condition = Condition(tokens, keys, memo)
+        with torch.no_grad():
+            for _ in range(2):
+                torch.testing.assert_close(layer(x, condition, queries), at_once, rtol=1e-5, atol=1e-6)
+        projections.clear()
+        with torch.no_grad():
+            layer(x, condition, queries)
+        assert len(projections) == (2 if memo is None else 0 if memo.left > 10**5 else 1)
+
+
+def test_modulation_in_place_gives_what_gradients_leave_alone():
+    torch.manual_seed(0)
+    shift, scale, x, update = (torch.randn(rows, 3) for rows in (2, 2, 6, 6))
+    for layout in (TokenLayout(Segments([3, 3])), TokenLayout(Segments([2, 4]), torch.tensor([0, 0, 1, 1, 1, 1]))):
+        rows = torch.arange(2).repeat_interleave(torch.tensor(layout.segments.lengths))
+        modulated, gated = x * (1 + scale[rows]) + shift[rows], x + scale[rows] * update
+        torch.testing.assert_close(layout.modulate(x, shift, scale), modulated)
+        torch.testing.assert_close(layout.gate(x, update, scale), gated)
+        with torch.no_grad():
+            torch.testing.assert_close(layout.modulate(x.clone(), shift, scale), modulated)
+            torch.testing.assert_close(layout.gate(x, update.clone(), scale), gated)
