@@ -20,12 +20,6 @@ SMALL = {
         "models.encoder.args.channels=[4,8]",
         "models.decoder.args.channels=[8,4]",
     ],
-    "structure_estimator": [
-        f"data.tokens_per_batch={4 * RESOLUTION**3}",
-        "data.recolor=0",
-        f"models.estimator.args.image_size={IMAGE_SIZE}",
-        "models.estimator.args.channels=[8,8,16,16]",
-    ],
     "structure_flow": [
         f"data.tokens_per_batch={4 * LATENT_SIDE**3}",
         f"models.image_encoder.args.image_size={IMAGE_SIZE}",
@@ -59,9 +53,20 @@ SMALL = {
     ],
 }
 
+# In the frame of the view alone.
+IN_VIEWS = {
+    "structure_estimator": [
+        f"data.tokens_per_batch={4 * RESOLUTION**3}",
+        "data.recolor=0",
+        f"models.estimator.args.image_size={IMAGE_SIZE}",
+        "models.estimator.args.channels=[8,8,16,16]",
+    ],
+}
+
 
 def overrides(experiment: str, clips: Path, run_dir: Path, *changes: str) -> list[str]:
-    """train.py's command line for a small version of an experiment, in the frame of the clip as `clip_folder` is.
+    """train.py's command line for a small version of an experiment, in the frame of the clip as `clip_folder` is; those
+    of `IN_VIEWS` need a set of that frame.
 
     The sparse flow takes the image encoder of a run `structure_flow` in the same folder.
     """
@@ -77,7 +82,7 @@ def overrides(experiment: str, clips: Path, run_dir: Path, *changes: str) -> lis
         "phases=null",
         "data.quarter_turns=[0]",
         "data.category_weight=null",
-        *SMALL[experiment],
+        *{**SMALL, **IN_VIEWS}[experiment],
     ]
     if experiment == "sparse_flow":
         lines.append(f"objective.image_encoder={run_dir.parent}/structure_flow/ckpts/image_encoder")
