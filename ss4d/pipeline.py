@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d import backend
-from ss4d.flow import ImageCondition, SamplerSettings
+from ss4d.flow import FlowPath, ImageCondition, SamplerSettings
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, parse_bytes
@@ -154,7 +154,8 @@ class SS4DPipeline:
                 before it.
 
         Raises:
-            ValueError: frames of another shape, no foreground, or a structure without any voxel.
+            ValueError: frames of another shape, no foreground, a structure without any voxel, or settings that start from
+                an estimate where the checkpoint has no estimator.
             BudgetError: the budget of memory is too small.
         """
         preset = find_quality(quality)
@@ -162,6 +163,8 @@ class SS4DPipeline:
         structure, latents = (
             preset.settings(settings).override(steps, guidance) for settings in (self.structure, self.latents)
         )
+        if structure.start < 1 and not self.models.estimates:
+            raise ValueError(f"sampling starts at {structure.start}, but the checkpoint has no structure_estimator")
         stages: list[Stage] = []
         plan, kept = self.plan(frames), KeptStages(keep)
         with self._stage("conditioning", stages):
@@ -246,9 +249,22 @@ class SS4DPipeline:
 
     def _sample_structure(self, sampling: Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:
         """Latents of every frame, [1, T, C, r, r, r]."""
+        estimate = self._estimate_structure(sampling.condition, plan) if settings.start < 1 else None
         with self.models.use("structure_flow") as flow:
             noise = sampling.noise(sampling.frames, flow.in_channels, *[flow.resolution] * 3)[None].to(self.device)
+            if estimate is not None:
+                noise = FlowPath().sample(estimate, noise, torch.tensor(settings.start))
             return sampling.sampled("structure", flow, noise, settings, plan).to(self.device)
+
+    def _estimate_structure(self, condition: ImageCondition, plan: Plan) -> Tensor:
+        """Latents [1, T, C, r, r, r] of what the pictures let expect."""
+        assert condition.pixels is not None
+        with self.models.use("structure_estimator") as estimator:
+            parts = condition.pixels[0].split(plan.window)
+            occupied = torch.cat([estimator.surface(part) for part in parts])
+        with self.models.use("structure_encoder") as encoder:
+            grids = occupied[None, :, None].float().split(plan.frames_at_once, dim=1)
+            return torch.cat([encoder(part).mean for part in grids], dim=1)
 
     def _decode_structure(self, z: Tensor, plan: Plan) -> Tensor:
         """Occupancy of every frame, bool [T, R, R, R]."""

@@ -34,6 +34,8 @@ class SamplerSettings:
         cfg_interval: guidance acts while t (after rescaling) is inside, ends included.
         rescale_t: r in t <- r t / (1 + (r - 1) t); above 1 spends more steps near noise.
         solver: of the steps, see `ss4d.flow.solvers`: "heun" asks the model twice a step, the others once.
+        start: time of the first step. Below 1 sampling starts from an estimate of the data with that much noise, as in
+            SDEdit (Meng et al. 2022), instead of from noise alone.
     """
 
     steps: int = 25
@@ -41,30 +43,34 @@ class SamplerSettings:
     cfg_interval: tuple[float, float] = (0.5, 1.0)
     rescale_t: float = 3.0
     solver: Solver = "euler"
+    start: float = 1.0
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps = {self.steps}: sampling needs at least one step")
         if self.rescale_t <= 0:
             raise ValueError(f"rescale_t = {self.rescale_t}: pass a positive number (1 leaves time as it is)")
-
+        if not 0 < self.start <= 1:
+            raise ValueError(f"start = {self.start} must lie above 0 and at most at 1")
         if self.solver not in SOLVERS:
             raise ValueError(f"solver = {self.solver}: choose from {', '.join(SOLVERS)}")
 
     def times(self) -> np.ndarray:
-        """float64 [steps + 1], from 1 down to 0."""
+        """float64 [steps + 1], from `start` down to 0."""
         t = np.linspace(1, 0, self.steps + 1)
-        return self.rescale_t * t / (1 + (self.rescale_t - 1) * t)
+        return self.start * self.rescale_t * t / (1 + (self.rescale_t - 1) * t)
 
     def guides(self, t: float) -> bool:
         """Whether guidance acts at time t."""
         return self.cfg_strength != 0 and self.cfg_interval[0] <= t <= self.cfg_interval[1]
 
     def entries(self) -> dict[str, Any]:
-        """For JSON. Euler's method is not named: as in the released settings, and in records that are older than the
-        choice."""
+        """For JSON. Euler's method and a start from noise are not named: as in the released settings, and in records
+        that are older than the choice."""
         entries = {**dataclasses.asdict(self), "cfg_interval": list(self.cfg_interval)}
-        return {key: value for key, value in entries.items() if (key, value) != ("solver", "euler")}
+        return {
+            key: value for key, value in entries.items() if (key, value) not in (("solver", "euler"), ("start", 1.0))
+        }
 
     def override(self, steps: int | None = None, guidance: float | None = None) -> SamplerSettings:
         """The same settings with another number of steps or guidance strength, where given."""
@@ -119,11 +125,11 @@ def sample(
     keep: int = 0,
     window: int | None = None,
 ) -> Latents:
-    """Latents at t = 0 for an image, from noise at t = 1.
+    """Latents at t = 0 for an image, from noise at t = 1, or latents with noise at `settings.start`.
 
     Args:
         model: a structure flow or a sparse flow.
-        noise: standard normal, dense latents [B, T, C, R, R, R] or voxel latents; the result has its shape.
+        noise: standard normal (or latents with noise), dense latents [B, T, C, R, R, R] or voxel latents; the result has its shape.
         progress: the name of a progress bar over the steps; None shows none.
         keep: bytes that may be kept between steps of what the model computes of the condition alone.
         window: frames that the model sees at once; a longer clip goes through in overlapping windows, whose velocities
@@ -160,7 +166,7 @@ def _values(latents: Tensor | SparseTensor) -> Tensor:
 
 
 def sampling_steps(velocity: VelocityFunction, noise: Tensor, settings: SamplerSettings) -> Iterator[Tensor]:
-    """Walk from `noise` at t = 1 to data at t = 0, yielding x after every step.
+    """Walk from `noise` at t = 1 (`settings.start`) to data at t = 0, yielding x after every step.
 
     A step is guided from end to end or not at all, by the t where it begins. The conditional call comes first.
     """

@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -25,8 +25,9 @@ from ss4d.models.checkpoint import CheckpointError, load_model, read_json
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import GaussianDecoder
+from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.models.structure_flow import StructureFlow
-from ss4d.models.structure_vae import StructureDecoder
+from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 from ss4d.view_frame import ViewFrame
 
 PAPER_FRAMES = 32  # of the longest training clips (§4.3), for folders that do not name another length
@@ -42,6 +43,7 @@ class ModelName:
     run: str  # experiment that trains it ...
     trained_as: str  # ... and its file in the run folder: ckpts/TRAINED_AS.json and .safetensors
     generates: bool  # whether the pipeline needs it
+    optional: bool = False  # whether there are checkpoints without it
 
 
 NAMES = {
@@ -67,6 +69,9 @@ NAMES = {
         ModelName(
             "structure_flow", "sparse_structure_flow_model", "ckpts/ss_flow_video_4d", "structure_flow", "flow", True
         ),
+        ModelName(
+            "structure_estimator", "structure_estimator", None, "structure_estimator", "estimator", True, optional=True
+        ),
         ModelName("sparse_encoder", "slat_encoder", "ckpts/slat_enc_swin8_B_64l8_fp16", "sparse_vae", "encoder", False),
         ModelName("gaussian_decoder", "slat_decoder_gs", "ckpts/slat_dec_gs_4d", "sparse_vae", "decoder", True),
         ModelName("sparse_flow", "slat_flow_model", "ckpts/slat_flow_video_4d", "sparse_flow", "flow", True),
@@ -76,16 +81,23 @@ NAMES = {
 
 @dataclass
 class PipelineModels:
-    """The models that generate."""
+    """The models that generate; the last two where sampling starts from an estimate of the structure."""
 
     image_encoder: PatchImageEncoder | DinoImageEncoder
     structure_flow: StructureFlow
     structure_decoder: StructureDecoder
     sparse_flow: SparseFlow
     gaussian_decoder: GaussianDecoder
+    structure_estimator: StructureEstimator | None = None
+    structure_encoder: StructureEncoder | None = None
 
     def all(self) -> list[nn.Module]:
-        return [getattr(self, field.name) for field in fields(self)]
+        return [model for model in vars(self).values() if model is not None]
+
+    @property
+    def estimates(self) -> bool:
+        """Whether there is an estimator of the structure."""
+        return self.structure_estimator is not None
 
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
@@ -98,6 +110,11 @@ class StoredModels:
 
     def __init__(self, folder: PipelineFolder, device: torch.device):
         self.folder, self.device = folder, device
+
+    @property
+    def estimates(self) -> bool:
+        """Whether there is an estimator of the structure."""
+        return "structure_estimator" in self.folder.generators()
 
     @contextmanager
     def use(self, name: str) -> Iterator[Any]:
@@ -135,11 +152,18 @@ class PipelineFolder:
         Raises:
             CheckpointError: a missing or damaged file, or a model of another kind than its name says.
         """
-        models: dict[str, Any] = {name: self.load_generator(name) for name in get_type_hints(PipelineModels)}
+        models: dict[str, Any] = {name: self.load_generator(name) for name in self.generators()}
         for model in models.values():
             if float32 and isinstance(model, TorsoModel):
                 model.set_dtype(torch.float32)
         return PipelineModels(**models)
+
+    def generators(self) -> list[str]:
+        """Names of the models that generate."""
+        names = ["image_encoder", "structure_flow", "structure_decoder", "sparse_flow", "gaussian_decoder"]
+        if NAMES["structure_estimator"].key in self.args["models"]:
+            names += ["structure_estimator", "structure_encoder"]
+        return names
 
     def load_generator(self, ours: str, as_stored: bool = False) -> nn.Module:
         """One of the models that generate, `as_stored` as for `load_model`; raises as `load_models`."""
@@ -178,7 +202,7 @@ class PipelineFolder:
 
     def identity(self) -> str:
         """A digest of what generates: pipeline.json and the weights."""
-        files = [file for name in get_type_hints(PipelineModels) if (file := self.weights_file(name)) is not None]
+        files = [file for name in self.generators() if (file := self.weights_file(name)) is not None]
         return content_hash(files) + json.dumps(self.args, sort_keys=True)
 
     def stem(self, ours: str) -> Path:

@@ -1,8 +1,8 @@
 """A first estimate of a frame's structure from its picture alone, by convolutions (not in the paper).
 
 In the frame of a view (`ss4d.view_frame`) depth in the cube runs along the rays of the picture. So a two-dimensional
-network can say for every pixel what lies along its ray; resampling by the known camera makes a cube of it. The
-structure flow takes the estimate as a condition and samples what it leaves open.
+network can say for every pixel what lies along its ray; resampling by the known camera makes a cube of it. Sampling of
+the structure then starts from the latents of this estimate and some noise, instead of from noise alone.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from ss4d.models.projection import PIXEL_CHANNELS
 from ss4d.view_frame import ViewFrame
 
 KINDS = 2  # what is estimated: surface voxels, and those with what they enclose
+SURFACE_LOGIT = -0.5  # above which a voxel is taken: a thin surface whose depth is not certain has less than a half
 GROUPS = 8  # of channels that are normalised together
 
 
@@ -32,7 +33,8 @@ class StructureEstimator(nn.Module):
         image_size: S, pixels along one side.
         channels: at a half, a quarter, an eighth and a sixteenth of the input's size, multiples of 8.
         frame: `crop` and `distance` of the `ViewFrame` whose camera took the input.
-        mixed_channels: through which all places at the bottom see each other.
+        mixed_channels: through which all places at the bottom see each other, and all frames of a clip: what is hidden in
+            one picture may show in another.
 
     Raises:
         ValueError: an image size or channels that do not divide.
@@ -60,6 +62,7 @@ class StructureEstimator(nn.Module):
         places = (image_size // 16) ** 2
         self.mix_in = nn.Conv2d(bottom, mixed_channels, 1)
         self.mix_out = nn.Linear(mixed_channels * places, bottom)
+        self.mix_frames = zero(nn.Linear(mixed_channels * places, bottom, bias=False))
         self.middle = nn.Sequential(ResBlock2d(bottom), ResBlock2d(bottom))
         self.up2 = nn.Conv2d(bottom, 4 * eighth, 1)
         self.after2 = nn.Sequential(ResBlock2d(eighth), ResBlock2d(eighth))
@@ -73,8 +76,11 @@ class StructureEstimator(nn.Module):
 
     rays: Tensor
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor, frames: int = 1) -> Tensor:
         """Premultiplied RGBA [N, 4, S, S] in [0, 1] -> logits [N, 2, R, R, R] of surface voxels and filled ones.
+
+        Args:
+            frames: of a clip; those of a clip stand together among the N pictures.
 
         Raises:
             ValueError: pictures of another size.
@@ -85,11 +91,18 @@ class StructureEstimator(nn.Module):
         quarter = self.down1(silu(self.stem(pixels)))
         eighth = self.down2(quarter)
         bottom = self.down3(eighth)
-        h = self.middle(bottom + self.mix_out(self.mix_in(bottom).flatten(1))[..., None, None])
+        seen = self.mix_in(bottom).flatten(1)
+        others = seen.unflatten(0, (-1, frames)).mean(1).repeat_interleave(frames, 0) - seen  # none of a single frame
+        h = self.middle(bottom + (self.mix_out(seen) + self.mix_frames(others))[..., None, None])
         h = self.after2(pixel_shuffle(self.up2(h), 2) + eighth)
         h = self.after1(pixel_shuffle(self.up1(h), 2) + self.skip1(quarter))
         fan = self.out(h).unflatten(1, (KINDS, self.resolution))  # [N, 2, depth, row, column]
         return grid_sample(fan, self.rays.expand(len(fan), -1, -1, -1, -1), padding_mode="border", align_corners=False)
+
+    def surface(self, pixels: Tensor) -> Tensor:
+        """Premultiplied RGBA [T, 4, S, S] of a clip -> surface voxels, bool [T, R, R, R]; none of an empty picture."""
+        seen = pixels[:, 3].amax((1, 2)) > 0
+        return (self(pixels, len(pixels))[:, 0] > SURFACE_LOGIT) & seen[:, None, None, None]
 
 
 class ResBlock2d(nn.Module):

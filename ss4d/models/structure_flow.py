@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from einops import rearrange
-from torch import Tensor, nn
+from torch import Tensor
 
-from ss4d.models.base import zero
 from ss4d.models.flow_transformer import FlowOptions, FlowTransformer
 from ss4d.models.projection import PixelProjection, grid_points
-from ss4d.models.structure_estimator import KINDS, StructureEstimator
 from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, TokenLayout, absolute_position_embedding
 from ss4d.segments import Segments
 from ss4d.sparse.windows import temporal_windows
@@ -33,8 +30,6 @@ class StructureFlowOptions(FlowOptions):
 
     window_size: int | None = None  # frames of a temporal window; odd blocks shift by half of it. None: the whole clip
     insert_temporal: bool = False  # the released variant with separate temporal attention layers
-    # Arguments of a `StructureEstimator`, whose estimate is added to the tokens beside the pixels of `projection`.
-    estimator: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -42,8 +37,6 @@ class StructureFlowOptions(FlowOptions):
             raise ValueError(f"resolution = {self.resolution} does not divide into patches of {self.patch_size}")
         if self.share_mod and self.insert_temporal:
             raise ValueError("share_mod and insert_temporal exclude each other: switch one off")
-        if self.estimator is not None and self.projection is None:
-            raise ValueError("estimator needs projection: the crop and distance of its camera")
 
 
 class StructureFlow(FlowTransformer):
@@ -69,11 +62,6 @@ class StructureFlow(FlowTransformer):
         features = (options.in_channels * cells, channels, options.out_channels * cells)
         self.build_transformer(options, features, options.insert_temporal, projection)
         self.register_buffer("pos_emb", _grid_embedding(grid, channels))
-        self.estimator: StructureEstimator | None = None
-        if options.estimator is not None and options.projection is not None:
-            self.estimator = StructureEstimator(**options.estimator, frame=options.projection)
-            cells = KINDS * (self.estimator.resolution // grid) ** 3
-            self.estimate_layer = zero(nn.Linear(cells, channels, bias=False))
 
     def forward(
         self,
@@ -106,7 +94,8 @@ class StructureFlow(FlowTransformer):
         per_frame = tokens.shape[2]
         h = self.input_layer(tokens) + self.pos_emb
         if self.projection is not None and pixels is not None:
-            h = h + self._seen(self.projection, pixels, memo)
+            seen = self.projection.dense(rearrange(pixels, "b t c h w -> (b t) c h w"), self.projection_points)
+            h = h + rearrange(seen, "(b t) m c -> b t m c", b=videos)
         # Eq. 2: frames go into the length axis, and stay there; who attends to whom is said by the plans' segments.
         h = rearrange(h.to(self.dtype), "b t m c -> (b t m) c")
         time = self.t_embedder(t.flatten()).to(self.dtype)
@@ -125,25 +114,6 @@ class StructureFlow(FlowTransformer):
             memo.keep(FIRST_ATTENTION, (x.clone(), t.clone(), attended))  # after keys and values, which save more
         out = self.out_layer(self.norm(h.to(x.dtype)))
         return self.unpatchify(rearrange(out, "(b t m) c -> b t m c", b=videos, t=frames))
-
-    def _seen(self, projection: PixelProjection, pixels: Tensor, memo: Memo | None) -> Tensor:
-        """What pictures [B, T, 4, S, S] add to the tokens, [B, T, M, C]; the same at every step of sampling."""
-
-        def build() -> list[Tensor]:
-            frames = rearrange(pixels, "b t c h w -> (b t) c h w")
-            seen = projection.dense(frames, self.projection_points)
-            if self.estimator is not None:
-                seen = seen + self._estimate(self.estimator, frames)
-            return [rearrange(seen, "(b t) m c -> b t m c", b=len(pixels))]
-
-        return (build() if memo is None else memo.get("pixels", build))[0]
-
-    def _estimate(self, estimator: StructureEstimator, frames: Tensor) -> Tensor:
-        """The estimated occupancy as tokens [N, M, C]; nothing where a picture [N, 4, S, S] is empty."""
-        occupancy = estimator(frames).sigmoid() * frames[:, 3:].amax((2, 3)).gt(0)[..., None, None, None]
-        grid = self.resolution // self.patch_size
-        cells = rearrange(occupancy, "n k (x i) (y j) (z l) -> n (x y z) (k i j l)", x=grid, y=grid, z=grid)
-        return self.estimate_layer(cells)
 
     def _first_attention(self, memo: Memo, inputs: tuple[Tensor, Tensor], h: Tensor, *rest: Any) -> Tensor | None:
         """What the first block makes of its tokens h [N, C] before they see the image: guidance's branches share it.

@@ -49,7 +49,7 @@ def export(
     Raises:
         CheckpointError: a model that nobody has, flows of different frames, or of different image encoders.
     """
-    sources = {name.ours: find_model(name, runs, base) for name in NAMES.values()}
+    sources = {name.ours: source for name in NAMES.values() if (source := find_model(name, runs, base)) is not None}
     dino = sources["image_encoder"] if isinstance(sources["image_encoder"], str) else None
     check_same_condition(runs, dino)
     files = {ours: source for ours, source in sources.items() if isinstance(source, Path)}
@@ -65,8 +65,8 @@ def export(
     return total
 
 
-def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | None) -> Path | str:
-    """Where a model's files are, without their ending; for a DINOv2, its name.
+def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | None) -> Path | str | None:
+    """Where a model's files are, without their ending; for a DINOv2, its name; None for an optional one that nobody has.
 
     Raises:
         CheckpointError: nobody has it.
@@ -81,12 +81,14 @@ def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | Non
             return frozen
         if frozen is not None and Path(f"{frozen}.json").is_file():
             return Path(frozen)
-    if base is None:
+    folder = None if base is None else PipelineFolder.open(base)
+    if name.optional and (folder is None or name.key not in folder.args["models"]):
+        return None
+    if folder is None:
         raise CheckpointError(
             f"no run has the model {name.key} ({name.trained_as} of {name.run if run is None else run}): train it, or "
             "give a checkpoint that has it with --base, such as microsoft/TRELLIS-image-large"
         )
-    folder = PipelineFolder.open(base)
     dino = folder.dino() if name.ours == "image_encoder" else None
     return folder.stem(name.ours) if dino is None else dino
 

@@ -1,8 +1,7 @@
 """Warm start (temporal alignment, paper §4.1): a 4D model takes the weights of a per-frame or a released one.
 
 The Temporal Layers of the paper are TRELLIS' own attention layers, widened to all frames of a window, so nearly every
-weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they start as pure packing and unpacking. A
-structure flow without an estimator can be given one: it adds nothing at first.
+weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they start as pure packing and unpacking.
 """
 
 from __future__ import annotations
@@ -20,7 +19,6 @@ from ss4d.models.folder import NAMES, PipelineFolder
 from ss4d.training.checkpointing import averaged_weights
 
 TEMPORAL = ("input_blocks_t.", "out_blocks_t.")
-ESTIMATE = ("estimator.", "estimate_layer.")
 
 
 @dataclass(frozen=True)
@@ -30,15 +28,10 @@ class WarmStart:
     model: str
     source: str
     loaded: int
-    new: tuple[str, ...]  # weights of parts that the source lacks
+    new: tuple[str, ...]  # weights the source lacks, started as pure packing
 
     def __str__(self) -> str:
-        parts = (
-            (TEMPORAL, "of CompNet's temporal blocks start as pure packing"),
-            (ESTIMATE, "of the estimator are new"),
-        )
-        counts = [(sum(key.startswith(prefix) for key in self.new), what) for prefix, what in parts]
-        fresh = "".join(f"; {count} {what}" for count, what in counts if count)
+        fresh = f"; {len(self.new)} of CompNet's temporal blocks start as pure packing" if self.new else ""
         return f"init_from: {self.model}: {self.loaded} weights from {self.source}{fresh}"
 
 
@@ -50,7 +43,7 @@ def warm_start(models: Mapping[str, nn.Module], source: str, objective: str) -> 
 
     Raises:
         CheckpointError: a weight that is missing, unexpected or of another shape, other than CompNet's temporal
-            blocks or the estimator, where the source has none of them.
+            blocks where the source has none of them.
     """
     return "\n".join(str(_load(name, model, _weights(source, objective, name))) for name, model in models.items())
 
@@ -87,10 +80,8 @@ def _weights(source: str, objective: str, name: str) -> _Source:
 def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:
     wanted, given = model.state_dict(), dict(source.tensors)
     missing = [key for key in wanted if key not in given]
-    absent = tuple(
-        prefix for part in (TEMPORAL, ESTIMATE) if not any(key.startswith(part) for key in given) for prefix in part
-    )
-    new = [key for key in missing if key.startswith(absent)]
+    without_time = not any(key.startswith(TEMPORAL) for key in given)
+    new = [key for key in missing if without_time and key.startswith(TEMPORAL)]
     # Buffers follow from the arguments; TRELLIS keeps one that we compute.
     faults = [f"{key} is missing" for key in missing if key not in new]
     faults += [f"{key} is not part of the model" for key in given if key not in wanted]
@@ -105,7 +96,7 @@ def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:
             f"init_from: {source.path} does not fit {name}: {listing}; use the config that belongs to these weights"
         )
     model.load_state_dict({**wanted, **given})
-    if any(key.startswith(TEMPORAL) for key in new):
+    if new:
         start_as_packing(model)
     return WarmStart(name, source.path, len(given), tuple(new))
 

@@ -1,4 +1,4 @@
-"""The flows, the structure estimator and the sparse VAE learn four real clips by heart (assets/four_clips).
+"""The flows and the sparse VAE learn four real clips by heart (assets/four_clips).
 
 The structure VAE learns two boxes in test_trainer.py: of objects that fill a fiftieth of the cube its dice loss takes
 longer than a test has.
@@ -26,14 +26,9 @@ FAST = ["train.warmup_steps=5"]
 CASES = {
     "structure_flow": (
         30,
-        [
-            *FAST,
-            *("train.learning_rate=2e-3", "batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2"),
-            *("objective.estimator=null", "models.flow.args.estimator=null"),
-        ],
+        [*FAST, "train.learning_rate=2e-3", "batch_size=16", "frames=[1]", "models.flow.args.num_blocks=2"],
         0.65,
     ),
-    "structure_estimator": (30, [*FAST, "data.tokens_per_batch=262144", "data.recolor=0"], 0.65),
     "sparse_vae": (
         30,
         [

@@ -27,7 +27,7 @@ class StructureEstimatorObjectiveOptions(ObjectiveOptions):
 
 
 class StructureEstimatorObjective(Objective):
-    """Cross entropy + dice of grids [B, T, 2, R, R, R], frame by frame."""
+    """Cross entropy + dice of grids [B, T, 2, R, R, R]. Half of the clips are mirrored: the camera is the same then."""
 
     Options = StructureEstimatorObjectiveOptions
     dataset = PicturedOccupancyDataset
@@ -47,8 +47,11 @@ class StructureEstimatorObjective(Objective):
         check_frame(estimator.view_frame, clips, "models.estimator.args.frame")
 
     def forward(self, batch: PicturedOccupancy, generator: torch.Generator) -> Loss:
-        grid = batch.grid.flatten(0, 1)
-        logits = self.models["estimator"](batch.images.flatten(0, 1))
+        clips, frames = batch.grid.shape[:2]
+        mirrored = torch.rand(clips, generator=generator, device=batch.grid.device) < 0.5
+        grid = torch.where(_by_clip(mirrored, batch.grid), batch.grid.flip(-3), batch.grid).flatten(0, 1)
+        images = torch.where(_by_clip(mirrored, batch.images), batch.images.flip(-1), batch.images).flatten(0, 1)
+        logits = self.models["estimator"](images, frames)
         entropy, dice = binary_cross_entropy_with_logits(logits, grid), dice_loss(logits, grid)
         total = self.options.entropy_weight * entropy + dice
         with torch.no_grad():
@@ -57,8 +60,13 @@ class StructureEstimatorObjective(Objective):
 
     def preview(self, batch: PicturedOccupancy, generator: torch.Generator) -> Preview:
         images, target = batch.images[:VIDEOS], batch.grid[:VIDEOS, :, :1]
-        logits = self.models["estimator"](images.flatten(0, 1)).unflatten(0, images.shape[:2])
+        logits = self.models["estimator"](images.flatten(0, 1), images.shape[1]).unflatten(0, images.shape[:2])
         return silhouettes(images, target > 0, logits[:, :, :1] > 0)
+
+
+def _by_clip(values: Tensor, like: Tensor) -> Tensor:
+    """One value a clip, [B], so that it broadcasts to a tensor [B, ...]."""
+    return values.view(-1, *[1] * (like.ndim - 1))
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +13,6 @@ from torch import Tensor
 from ss4d.config import option
 from ss4d.data import PreparedSet, StructureLatentDataset, StructureLatents
 from ss4d.flow import ImageCondition, sample, velocity
-from ss4d.models.checkpoint import CheckpointError, load_model
 from ss4d.models.structure_flow import StructureFlow
 from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 from ss4d.training.objectives.flow import (
@@ -36,7 +34,6 @@ class StructureFlowObjectiveOptions(FlowObjectiveOptions):
     structure_decoder: str | None = None  # of another run, for previews and for the loss of the occupancy
     occupancy_weight: float = option(0.0, at_least=0)  # of the dice loss of decoded estimates of x_0; 0: none
     occupancy_share: float = option(0.25, above=0, at_most=1)  # of windows that are decoded for it
-    estimator: str | None = None  # of another run: the flow's, frozen; null: it is trained along
     positional_init: bool = option(False, was="start_aligned")  # ss4d/training/positional_init.py
 
 
@@ -58,8 +55,6 @@ class StructureFlowObjective(FlowObjective):
 
     def prepare(self, clips: PreparedSet) -> None:
         super().prepare(clips)
-        if self.options.estimator is not None:
-            self._take_estimator(Path(self.options.estimator))
         if self.options.occupancy_weight:
             self.model("structure_decoder")  # a missing one is said before the run begins
 
@@ -68,23 +63,6 @@ class StructureFlowObjective(FlowObjective):
             if "image_encoder" not in self.models:
                 raise ValueError("objective.positional_init needs an image encoder that is trained: set it to false")
             start_attention_at_positions(self.models["flow"], self.models["image_encoder"])
-
-    def _take_estimator(self, stem: Path) -> None:
-        flow: Any = self.models["flow"]
-        if flow.estimator is None:
-            raise ValueError(f"objective.estimator = {stem}, but models.flow.args has no estimator: name its arguments")
-        try:
-            flow.estimator.load_state_dict(load_model(stem).state_dict())
-        except CheckpointError as error:
-            raise CheckpointError(
-                f"objective.estimator = {stem} cannot be used: {error}; or train it along: objective.estimator=null"
-            ) from error
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"objective.estimator = {stem} does not fit models.flow.args.estimator: give that the arguments in "
-                f"{stem.name}.json"
-            ) from error
-        flow.estimator.requires_grad_(False)
 
     def forward(self, batch: StructureLatents, generator: torch.Generator) -> Loss:
         x0 = batch.latents
