@@ -1,8 +1,9 @@
 """Collect trained models into a checkpoint folder in the released layout.
 
 `python scripts/export.py RUNS OUT`: RUNS holds the run folders structure_vae, structure_flow, sparse_vae and
-sparse_flow; OUT gets pipeline.json and ckpts/. A model that a run took frozen comes from where the run took it; with
-`--base CHECKPOINT`, a folder or a Hub id, what RUNS lacks comes from there.
+sparse_flow, and structure_estimator where there is one; OUT gets pipeline.json and ckpts/. A model that a run took
+frozen comes from where the run took it; with `--base CHECKPOINT`, a folder or a Hub id, what RUNS lacks comes from
+there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", help="checkpoint folder or Hub id with the models that RUNS does not have")
     parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
+    parser.add_argument("--structure-steps", type=int, help="of the structure alone (as --steps)")
     parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
+    parser.add_argument("--start", type=float, default=0.6, help="time that sampling starts at from an estimate (0.6)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
     parser.add_argument(
         "--rescale", type=float, default=1.0, help="rescale_t of both: above 1 more steps near noise (1)"
@@ -36,7 +39,8 @@ def main() -> None:
     runs = {name: options.runs / name for name in EXPERIMENTS}
     shared = {"rescale_t": options.rescale, "solver": options.solver}
     try:
-        structure = SamplerSettings(options.steps, options.guidance, **shared)
+        steps = options.structure_steps or options.steps
+        structure = SamplerSettings(steps, options.guidance, start=options.start, **shared)
         latents = SamplerSettings(options.steps, options.latent_guidance, **shared)
         total = export(runs, options.out, structure, latents, options.base)
     except ValueError as error:

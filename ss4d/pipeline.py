@@ -154,8 +154,8 @@ class SS4DPipeline:
                 before it.
 
         Raises:
-            ValueError: frames of another shape, no foreground, a structure without any voxel, or settings that start from
-                an estimate where the checkpoint has no estimator.
+            ValueError: frames of another shape, no foreground, a structure without any voxel, or settings that start
+                from an estimate where the checkpoint has no estimator.
             BudgetError: the budget of memory is too small.
         """
         preset = find_quality(quality)

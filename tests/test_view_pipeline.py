@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +14,12 @@ import tiny
 import torch
 
 from ss4d import SS4DPipeline
-from ss4d.models.checkpoint import CheckpointError
+from ss4d.models import create_model
+from ss4d.models.checkpoint import CheckpointError, save_model
 from ss4d.models.folder import PipelineFolder, PipelineModels
+from ss4d.models.structure_estimator import SURFACE_LOGIT
 from ss4d.refine import AppearanceSettings, RefineSettings, StructureSettings
+from ss4d.result import Generation
 from ss4d.training.export import common_frame
 from ss4d.view_frame import ViewFrame
 
@@ -61,6 +66,73 @@ def test_the_pixels_reach_both_flows(folder: Path):
             weight.copy_(kept)
         same = [torch.equal(a, b) for a, b in zip(result.voxels, changed.voxels, strict=True)]
         assert not all(same) or not torch.equal(result.gaussians[0].sh, changed.gaussians[0].sh)
+
+
+ESTIMATE: dict[str, tuple[str, dict[str, Any]]] = {
+    "structure_estimator": (
+        "StructureEstimator",
+        {"resolution": tiny.RESOLUTION, "image_size": tiny.IMAGE_SIZE, "channels": [8, 8, 16, 16], "frame": FRAME},
+    ),
+    "sparse_structure_encoder": (
+        "SparseStructureEncoder",
+        {"in_channels": 1, "latent_channels": 4, "num_res_blocks": 1, "num_res_blocks_middle": 1, "channels": [4, 8]},
+    ),
+}
+
+
+def with_estimator(folder: Path, start: float) -> Path:
+    """The same checkpoint with a structure estimator, and sampling that starts from its estimate."""
+    content = json.loads((folder / "pipeline.json").read_text())
+    for key, (name, args) in ESTIMATE.items():
+        model: Any = create_model(name, **args)
+        torch.nn.init.normal_(next(iter(model.out_layer.parameters())) if key.endswith("encoder") else model.out.weight)
+        save_model(model, folder / "ckpts" / key, name, args, torch.float32)
+        content["args"]["models"][key] = f"ckpts/{key}"
+    content["args"]["sparse_structure_sampler"]["params"]["start"] = start
+    (folder / "pipeline.json").write_text(json.dumps(content))
+    return folder
+
+
+def test_the_structure_starts_from_its_estimate(folder: Path):
+    """With hardly any noise the structure is what the estimate's latents decode to; with more it follows the noise."""
+    pipeline = SS4DPipeline.from_pretrained(with_estimator(folder, 1e-4), "cpu")
+    assert isinstance(pipeline.models, PipelineModels)
+    estimator, encoder = pipeline.models.structure_estimator, pipeline.models.structure_encoder
+    assert estimator is not None and encoder is not None
+    given: list[torch.Tensor] = []
+    made: list[torch.Tensor] = []
+    estimator.register_forward_hook(lambda _, args, logits: given.append(logits[:, 0] > SURFACE_LOGIT))
+    encoder.register_forward_hook(lambda _, args, posterior: made.extend((args[0], posterior.mean)))
+    result = pipeline.run(clip(3), seed=1)
+    assert torch.equal(made[0][0, :, 0], given[0].float())
+    with torch.no_grad():
+        expected = pipeline.models.structure_decoder(made[1])[0, :, 0] > 0
+    assert 0.1 < expected.float().mean() < 0.9
+    assert (grids(result) != expected).float().mean() < 0.01
+    pipeline.structure = dataclasses.replace(pipeline.structure, start=0.9)
+    first, second = (grids(pipeline.run(clip(3), seed=seed)) for seed in (1, 2))
+    assert (first != expected).float().mean() > 0.1 and (first != second).float().mean() > 0.1
+
+
+def grids(result: Generation) -> torch.Tensor:
+    """The structure of a result, bool [T, R, R, R]."""
+    grid = torch.zeros(len(result.voxels), *[result.resolution] * 3, dtype=torch.bool)
+    for frame, voxels in enumerate(result.voxels):
+        grid[(frame, *voxels.T.long())] = True
+    return grid
+
+
+def test_within_a_budget_the_estimate_is_the_same(folder: Path):
+    with_estimator(folder, 0.5)
+    plain, bounded = (SS4DPipeline.from_pretrained(folder, "cpu", memory=memory) for memory in (None, "2GB"))
+    assert (grids(bounded.run(clip())) != grids(plain.run(clip()))).float().mean() < 0.01
+
+
+def test_a_start_from_an_estimate_needs_an_estimator(folder: Path):
+    pipeline = SS4DPipeline.from_pretrained(folder, "cpu")
+    pipeline.structure = dataclasses.replace(pipeline.structure, start=0.5)
+    with pytest.raises(ValueError, match=r"sampling starts at 0\.5, but the checkpoint has no structure_estimator"):
+        pipeline.run(clip())
 
 
 def test_a_refined_result_fits_the_silhouette_better_and_says_how(folder: Path, tmp_path: Path):

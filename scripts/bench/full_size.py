@@ -11,6 +11,7 @@ from __future__ import annotations
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -85,5 +86,6 @@ def write_checkpoint(folder: Path, size: Size) -> None:
         save_model(create_model(name, **arguments), stem, name, arguments, torch.float16)
     tiny = PipelineFolder.open(ROOT / "checkpoints/ss4d-tiny")
     structure, latents = tiny.sampler("sparse_structure_sampler"), tiny.sampler("slat_sampler")
+    structure = replace(structure, start=1.0)  # there is no estimator of this size
     mean, std = tiny.latent_statistics()
     write_pipeline(folder, names, structure, latents, {"mean": mean, "std": std})

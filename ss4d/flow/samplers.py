@@ -129,7 +129,7 @@ def sample(
 
     Args:
         model: a structure flow or a sparse flow.
-        noise: standard normal (or latents with noise), dense latents [B, T, C, R, R, R] or voxel latents; the result has its shape.
+        noise: standard normal or latents with noise, [B, T, C, R, R, R] or of voxels; the result has its shape.
         progress: the name of a progress bar over the steps; None shows none.
         keep: bytes that may be kept between steps of what the model computes of the condition alone.
         window: frames that the model sees at once; a longer clip goes through in overlapping windows, whose velocities

@@ -33,8 +33,8 @@ class StructureEstimator(nn.Module):
         image_size: S, pixels along one side.
         channels: at a half, a quarter, an eighth and a sixteenth of the input's size, multiples of 8.
         frame: `crop` and `distance` of the `ViewFrame` whose camera took the input.
-        mixed_channels: through which all places at the bottom see each other, and all frames of a clip: what is hidden in
-            one picture may show in another.
+        mixed_channels: through which all places at the bottom see each other, and all frames of a clip: what is hidden
+            in one picture may show in another.
 
     Raises:
         ValueError: an image size or channels that do not divide.

@@ -7,6 +7,7 @@ base, such as TRELLIS, whose structure VAE the paper keeps. A DINOv2 is named in
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,8 @@ def export(
 ) -> int:
     """Write a checkpoint folder, the encoders included; returns the number of parameters written.
 
+    A structure estimator of another frame than the flows' is left out; without one, sampling starts from noise.
+
     Args:
         runs: run folders by experiment, of `EXPERIMENTS`.
         structure, latents: default settings of the two samplers.
@@ -55,6 +58,11 @@ def export(
     files = {ours: source for ours, source in sources.items() if isinstance(source, Path)}
     specs = {ours: read_json(stem.with_suffix(".json")) for ours, stem in files.items()}
     frame = common_frame({flow: specs[flow]["args"].get("projection") for flow in FLOWS})
+    estimator = specs.get("structure_estimator")
+    if estimator is not None and (frame is None or ViewFrame(**estimator["args"]["frame"]) != frame):
+        del files["structure_estimator"]
+    if "structure_estimator" not in files:
+        structure = replace(structure, start=1.0)
     statistics = latent_statistics(runs, base)
     total = 0
     for ours, stem in files.items():
@@ -66,7 +74,7 @@ def export(
 
 
 def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | None) -> Path | str | None:
-    """Where a model's files are, without their ending; for a DINOv2, its name; None for an optional one that nobody has.
+    """Where a model's files are, without their ending; for a DINOv2, its name; None: an optional one that nobody has.
 
     Raises:
         CheckpointError: nobody has it.

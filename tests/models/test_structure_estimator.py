@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from ss4d.models import create_model
-from ss4d.nn import Memo
 from ss4d.view_frame import ViewFrame
 
 FRAME = {"crop": 0.8, "distance": 1.4}
@@ -59,61 +58,24 @@ def test_pictures_of_another_size_are_refused():
         estimator()(torch.zeros(1, 4, 64, 64))
 
 
-def flow() -> Any:
-    args: dict[str, Any] = {"in_channels": 4, "out_channels": 4, "model_channels": 24, "cond_channels": 24}
-    torch.manual_seed(0)
-    model: Any = create_model(
-        "StructureFlow", resolution=4, num_blocks=1, num_heads=2, projection=FRAME, estimator=ARGS, **args
-    )
-    torch.nn.init.normal_(model.out_layer.weight)
-    return model
+def test_an_empty_picture_has_no_surface():
+    model = estimator()
+    torch.nn.init.constant_(model.out.bias, 5.0)
+    pixels = torch.rand(3, 4, SIZE, SIZE)
+    pixels[1] = 0
+    assert model.surface(pixels).flatten(1).sum(1).tolist() == [R**3, 0, R**3]
 
 
-def inputs() -> tuple[torch.Tensor, ...]:
-    torch.manual_seed(1)
-    return (
-        torch.randn(2, 3, 4, 4, 4, 4),
-        torch.full((2, 3), 500.0),
-        torch.randn(2, 3, 5, 24),
-        torch.rand(2, 3, 4, SIZE, SIZE),
-    )
-
-
-def test_the_flow_takes_the_estimate_of_every_frame_but_empty_ones():
-    model, (x, t, cond, pixels) = flow(), inputs()
-    plain = model(x, t, cond)
-    torch.testing.assert_close(model(x, t, cond, pixels), plain)  # nothing at first
-    torch.nn.init.normal_(model.estimate_layer.weight)
-    assert (model(x, t, cond, pixels) - plain).abs().max() > 0.1
-    torch.testing.assert_close(model(x, t, cond, torch.zeros_like(pixels)), plain)
-
-
-def test_a_token_takes_the_estimate_of_its_own_voxels():
-    """A layer that sums the occupancy of a token's cells, on an estimate that is full in one corner of the cube."""
-    model = flow()
-    full = torch.full((1, 2, R, R, R), -100.0)
-    full[:, 0, :4, :4, 4:] = 100.0  # x low, y low, z high: the token (0, 0, 1) of 2^3
-    model.estimator.forward = lambda pixels: full
-    torch.nn.init.ones_(model.estimate_layer.weight)
-    tokens = model._estimate(model.estimator, torch.ones(1, 4, SIZE, SIZE))
-    assert tokens[0, :, 0].tolist() == [0, 64, 0, 0, 0, 0, 0, 0]
-
-
-def test_the_estimate_is_made_once_for_all_steps():
-    model, (x, t, cond, pixels) = flow(), inputs()
-    torch.nn.init.normal_(model.estimate_layer.weight)
-    calls: list[int] = []
-    model.estimator.register_forward_hook(lambda *_: calls.append(1))
-    memo = Memo(1 << 20)
-    first, again = model(x, t, cond, pixels, memo=memo), model(x, t, cond, pixels, memo=memo)
-    assert torch.equal(first, again) and len(calls) == 1
-    torch.testing.assert_close(first, model(x, t, cond, pixels))
-
-
-def test_an_estimator_needs_its_camera():
-    with pytest.raises(ValueError, match="estimator needs projection: the crop and distance of its camera"):
-        create_model(
-            "StructureFlow",
-            **{"resolution": 4, "in_channels": 4, "out_channels": 4, "model_channels": 24, "cond_channels": 24},
-            **{"num_blocks": 1, "num_heads": 2, "estimator": ARGS},
-        )
+def test_frames_of_a_clip_share_what_they_show_and_a_single_one_is_alone():
+    model, pixels = estimator(), torch.rand(4, 4, SIZE, SIZE)
+    alone = model(pixels)
+    torch.testing.assert_close(model(pixels, frames=2), alone)  # nothing at first
+    torch.nn.init.normal_(model.mix_frames.weight, std=0.1)
+    for block in (*model.middle, *model.after2, model.after1):  # else nothing of it passes the norms of a new network
+        torch.nn.init.normal_(block.conv2.weight, std=0.1)
+    alone, pairs = model(pixels), model(pixels, frames=2)
+    assert (pairs - alone).abs().max() > 1e-3
+    changed = pixels.clone()
+    changed[1] = torch.rand(4, SIZE, SIZE)
+    moved = (model(changed, frames=2) - pairs).abs().amax((1, 2, 3, 4))
+    assert bool((moved[:2] > 1e-4).all()) and moved[2:].max() == 0

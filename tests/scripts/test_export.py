@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from scripts import export
+from ss4d.models import create_model
 from ss4d.models.checkpoint import load_model, save_model, save_weights
 from ss4d.models.folder import NAMES, PipelineFolder
 from ss4d.training.command_line import compose_config
@@ -37,7 +38,7 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     config = "frames: [8]\ndata: {frames: [8], max_clips: 1}\nbatch_size: 1\nphases: {long: {frames: [16, 24]}}\n"
     (tmp_path / "runs/structure_flow/config.yaml").write_text(config)
     run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--steps", "7")
-    for name in (name.key for name in NAMES.values()):
+    for name in PipelineFolder.open(BASE).args["models"]:
         mine, theirs = (load_file(folder / "ckpts" / f"{name}.safetensors") for folder in (out, BASE))
         same = all(torch.equal(mine[key], theirs[key]) for key in theirs)
         assert mine.keys() == theirs.keys() and same == (name != FLOW)
@@ -46,6 +47,24 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     assert made["slat_normalization"] == given["slat_normalization"]
     assert made["sparse_structure_sampler"]["params"] == {**given["sparse_structure_sampler"]["params"], "steps": 7}
     assert made["trained_frames"] == 24 and given["trained_frames"] == 16  # the longest of the run's phases
+
+
+@pytest.mark.parametrize(("crop", "taken"), [(0.8, True), (0.7, False)])
+def test_an_estimator_is_taken_where_its_frame_is_that_of_the_flows(
+    crop: float, taken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    args = {"resolution": 32, "image_size": 128, "channels": [8, 8, 8, 8], "frame": {"crop": crop, "distance": 1.4}}
+    estimator = create_model("StructureEstimator", **args)
+    stem = tmp_path / "runs/structure_estimator/ckpts/estimator"
+    save_model(estimator, stem, "StructureEstimator", args, torch.float32)
+    out = tmp_path / "out"
+    steps = ["--structure-steps", "2", "--start", "0.5"]
+    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), *steps)
+    made = PipelineFolder.open(out)
+    assert ("structure_estimator" in made.generators()) == (out / "ckpts/structure_estimator.json").exists() == taken
+    assert made.sampler("sparse_structure_sampler").start == (0.5 if taken else 1.0)
+    assert (made.sampler("sparse_structure_sampler").steps, made.sampler("slat_sampler").steps) == (2, 4)
+    assert made.load_models().estimates == taken
 
 
 def test_a_model_that_nobody_has_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -78,7 +97,7 @@ def paper_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     fetched = {TRELLIS: hub}
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda source, file: fetched[source] / file)
     for name in NAMES.values():
-        if name.run == "structure_vae" or name.ours == "image_encoder":
+        if name.run == "structure_vae" or name.ours == "image_encoder" or name.optional:
             continue
         run = tmp_path / "runs" / name.run
         (run / "ckpts").mkdir(parents=True, exist_ok=True)
