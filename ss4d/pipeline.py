@@ -249,14 +249,14 @@ class SS4DPipeline:
 
     def _sample_structure(self, sampling: Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:
         """Latents of every frame, [1, T, C, r, r, r]."""
-        estimate = self._estimate_structure(sampling.condition, plan) if settings.start < 1 else None
+        estimate = self.estimate_structure(sampling.condition, plan) if settings.start < 1 else None
         with self.models.use("structure_flow") as flow:
             noise = sampling.noise(sampling.frames, flow.in_channels, *[flow.resolution] * 3)[None].to(self.device)
             if estimate is not None:
                 noise = FlowPath().sample(estimate, noise, torch.tensor(settings.start))
             return sampling.sampled("structure", flow, noise, settings, plan).to(self.device)
 
-    def _estimate_structure(self, condition: ImageCondition, plan: Plan) -> Tensor:
+    def estimate_structure(self, condition: ImageCondition, plan: Plan) -> Tensor:
         """Latents [1, T, C, r, r, r] of what the pictures let expect."""
         assert condition.pixels is not None
         with self.models.use("structure_estimator") as estimator:

@@ -128,7 +128,7 @@ class _Sizes:
     """Bytes of the stages of a pipeline."""
 
     def __init__(self, folder: PipelineFolder):
-        names = ("image_encoder", "structure_flow", "structure_decoder", "sparse_flow", "gaussian_decoder")
+        names = folder.generators()
         self.args = {name: folder.arguments(name) for name in names}
         files = {name: folder.weights_file(name) for name in names}
         self.weights = {name: DINO_BYTES if file is None else file.stat().st_size for name, file in files.items()}
@@ -149,6 +149,7 @@ class _Sizes:
         decoding = self.args["gaussian_decoder"].get("window_size", 8)
         rows = (
             ("conditioning", "image_encoder", at_once, at_once * self._image_encoder()),
+            *self._estimate(window, at_once),
             ("structure", "structure_flow", window, window * self._structure_flow()),
             ("occupancy", "structure_decoder", at_once, at_once * self._structure_decoder(resolution)),
             ("latents", "sparse_flow", window, window * self._sparse_flow(voxels)),
@@ -178,6 +179,18 @@ class _Sizes:
         args = self.args["structure_flow"]
         tokens = (args["resolution"] // args.get("patch_size", 2)) ** 3
         return self._flow(args) + FLOAT * 28 * tokens * args["model_channels"]
+
+    def _estimate(self, window: int, at_once: int) -> list[tuple[str, str, int, float]]:
+        """Rows of the stages that make the estimate of the structure, where there is an estimator."""
+        if "structure_estimator" not in self.args:
+            return []
+        estimator, encoder = self.args["structure_estimator"], self.args["structure_encoder"]
+        pictures = 4 * estimator["channels"][0] * (estimator["image_size"] // 2) ** 2
+        grids = 10 * estimator["resolution"] ** 3 * encoder["channels"][0]
+        return [
+            ("estimate", "structure_estimator", window, window * FLOAT * pictures),
+            ("its latents", "structure_encoder", at_once, at_once * FLOAT * grids),
+        ]
 
     def _structure_decoder(self, resolution: int) -> float:
         return FLOAT * 10 * resolution**3 * self.args["structure_decoder"]["channels"][-1]

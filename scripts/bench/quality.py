@@ -29,11 +29,11 @@ from ss4d.cameras import Camera
 from ss4d.data import SparseLatentDataset, StructureLatentDataset
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.training_windows import Window
-from ss4d.flow import ImageCondition, SamplerSettings, sample
+from ss4d.flow import FlowPath, ImageCondition, SamplerSettings, sample
 from ss4d.gaussians import Gaussians, rasterize
 from ss4d.metrics.shape import f1_score, intersection_over_union
 from ss4d.models.folder import PipelineModels
-from ss4d.plan import KEPT_BYTES
+from ss4d.plan import KEPT_BYTES, Plan
 from ss4d.refine.silhouette import silhouette
 from ss4d.sparse import SparseTensor
 
@@ -108,7 +108,11 @@ def measure(bench: Bench, stage: str, candidates: list[SamplerSettings]) -> list
         noise: Any = true.replace(values) if isinstance(true, SparseTensor) else values
         for settings, found in zip(candidates, scores, strict=True):
             start = time.process_time()
-            sampled = sample(flow, noise, condition, settings, keep=KEPT_BYTES)
+            first = noise
+            if stage == "structure" and settings.start < 1:
+                estimate = bench.pipeline.estimate_structure(condition, Plan(bench.pipeline.window))
+                first = FlowPath().sample(estimate, noise, torch.tensor(settings.start))
+            sampled = sample(flow, first, condition, settings, keep=KEPT_BYTES)
             seconds = time.process_time() - start
             found.append({"seconds": seconds, **score(true, sampled)})
     return [
