@@ -1,4 +1,4 @@
-"""A first estimate of a frame's structure from its picture alone, by convolutions (not in the paper).
+"""A first estimate of the structure from the pictures of a clip alone, by convolutions (not in the paper).
 
 In the frame of a view (`ss4d.view_frame`) depth in the cube runs along the rays of the picture. So a two-dimensional
 network can say for every pixel what lies along its ray; resampling by the known camera makes a cube of it. Sampling of
