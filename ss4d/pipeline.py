@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d import backend
-from ss4d.flow import FlowPath, ImageCondition, SamplerSettings
+from ss4d.flow import ImageCondition, SamplerSettings
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, parse_bytes
@@ -252,12 +252,14 @@ class SS4DPipeline:
         estimate = self.estimate_structure(sampling.condition, plan) if settings.start < 1 else None
         with self.models.use("structure_flow") as flow:
             noise = sampling.noise(sampling.frames, flow.in_channels, *[flow.resolution] * 3)[None].to(self.device)
-            if estimate is not None:
-                noise = FlowPath().sample(estimate, noise, torch.tensor(settings.start))
-            return sampling.sampled("structure", flow, noise, settings, plan).to(self.device)
+            start = settings.first(noise, estimate)
+            return sampling.sampled("structure", flow, start, settings, plan).to(self.device)
 
     def estimate_structure(self, condition: ImageCondition, plan: Plan) -> Tensor:
-        """Latents [1, T, C, r, r, r] of what the pictures let expect."""
+        """Latents [1, T, C, r, r, r] of what the pictures let expect: sampling starts there with `start` below 1.
+
+        Only for a checkpoint with an estimator (`self.models.estimates`).
+        """
         assert condition.pixels is not None
         with self.models.use("structure_estimator") as estimator:
             parts = condition.pixels[0].split(plan.window)

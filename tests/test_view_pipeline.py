@@ -86,7 +86,7 @@ def with_estimator(folder: Path, start: float) -> Path:
     for key, (name, args) in ESTIMATE.items():
         model: Any = create_model(name, **args)
         torch.nn.init.normal_(next(iter(model.out_layer.parameters())) if key.endswith("encoder") else model.out.weight)
-        save_model(model, folder / "ckpts" / key, name, args, torch.float32)
+        save_model(model, folder / "ckpts" / key, name, args, torch.float16)
         content["args"]["models"][key] = f"ckpts/{key}"
     content["args"]["sparse_structure_sampler"]["params"]["start"] = start
     (folder / "pipeline.json").write_text(json.dumps(content))

@@ -29,7 +29,7 @@ from ss4d.cameras import Camera
 from ss4d.data import SparseLatentDataset, StructureLatentDataset
 from ss4d.data.prepared import PreparedSet
 from ss4d.data.training_windows import Window
-from ss4d.flow import FlowPath, ImageCondition, SamplerSettings, sample
+from ss4d.flow import ImageCondition, SamplerSettings, sample
 from ss4d.gaussians import Gaussians, rasterize
 from ss4d.metrics.shape import f1_score, intersection_over_union
 from ss4d.models.folder import PipelineModels
@@ -111,7 +111,7 @@ def measure(bench: Bench, stage: str, candidates: list[SamplerSettings]) -> list
             first = noise
             if stage == "structure" and settings.start < 1:
                 estimate = bench.pipeline.estimate_structure(condition, Plan(bench.pipeline.window))
-                first = FlowPath().sample(estimate, noise, torch.tensor(settings.start))
+                first = settings.first(noise, estimate)
             sampled = sample(flow, first, condition, settings, keep=KEPT_BYTES)
             seconds = time.process_time() - start
             found.append({"seconds": seconds, **score(true, sampled)})

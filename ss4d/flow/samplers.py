@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d.flow.long_clips import Blend, TimeWindow, time_windows, window_of
+from ss4d.flow.path import FlowPath
 from ss4d.flow.solvers import SOLVERS, Slope, Solver
 from ss4d.nn import Memo
 from ss4d.sparse import SparseTensor
@@ -59,6 +60,10 @@ class SamplerSettings:
         """float64 [steps + 1], from `start` down to 0."""
         t = np.linspace(1, 0, self.steps + 1)
         return self.start * self.rescale_t * t / (1 + (self.rescale_t - 1) * t)
+
+    def first(self, noise: Tensor, estimate: Tensor | None = None) -> Tensor:
+        """x at `start`: the noise, or an estimate of the data, of the same shape, with that much of it."""
+        return noise if estimate is None else FlowPath().sample(estimate, noise, torch.tensor(self.start))
 
     def guides(self, t: float) -> bool:
         """Whether guidance acts at time t."""

@@ -16,11 +16,17 @@ SIDES = {"front": -2, "side": -3, "top": -1}
 
 
 def intersection_over_union(grid: Tensor, target: Tensor, dimensions: int = 3) -> float:
-    """|A and B| / |A or B| over the last `dimensions` axes, in [0, 1], 1 where both are empty."""
+    """The mean of `overlaps` of bool grids [...]."""
+    return float(overlaps(grid, target, dimensions).mean())
+
+
+def overlaps(grid: Tensor, target: Tensor, dimensions: int = 3) -> Tensor:
+    """|A and B| / |A or B| of bool grids over the last `dimensions` axes, in [0, 1], 1 where both are empty: float64
+    with the axes that are left."""
     axes = tuple(range(-dimensions, 0))
     union = (grid | target).sum(axes).double()
     shared = (grid & target).sum(axes).double()
-    return float(torch.where(union > 0, shared / union.clamp(min=1), 1.0).mean())
+    return torch.where(union > 0, shared / union.clamp(min=1), 1.0)
 
 
 def silhouette_iou(grid: Tensor, target: Tensor, side: str) -> float:

@@ -14,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from ss4d.cameras import orbit_camera
 from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.metrics.shape import intersection_over_union
 
 SIZE = 96  # pixels of a tile
 VIDEOS = 4  # rows of a picture
@@ -39,9 +40,7 @@ def silhouettes(images: Tensor | None, target: Tensor, prediction: Tensor) -> Pr
                 upright = shadow.transpose(1, 2).flip(1)[:, None].expand(-1, 3, -1, -1)
                 parts.append(1 - tile(upright))
         rows.append(torch.cat(parts, dim=3))
-    union = (target | prediction).flatten(2).sum(2).clamp(min=1)
-    iou = ((target & prediction).flatten(2).sum(2) / union).mean()
-    return Preview(picture(rows), {"sample_iou": float(iou)})
+    return Preview(picture(rows), {"sample_iou": intersection_over_union(prediction, target)})
 
 
 def renderings(sequence: GaussianSequence) -> Tensor:

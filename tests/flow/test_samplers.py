@@ -151,3 +151,18 @@ def test_guidance_shares_the_first_self_attention():
         shared = [velocity(flow, latents, t, given, memo) for latents, t, given in asked]
     assert len(calls) == len(asked) - 1
     torch.testing.assert_close(shared, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_sampling_from_an_estimate_walks_from_its_time_to_zero():
+    """x at `start` is the path's own point, so a flow that knows the data leads back to it."""
+    torch.manual_seed(0)
+    data, noise = torch.randn(2, 3), torch.randn(2, 3)
+    settings = SamplerSettings(steps=4, cfg_strength=0.0, rescale_t=3.0, start=0.6)
+    assert settings.times()[0] == 0.6 and settings.times()[-1] == 0
+    first = settings.first(noise, data)
+    torch.testing.assert_close(first, 0.4 * data + 0.6 * noise, atol=1e-4, rtol=0)
+    *_, end = sampling_steps(lambda x, t, conditional: noise - data, first, settings)
+    torch.testing.assert_close(end, data, atol=1e-4, rtol=0)
+    assert torch.equal(settings.first(noise), noise)
+    with pytest.raises(ValueError, match=r"start = 0.0 must lie above 0 and at most at 1"):
+        SamplerSettings(start=0.0)

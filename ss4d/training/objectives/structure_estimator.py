@@ -12,6 +12,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ss4d.config import option
 from ss4d.data import PicturedOccupancy, PicturedOccupancyDataset, PreparedSet
+from ss4d.metrics.shape import overlaps
 from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.training.objectives.dice import dice_loss
 from ss4d.training.objectives.flow import check_frame
@@ -55,7 +56,7 @@ class StructureEstimatorObjective(Objective):
         entropy, dice = binary_cross_entropy_with_logits(logits, grid), dice_loss(logits, grid)
         total = self.options.entropy_weight * entropy + dice
         with torch.no_grad():
-            surface, filled = _overlap(logits > 0, grid > 0)
+            surface, filled = overlaps(logits > 0, grid > 0).float().mean(0)
         return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "iou": surface, "iou_filled": filled})
 
     def preview(self, batch: PicturedOccupancy, generator: torch.Generator) -> Preview:
@@ -67,9 +68,3 @@ class StructureEstimatorObjective(Objective):
 def _by_clip(values: Tensor, like: Tensor) -> Tensor:
     """One value a clip, [B], so that it broadcasts to a tensor [B, ...]."""
     return values.view(-1, *[1] * (like.ndim - 1))
-
-
-def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union of grids bool [N, K, R, R, R], the mean over N: [K]."""
-    axes = (-3, -2, -1)
-    return ((a & b).sum(axes) / (a | b).sum(axes).clamp(min=1)).mean(0)

@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ss4d.config import option
 from ss4d.data import Occupancy, OccupancyDataset
+from ss4d.metrics.shape import overlaps
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 from ss4d.training.objectives.dice import dice_loss
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
@@ -45,9 +46,7 @@ class StructureVAEObjective(Objective):
         kl = posterior.kl().float()
         total = entropy + dice + self.options.kl_weight * kl
         with torch.no_grad():
-            predicted, axes = logits > 0, (-3, -2, -1)
-            union = (predicted | (occupancy > 0)).sum(axes).clamp(min=1)
-            iou = ((predicted & (occupancy > 0)).sum(axes) / union).mean()
+            iou = overlaps(logits > 0, occupancy > 0).float().mean()
         return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "kl": kl, "iou": iou})
 
     def preview(self, batch: Occupancy, generator: torch.Generator) -> Preview:
