@@ -20,7 +20,7 @@ from ss4d.flow import SamplerSettings
 from ss4d.models import create_model
 from ss4d.models import folder as folder_of_models
 from ss4d.models.checkpoint import save_model
-from ss4d.models.folder import NAMES
+from ss4d.models.names import NAMES
 
 RESOLUTION, IMAGE_SIZE = 16, 32
 CHANNELS = ["red", "green", "blue", "normal_x", "normal_y", "normal_z", "offset_x", "offset_y", "offset_z"]

@@ -24,7 +24,8 @@ from scripts.bench.sizes import SIZES, Size
 from ss4d import SS4DPipeline, load_video
 from ss4d.memory import peak_main_memory
 from ss4d.models.checkpoint import save_model
-from ss4d.models.folder import NAMES, PipelineFolder, write_pipeline
+from ss4d.models.folder import PipelineFolder, write_pipeline
+from ss4d.models.names import NAMES
 from ss4d.models.registry import create_model
 from ss4d.plan import Plan
 

@@ -1,7 +1,7 @@
 """A pipeline's checkpoint folder: `pipeline.json` and the models it names, on disk or on the Hub.
 
 The layout is that of the released checkpoints, so "lizb6626/SS4D" and our own folders are read by one code path.
-`NAMES` is the one table of what a model is called where; `ss4d.models.registry` has the classes.
+`ss4d.models.names` says what a model is called where, `ss4d.models.registry` has the classes.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ss4d.flow.path import SIGMA_MIN
 from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import CheckpointError, load_model, read_json
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
+from ss4d.models.names import NAMES
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.models.sparse_vae import GaussianDecoder
 from ss4d.models.structure_estimator import StructureEstimator
@@ -31,52 +32,6 @@ from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 from ss4d.view_frame import ViewFrame
 
 PAPER_FRAMES = 32  # of the longest training clips (§4.3), for folders that do not name another length
-
-
-@dataclass(frozen=True)
-class ModelName:
-    """What one model is called."""
-
-    ours: str  # in code
-    key: str  # in pipeline.json, and its file in our own folders: ckpts/KEY.json and .safetensors
-    released: str | None  # its file in the released folders (encoders: in TRELLIS'), which pipeline.json may not name
-    run: str  # experiment that trains it ...
-    trained_as: str  # ... and its file in the run folder: ckpts/TRAINED_AS.json and .safetensors
-    generates: bool  # whether the pipeline needs it
-    optional: bool = False  # whether there are checkpoints without it
-
-
-NAMES = {
-    name.ours: name
-    for name in (
-        ModelName("image_encoder", "image_encoder", None, "structure_flow", "image_encoder", True),
-        ModelName(
-            "structure_encoder",
-            "sparse_structure_encoder",
-            "ckpts/ss_enc_conv3d_16l8_fp16",
-            "structure_vae",
-            "encoder",
-            False,
-        ),
-        ModelName(
-            "structure_decoder",
-            "sparse_structure_decoder",
-            "ckpts/ss_dec_conv3d_16l8_fp16",
-            "structure_vae",
-            "decoder",
-            True,
-        ),
-        ModelName(
-            "structure_flow", "sparse_structure_flow_model", "ckpts/ss_flow_video_4d", "structure_flow", "flow", True
-        ),
-        ModelName(
-            "structure_estimator", "structure_estimator", None, "structure_estimator", "estimator", True, optional=True
-        ),
-        ModelName("sparse_encoder", "slat_encoder", "ckpts/slat_enc_swin8_B_64l8_fp16", "sparse_vae", "encoder", False),
-        ModelName("gaussian_decoder", "slat_decoder_gs", "ckpts/slat_dec_gs_4d", "sparse_vae", "decoder", True),
-        ModelName("sparse_flow", "slat_flow_model", "ckpts/slat_flow_video_4d", "sparse_flow", "flow", True),
-    )
-}
 
 
 @dataclass

@@ -24,8 +24,9 @@ from ss4d.models.checkpoint import (
     save_model_weights,
     save_weights,
 )
-from ss4d.models.folder import NAMES, ModelName, PipelineFolder, write_pipeline
+from ss4d.models.folder import PipelineFolder, write_pipeline
 from ss4d.models.image_encoder import DINO_HUB_IDS
+from ss4d.models.names import NAMES, ModelName
 from ss4d.training.run_folder import read_saved
 from ss4d.view_frame import ViewFrame
 

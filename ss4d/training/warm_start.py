@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from ss4d.models.checkpoint import CheckpointError, read_weights
-from ss4d.models.folder import NAMES, PipelineFolder
+from ss4d.models.folder import PipelineFolder
+from ss4d.models.names import NAMES
 from ss4d.training.checkpointing import averaged_weights
 
 TEMPORAL = ("input_blocks_t.", "out_blocks_t.")
@@ -70,7 +71,7 @@ def _weights(source: str, objective: str, name: str) -> _Source:
     ours = next((key for key, known in NAMES.items() if (known.run, known.trained_as) == (objective, name)), None)
     if ours is None:
         raise CheckpointError(
-            f"init_from = {source}: a checkpoint folder has no {name} of {objective} (NAMES in ss4d/models/folder.py "
+            f"init_from = {source}: a checkpoint folder has no {name} of {objective} (NAMES in ss4d/models/names.py "
             "says what it has): give a run folder"
         )
     stem = PipelineFolder.open(source).stem(ours)

@@ -15,7 +15,8 @@ from safetensors.torch import load_file
 from scripts import export
 from ss4d.models import create_model
 from ss4d.models.checkpoint import load_model, save_model, save_weights
-from ss4d.models.folder import NAMES, PipelineFolder
+from ss4d.models.folder import PipelineFolder
+from ss4d.models.names import NAMES
 from ss4d.training.command_line import compose_config
 
 BASE = Path(__file__).parents[2] / "checkpoints" / "ss4d-tiny"

@@ -1,4 +1,4 @@
-"""From the estimator's training to a structure flow that takes it along."""
+"""Training of the structure estimator."""
 
 from __future__ import annotations
 

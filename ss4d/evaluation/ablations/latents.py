@@ -14,7 +14,7 @@ from ss4d.data.format import Cube
 from ss4d.data.occupancy import occupancy_grid
 from ss4d.data.prepared import PreparedSet
 from ss4d.models.checkpoint import load_model
-from ss4d.models.folder import NAMES
+from ss4d.models.names import NAMES
 
 ENCODERS = {kind: f"ckpts/{NAMES[f'{kind}_encoder'].key}" for kind in ("structure", "sparse")}
 TOLERANCE = 0.02  # of the latents' own size: rounding to half precision makes 0.001, a fine-tuned sibling 0.08
