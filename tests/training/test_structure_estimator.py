@@ -14,7 +14,7 @@ from small_runs import fit, logged
 from ss4d.data import PicturedOccupancy
 from ss4d.models import create_model
 from ss4d.training.objectives import create_objective, objective_options
-from ss4d.training.objectives.dice import dice_loss
+from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_a_set_in_another_frame_is_refused(clip_folder: Path, tmp_path: Path):
         fit("structure_estimator", clip_folder, tmp_path, "train.steps=1")
 
 
-def objective_of(logits: torch.Tensor, seen: list[Any]) -> Any:
+def objective_of(logits: torch.Tensor, seen: list[Any], **changes: float) -> Any:
     """An objective whose model gives these logits and notes what it is given."""
     args: dict[str, Any] = {"resolution": 8, "image_size": 32, "channels": [8, 8, 16, 16]}
     model: Any = create_model("StructureEstimator", **args, frame={"crop": 0.8, "distance": 1.4})
@@ -48,20 +48,32 @@ def objective_of(logits: torch.Tensor, seen: list[Any]) -> Any:
         return logits
 
     model.forward = forward
-    options = objective_options({"name": "structure_estimator", "entropy_weight": 2.0})
+    options = objective_options({"name": "structure_estimator", "entropy_weight": 2.0, **changes})
     return create_objective({"estimator": model}, options)
 
 
 def test_the_loss_is_that_of_both_kinds_of_voxels():
     logits = torch.randn(2, 2, 8, 8, 8)
     grid = torch.zeros(1, 2, 2, 8, 8, 8)
-    grid[:, :, :, 2:6, 2:6, 2:6] = 1  # looks the same in a mirror
-    loss = objective_of(logits, [])(PicturedOccupancy(grid, torch.rand(1, 2, 4, 32, 32)), torch.Generator())
+    grid[:, :, :, 2:6, 2:6, 2:6] = 1
+    objective = objective_of(logits, [])
+    objective.eval()
+    loss = objective(PicturedOccupancy(grid, torch.rand(1, 2, 4, 32, 32)), torch.Generator())
     inside, probability = grid[0] > 0, logits.sigmoid()
     entropy = -torch.where(inside, probability, 1 - probability).log().mean()
     torch.testing.assert_close(loss.total, 2 * entropy + dice_loss(logits, grid[0]))
     union = ((logits > 0) | inside)[:, 0].flatten(1).sum(1)
     torch.testing.assert_close(loss.metrics["iou"], (((logits > 0) & inside)[:, 0].flatten(1).sum(1) / union).mean())
+
+
+def test_silhouettes_are_weighed():
+    logits, grid = torch.randn(2, 2, 8, 8, 8), torch.rand(1, 2, 2, 8, 8, 8).round()
+    totals = []
+    for weight in (0.0, 0.5):
+        objective = objective_of(logits, [], silhouette_weight=weight)
+        objective.eval()
+        totals.append(objective(PicturedOccupancy(grid, torch.rand(1, 2, 4, 32, 32)), torch.Generator()).total)
+    torch.testing.assert_close(totals[1] - totals[0], 0.5 * silhouette_dice_loss(logits, grid[0]))
 
 
 def test_pictures_and_voxels_are_mirrored_together():

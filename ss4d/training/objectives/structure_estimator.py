@@ -7,16 +7,16 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from ss4d.config import option
 from ss4d.data import PicturedOccupancy, PicturedOccupancyDataset, PreparedSet
 from ss4d.metrics.shape import overlaps
 from ss4d.models.structure_estimator import StructureEstimator
-from ss4d.training.objectives.dice import dice_loss
+from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 from ss4d.training.objectives.flow import check_frame
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
+from ss4d.training.objectives.stretch import random_maps, stretched
 from ss4d.training.previews import VIDEOS, Preview, silhouettes
 
 
@@ -25,10 +25,13 @@ class StructureEstimatorObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config."""
 
     entropy_weight: float = option(5.0, at_least=0)  # of the mean over voxels, most of which are empty and easy
+    silhouette_weight: float = option(0.0, at_least=0)  # of the dice loss of the silhouettes along the three axes
+    stretch: float = option(0.0, at_least=0)  # of the clips to learn from: log of the largest ratio of width and height
 
 
 class StructureEstimatorObjective(Objective):
-    """Cross entropy + dice of grids [B, T, 2, R, R, R]. Half of the clips are mirrored: the camera is the same then."""
+    """Cross entropy + dice of grids [B, T, 2, R, R, R]. The clips are stretched at random, and half of them mirrored:
+    the camera is the same then."""
 
     Options = StructureEstimatorObjectiveOptions
     dataset = PicturedOccupancyDataset
@@ -49,12 +52,16 @@ class StructureEstimatorObjective(Objective):
 
     def forward(self, batch: PicturedOccupancy, generator: torch.Generator) -> Loss:
         clips, frames = batch.grid.shape[:2]
-        mirrored = torch.rand(clips, generator=generator, device=batch.grid.device) < 0.5
-        grid = torch.where(_by_clip(mirrored, batch.grid), batch.grid.flip(-3), batch.grid).flatten(0, 1)
-        images = torch.where(_by_clip(mirrored, batch.images), batch.images.flip(-1), batch.images).flatten(0, 1)
+        grid, images = batch.grid, batch.images
+        if self.models["estimator"].training:  # held-out clips stay as they are
+            maps = random_maps(clips, self.options.stretch, generator, grid.device)
+            grid, images = stretched(grid, images, maps)
+        grid, images = grid.flatten(0, 1), images.flatten(0, 1)
         logits = self.models["estimator"](images, frames)
         entropy, dice = binary_cross_entropy_with_logits(logits, grid), dice_loss(logits, grid)
         total = self.options.entropy_weight * entropy + dice
+        if self.options.silhouette_weight:
+            total = total + self.options.silhouette_weight * silhouette_dice_loss(logits, grid)
         with torch.no_grad():
             surface, filled = overlaps(logits > 0, grid > 0).float().mean(0)
         return Loss(total, {"loss": total, "bce": entropy, "dice": dice, "iou": surface, "iou_filled": filled})
@@ -63,8 +70,3 @@ class StructureEstimatorObjective(Objective):
         images, target = batch.images[:VIDEOS], batch.grid[:VIDEOS, :, :1]
         logits = self.models["estimator"](images.flatten(0, 1), images.shape[1]).unflatten(0, images.shape[:2])
         return silhouettes(images, target > 0, logits[:, :, :1] > 0)
-
-
-def _by_clip(values: Tensor, like: Tensor) -> Tensor:
-    """One value a clip, [B], so that it broadcasts to a tensor [B, ...]."""
-    return values.view(-1, *[1] * (like.ndim - 1))
