@@ -177,7 +177,7 @@ class SS4DPipeline:
         with self._stage("structure", stages):
             structure_latents = self._sample_structure(sampling, structure, plan)
             occupancy = self._decode_structure(structure_latents, plan)
-        refiner = None
+        resolution, refiner = occupancy.shape[-1], None
         if refine:
             refiner = Refiner(cropped, self.view_frame, RefineSettings() if refine is True else refine, progress)
             with self._stage("structure refinement", stages):
@@ -188,7 +188,9 @@ class SS4DPipeline:
                 f"the sampled structure is empty in all {len(rgba)} frames: try another seed, or train the "
                 "structure flow for longer"
             )
-        voxels = [coords[coords[:, 1] == frame, 2:].cpu() for frame in range(len(rgba))]
+        counts = occupancy.flatten(1).sum(1).tolist()
+        del structure_latents, occupancy  # a long clip's are megabytes
+        voxels = list(coords[:, 2:].cpu().split(counts))
         plan = self.plan(rgba, max(map(len, voxels)))
         with self._stage("latents", stages):
             z = self._sample_latents(coords, sampling, latents, plan)
@@ -198,11 +200,11 @@ class SS4DPipeline:
             gaussians = self._decode(z, kept)
         if refiner is not None:
             with self._stage("Gaussian refinement", stages):
-                gaussians = refiner.gaussians(gaussians, voxels, occupancy.shape[-1], seed)
+                gaussians = refiner.gaussians(gaussians, voxels, resolution, seed)
         return Generation(
             gaussians,
             voxels=voxels,
-            resolution=occupancy.shape[-1],
+            resolution=resolution,
             rgba=rgba,
             images=on_black(cropped),
             view_frame=self.view_frame,
