@@ -21,7 +21,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
     parser.add_argument("--structure-steps", type=int, help="of the structure alone (as --steps)")
     parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
-    parser.add_argument("--start", type=float, default=0.6, help="time that sampling starts at from an estimate (0.6)")
+    parser.add_argument("--start", type=float, default=0.4, help="time that sampling starts at from an estimate (0.4)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
     parser.add_argument(
         "--rescale", type=float, default=1.0, help="rescale_t of both: above 1 more steps near noise (1)"
