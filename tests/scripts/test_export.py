@@ -38,7 +38,7 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "out"
     config = "frames: [8]\ndata: {frames: [8], max_clips: 1}\nbatch_size: 1\nphases: {long: {frames: [16, 24]}}\n"
     (tmp_path / "runs/structure_flow/config.yaml").write_text(config)
-    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--steps", "7")
+    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--steps", "7", "--guidance", "0")
     for name in PipelineFolder.open(BASE).args["models"]:
         mine, theirs = (load_file(folder / "ckpts" / f"{name}.safetensors") for folder in (out, BASE))
         same = all(torch.equal(mine[key], theirs[key]) for key in theirs)
