@@ -267,8 +267,8 @@ class SS4DPipeline:
             parts = condition.pixels[0].split(plan.window)
             occupied = torch.cat([estimator.surface(part) for part in parts])
         with self.models.use("structure_encoder") as encoder:
-            grids = occupied[None, :, None].float().split(plan.frames_at_once, dim=1)
-            return torch.cat([encoder(part).mean for part in grids], dim=1)
+            grids = occupied[None, :, None].split(plan.frames_at_once, dim=1)
+            return torch.cat([encoder(part.float()).mean for part in grids], dim=1)
 
     def _decode_structure(self, z: Tensor, plan: Plan) -> Tensor:
         """Occupancy of every frame, bool [T, R, R, R]."""
