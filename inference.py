@@ -18,8 +18,10 @@ from ss4d.files import use_writable_numba_cache
 from ss4d.memory import in_gigabytes, parse_bytes
 from ss4d.quality import QUALITIES
 
-# Before torch is loaded: its threads sleep while they wait for each other, and do not spin on cores that others use.
+# Before torch is loaded: its threads wait for each other some microseconds awake, since waking costs more, then asleep.
+# Otherwise they would spin on cores that others use.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 DEFAULT_MODEL = Path(__file__).parent / "checkpoints" / "ss4d-tiny"
 MATTING_MODEL = "birefnet-general-lite"
 

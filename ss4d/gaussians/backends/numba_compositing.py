@@ -5,6 +5,9 @@ of a row are one vector operation. The backward pass walks the same list in the 
 derivative of the loss along Gaussian i's features and R_i the part of the loss' linearisation that lies
 behind it, dL/dalpha_i = T_i d_i - R_i / (1 - alpha_i). Every sum has a fixed order, so results do not
 depend on the number of threads. A splat's columns are those of `numba_projection`.
+
+The inner loops store what is new in either case, never what was there: of "a if condition else what was there" LLVM
+makes a masked store, which on AMD's processors costs more than all the rest.
 """
 
 from __future__ import annotations
@@ -22,9 +25,9 @@ Array = NDArray[Any]
 Scalar = Any  # a numba scalar: float32 or an integer
 TILE = 16  # pixels; one row is one AVX-512 register of float32
 CHECK = 8  # a tile looks every so many Gaussians whether all of its pixels are finished
-# Row state, sixteen lanes each: transmittance, alive, then the running sums.
-FORWARD_ROWS = 6  # ... red, green, blue, depth
-BACKWARD_ROWS = 7  # ... remaining loss, and the four derivatives of the loss by the features
+# Row state, sixteen lanes each. First the transmittance of pixels that are not finished, 0 of those that are; then:
+FORWARD_ROWS = 6  # ... transmittance of all, red, green, blue, depth
+BACKWARD_ROWS = 6  # ... remaining loss, and the four derivatives of the loss by the features
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)
 MAX, STOP = np.float32(ALPHA_MAX), np.float32(TRANSMITTANCE_MIN)
 
@@ -54,40 +57,50 @@ def tile_range(centre: Scalar, extent: Scalar, tiles: int) -> tuple[Scalar, Scal
     return first, max(first, last)
 
 
-@njit(cache=True, nogil=True)
 def bin_tiles(splats: Array, order: Array, tiles_y: int, tiles_x: int) -> tuple[Array, Array, Array, Array]:
     """List, for each tile, the splats that may touch it, front to back.
 
     Returns tile_start [tiles + 1], splat_start [M + 1], and for each entry of a tile's list the splat and the
     slot of its gradient; a splat's slots are consecutive, in the order of its tiles.
     """
-    count = splats.shape[0]
-    splat_start = np.zeros(count + 1, np.int64)
+    ranges = np.empty((len(splats), 4), np.int32)
     tile_start = np.zeros(tiles_y * tiles_x + 1, np.int64)
-    for m in range(count):
+    count_tiles(splats, tiles_y, tiles_x, ranges, tile_start)
+    tile_start.cumsum(out=tile_start)
+    splat_start = np.zeros(len(splats) + 1, np.int64)
+    np.cumsum((ranges[:, 1] - ranges[:, 0]) * (ranges[:, 3] - ranges[:, 2]), out=splat_start[1:])
+    entry_splat, entry_slot = np.empty(tile_start[-1], np.int32), np.empty(tile_start[-1], np.int64)
+    fill_tiles(order, ranges, tiles_x, splat_start, tile_start[:-1].copy(), entry_splat, entry_slot)
+    return tile_start, splat_start, entry_splat, entry_slot
+
+
+@njit(cache=True, nogil=True)
+def count_tiles(splats: Array, tiles_y: int, tiles_x: int, ranges: Array, tile_start: Array) -> None:
+    """Tiles of every splat, ranges [M, 4] of their columns and rows; in tile_start [1 + t] the splats of tile t."""
+    for m in range(splats.shape[0]):
         x0, x1 = tile_range(splats[m, 0], splats[m, 7], tiles_x)
         y0, y1 = tile_range(splats[m, 1], splats[m, 8], tiles_y)
-        splat_start[m + 1] = splat_start[m] + (x1 - x0) * (y1 - y0)
+        ranges[m, 0], ranges[m, 1], ranges[m, 2], ranges[m, 3] = x0, x1, y0, y1
         for y in range(y0, y1):
             for x in range(x0, x1):
                 tile_start[y * tiles_x + x + 1] += 1
-    for t in range(tiles_y * tiles_x):
-        tile_start[t + 1] += tile_start[t]
-    cursor = tile_start[:-1].copy()
-    entry_splat = np.empty(tile_start[-1], np.int32)
-    entry_slot = np.empty(tile_start[-1], np.int64)
-    for m in order:
-        x0, x1 = tile_range(splats[m, 0], splats[m, 7], tiles_x)
-        y0, y1 = tile_range(splats[m, 1], splats[m, 8], tiles_y)
+
+
+@njit(cache=True, nogil=True)
+def fill_tiles(
+    order: Array, ranges: Array, tiles_x: int, splat_start: Array, cursor: Array, entry_splat: Array, entry_slot: Array
+) -> None:
+    """Write every splat, in `order`, to the lists of its tiles, whose ends `cursor` [tiles] says."""
+    for k in range(order.shape[0]):
+        m = order[k]
         slot = splat_start[m]
-        for y in range(y0, y1):
-            for x in range(x0, x1):
+        for y in range(ranges[m, 2], ranges[m, 3]):
+            for x in range(ranges[m, 0], ranges[m, 1]):
                 t = y * tiles_x + x
                 entry_splat[cursor[t]] = m
                 entry_slot[cursor[t]] = slot
                 cursor[t] += 1
                 slot += 1
-    return tile_start, splat_start, entry_splat, entry_slot
 
 
 @njit(inline="always")
@@ -100,23 +113,22 @@ def row_range(centre: Scalar, extent: Scalar, top: int) -> tuple[Scalar, Scalar]
 
 @njit(inline="always")
 def open_lanes(state: Array, rows: int, top: int, left: int, height: int, width: int) -> None:
-    """Clear the tile and mark its pixels inside the image alive, with transmittance one."""
-    state[:] = ZERO
+    """Clear the tile and give its pixels inside the image a transmittance of one."""
+    for i in range(TILE * rows * TILE):
+        state[i] = ZERO
     for y in range(min(TILE, height - top)):
         for i in range(min(TILE, width - left)):
             state[y * rows * TILE + i] = ONE
-            state[(y * rows + 1) * TILE + i] = ONE
 
 
 @njit(inline="always", fastmath=FAST)
-def count_alive(state: Array, rows: int) -> Scalar:
-    """The number of unfinished pixels of a tile."""
-    alive = ZERO
+def all_finished(state: Array, rows: int) -> bool:
+    """Whether no pixel of a tile goes on."""
+    total = ZERO
     for y in range(TILE):
-        base = np.uint64((y * rows + 1) * TILE)
-        for i in range(TILE):
-            alive += state[base + np.uint64(i)]
-    return alive
+        for lane in range(TILE):
+            total += state[np.uint64(y * rows * TILE + lane)]
+    return total == ZERO
 
 
 @njit(cache=True, nogil=True, fastmath=FAST, error_model="numpy")
@@ -124,8 +136,11 @@ def forward_tile(splats: Array, entries: Array, top: int, left: int, image: Arra
     """Composite one tile into image [5, H, W]: four features without background, and transmittance."""
     height, width = image.shape[1:]
     open_lanes(state, FORWARD_ROWS, top, left, height, width)
+    for y in range(TILE):
+        for lane in range(TILE):
+            state[(y * FORWARD_ROWS + 1) * TILE + lane] = ONE
     for k in range(entries.shape[0]):
-        if k % CHECK == 0 and count_alive(state, FORWARD_ROWS) == ZERO:
+        if k % CHECK == 0 and all_finished(state, FORWARD_ROWS):
             break
         m = entries[k]
         a, b, c, opacity, cutoff = splats[m, 2], splats[m, 3], splats[m, 4], splats[m, 5], splats[m, 6]
@@ -138,22 +153,23 @@ def forward_tile(splats: Array, entries: Array, top: int, left: int, image: Arra
             for lane in range(TILE):
                 i = base + np.uint64(lane)  # unsigned, or numba checks for negative indices
                 dx = dx0 + np.float32(lane)
+                passed = state[i]
                 sigma = HALF * (a * dx * dx + c * dy * dy) + b * dx * dy
                 alpha = min(MAX, opacity * exp_negative(min(max(sigma, ZERO), np.float32(8))))
-                alpha = alpha * state[i + np.uint64(TILE)] if sigma <= cutoff else ZERO
-                left_over = state[i] * (ONE - alpha)
-                alive = alpha == ZERO or left_over >= STOP
-                alpha = alpha if alive else ZERO
-                state[i + np.uint64(TILE)] = state[i + np.uint64(TILE)] if alive else ZERO
-                weight = state[i] * alpha
-                state[i] = left_over if alive else state[i]
+                alpha = alpha if sigma <= cutoff else ZERO
+                left_over = passed * (ONE - alpha)
+                goes_on = left_over >= STOP
+                alpha = alpha if goes_on else ZERO
+                weight = passed * alpha
+                state[i] = left_over if goes_on else ZERO
+                state[i + np.uint64(TILE)] *= ONE - alpha
                 state[i + np.uint64(2 * TILE)] += weight * red
                 state[i + np.uint64(3 * TILE)] += weight * green
                 state[i + np.uint64(4 * TILE)] += weight * blue
                 state[i + np.uint64(5 * TILE)] += weight * depth
     for y in range(min(TILE, height - top)):
         for x in range(min(TILE, width - left)):
-            image[4, top + y, left + x] = state[y * FORWARD_ROWS * TILE + x]
+            image[4, top + y, left + x] = state[(y * FORWARD_ROWS + 1) * TILE + x]
             for f in range(4):
                 image[f, top + y, left + x] = state[(y * FORWARD_ROWS + 2 + f) * TILE + x]
 
@@ -184,11 +200,11 @@ def backward_tile(
             remaining = ZERO
             for f in range(5):
                 remaining += image[f, top + y, left + x] * grad_image[f, top + y, left + x]
-            state[(y * BACKWARD_ROWS + 2) * TILE + x] = remaining
+            state[(y * BACKWARD_ROWS + 1) * TILE + x] = remaining
             for f in range(4):
-                state[(y * BACKWARD_ROWS + 3 + f) * TILE + x] = grad_image[f, top + y, left + x]
+                state[(y * BACKWARD_ROWS + 2 + f) * TILE + x] = grad_image[f, top + y, left + x]
     for k in range(entries.shape[0]):
-        if k % CHECK == 0 and count_alive(state, BACKWARD_ROWS) == ZERO:
+        if k % CHECK == 0 and all_finished(state, BACKWARD_ROWS):
             for rest in range(k, entries.shape[0]):
                 gradient[slots[rest]] = ZERO
             break
@@ -207,31 +223,31 @@ def backward_tile(
             for lane in range(TILE):
                 i = base + np.uint64(lane)
                 dx = dx0 + np.float32(lane)
+                passed = state[i]
                 sigma = HALF * (a * dx * dx + c * dy * dy) + b * dx * dy
                 full = opacity * exp_negative(min(max(sigma, ZERO), np.float32(8)))
                 alpha = min(MAX, full)
-                alpha = alpha * state[i + np.uint64(TILE)] if sigma <= cutoff else ZERO
-                left_over = state[i] * (ONE - alpha)
-                alive = alpha == ZERO or left_over >= STOP
-                alpha = alpha if alive else ZERO
-                state[i + np.uint64(TILE)] = state[i + np.uint64(TILE)] if alive else ZERO
-                weight = state[i] * alpha
+                alpha = alpha if sigma <= cutoff else ZERO
+                left_over = passed * (ONE - alpha)
+                goes_on = left_over >= STOP
+                alpha = alpha if goes_on else ZERO
+                weight = passed * alpha
+                state[i] = left_over if goes_on else ZERO
                 derivative = (
-                    red * state[i + np.uint64(3 * TILE)] + green * state[i + np.uint64(4 * TILE)]
-                    + blue * state[i + np.uint64(5 * TILE)] + depth * state[i + np.uint64(6 * TILE)]
+                    red * state[i + np.uint64(2 * TILE)] + green * state[i + np.uint64(3 * TILE)]
+                    + blue * state[i + np.uint64(4 * TILE)] + depth * state[i + np.uint64(5 * TILE)]
                 )  # fmt: skip
-                behind = state[i + np.uint64(2 * TILE)] - weight * derivative
-                state[i + np.uint64(2 * TILE)] = behind
-                grad_alpha = state[i] * derivative - behind / (ONE - alpha)
-                state[i] = left_over if alive else state[i]
+                behind = state[i + np.uint64(TILE)] - weight * derivative
+                state[i + np.uint64(TILE)] = behind
+                grad_alpha = passed * derivative - behind / (ONE - alpha)
                 u = -alpha * grad_alpha if full < MAX else ZERO
                 v0 += u
                 vx += u * dx
                 vxx += u * dx * dx
-                g0 += weight * state[i + np.uint64(3 * TILE)]
-                g1 += weight * state[i + np.uint64(4 * TILE)]
-                g2 += weight * state[i + np.uint64(5 * TILE)]
-                g3 += weight * state[i + np.uint64(6 * TILE)]
+                g0 += weight * state[i + np.uint64(2 * TILE)]
+                g1 += weight * state[i + np.uint64(3 * TILE)]
+                g2 += weight * state[i + np.uint64(4 * TILE)]
+                g3 += weight * state[i + np.uint64(5 * TILE)]
             u0 += v0
             ux += vx
             uxx += vxx
@@ -248,7 +264,9 @@ def backward_tile(
         gradient[s, 6], gradient[s, 7], gradient[s, 8], gradient[s, 9] = g0, g1, g2, g3
 
 
-@njit(cache=True, nogil=True)
+njit(cache=True, nogil=True)
+
+
 def backward(
     first: int, last: int, splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array,
     entry_slot: Array, image: Array, grad_image: Array, partial: Array,
@@ -265,7 +283,9 @@ def backward(
         )  # fmt: skip
 
 
-@njit(cache=True, nogil=True)
+njit(cache=True, nogil=True)
+
+
 def sum_slots(first: int, last: int, splat_start: Array, partial: Array, gradient: Array) -> None:
     """gradient [M, 10] of splats `first` to `last` - 1: the sum over their slots, in order."""
     for m in range(first, last):
