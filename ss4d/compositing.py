@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 
@@ -23,3 +24,10 @@ def over_background(rgba: Tensor, background: Tensor) -> Tensor:
 def composite_premultiplied(colour: Tensor, alpha: Tensor, background: Tensor) -> Tensor:
     """Colours that are multiplied by alpha already, [3, H, W] with alpha [1, H, W], over a background [3]."""
     return colour + (1 - alpha) * background[:, None, None]
+
+
+def premultiplied(rgba: Tensor) -> Tensor:
+    """uint8 [..., 4, H, W], straight alpha -> float32 in [0, 1], colours multiplied by alpha."""
+    values = rgba.float() / 255
+    colour, alpha = values.split([3, 1], dim=-3)
+    return torch.cat([colour * alpha, alpha], dim=-3)

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d import backend
+from ss4d.compositing import premultiplied
 from ss4d.flow import ImageCondition, SamplerSettings
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
@@ -243,11 +244,10 @@ class SS4DPipeline:
         and pixels."""
         with self.models.use("image_encoder") as encoder:
             cropped = torch.from_numpy(crop_clip_rgba(rgba, encoder.image_size))
-            values = rearrange(cropped, "t h w c -> t c h w").float() / 255
-            pixels = torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], dim=1)
-            chunks = tqdm(pixels.split(plan.frames_at_once), desc="image tokens", unit="batch", disable=not progress)
-            tokens = [encoder(chunk[:, : encoder.in_channels].to(self.device)) for chunk in chunks]
-        return cropped, ImageCondition(torch.cat(tokens)[None], pixels[None].to(self.device))
+            images = rearrange(cropped, "t h w c -> t c h w").to(self.device)
+            chunks = tqdm(images.split(plan.frames_at_once), desc="image tokens", unit="batch", disable=not progress)
+            tokens = [encoder(premultiplied(chunk)[:, : encoder.in_channels]) for chunk in chunks]
+        return cropped, ImageCondition(torch.cat(tokens)[None], images[None])
 
     def _sample_structure(self, sampling: Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:
         """Latents of every frame, [1, T, C, r, r, r]."""
@@ -262,10 +262,10 @@ class SS4DPipeline:
 
         Only for a checkpoint with an estimator (`self.models.estimates`).
         """
-        assert condition.pixels is not None
+        assert condition.images is not None
         with self.models.use("structure_estimator") as estimator:
-            parts = condition.pixels[0].split(plan.window)
-            occupied = torch.cat([estimator.surface(part) for part in parts])
+            parts = condition.images[0].split(plan.window)
+            occupied = torch.cat([estimator.surface(premultiplied(part)) for part in parts])
         with self.models.use("structure_encoder") as encoder:
             grids = occupied[None, :, None].split(plan.frames_at_once, dim=1)
             return torch.cat([encoder(part.float()).mean for part in grids], dim=1)

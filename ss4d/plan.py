@@ -164,7 +164,7 @@ class _Sizes:
     def _condition(self) -> float:
         """Tokens, and pixels where a flow looks them up."""
         projected = self.args["sparse_flow"].get("projection") is not None
-        return FLOAT * (self.tokens * self.channels + (4 * self.pixels**2 if projected else 0))
+        return FLOAT * self.tokens * self.channels + (4 * self.pixels**2 if projected else 0)
 
     def _image_encoder(self) -> float:
         return FLOAT * 20 * self.tokens * self.channels

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ss4d.compositing import premultiplied
 from ss4d.flow.long_clips import Blend, TimeWindow, time_windows, window_of
 from ss4d.flow.path import FlowPath
 from ss4d.flow.solvers import SOLVERS, Slope, Solver
@@ -88,12 +89,19 @@ class ImageCondition:
     """What a flow takes of the input."""
 
     tokens: Tensor  # [B, T, L, D] of the image encoder
-    pixels: Tensor | None = None  # premultiplied RGBA [B, T, 4, S, S] in [0, 1], for models with `projection`
+    # For models with `projection`: RGBA [B, T, 4, S, S], uint8 with straight alpha, a quarter of the memory of
+    images: Tensor | None = None  # float32 in [0, 1], premultiplied
+
+    @property
+    def pixels(self) -> Tensor | None:
+        """Premultiplied RGBA [B, T, 4, S, S] in [0, 1]."""
+        images = self.images
+        return premultiplied(images) if images is not None and images.dtype == torch.uint8 else images
 
     def of(self, window: TimeWindow) -> ImageCondition:
         """That of a window's frames."""
-        tokens, pixels = self.tokens[:, window.start : window.end], self.pixels
-        return ImageCondition(tokens, None if pixels is None else pixels[:, window.start : window.end])
+        tokens, images = self.tokens[:, window.start : window.end], self.images
+        return ImageCondition(tokens, None if images is None else images[:, window.start : window.end])
 
 
 def velocity(
