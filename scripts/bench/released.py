@@ -29,11 +29,14 @@ from scripts.bench.flash import stand_in_for_flash
 from scripts.bench.sizes import SIZES, Size
 from ss4d.gaussians.gaussians import GaussianSequence
 from ss4d.models.registry import create_model
+from ss4d.nn import Memo
+from ss4d.plan import KEPT_BYTES
 from ss4d.sparse import SparseTensor
 from ss4d.training.counting import synthetic_clip
 
 TOLERANCE = 1e-4  # of the two outputs, in standard deviations
 GOALS = {"structure flow": 0.9, "sparse flow": 0.75, "Gaussian decoder": 0.75}
+FURTHER = "a further step"
 FRAMES = {"structure flow": 16, "sparse flow": 8, "Gaussian decoder": 8}
 
 
@@ -85,8 +88,10 @@ def run(options: Namespace) -> None:
 
 
 def pairs(stage: str, size: Size, frames: int) -> dict[str, Pair]:
-    """Rows of a stage: the dense flow has one; what works on voxels has one with the geometry of the call before, as
-    between steps of sampling, and one with voxels that are new to both sides."""
+    """Rows of a stage: the first step of sampling, and for the flows a further one, for which ours keeps the keys and
+    values of the image; what works on voxels has the geometry of the call before, and one more row with voxels that
+    are new to both sides."""
+    memo = Memo(KEPT_BYTES)
     name, args = size.models[stage]
     args = {**args, "expand_self_attn": True}  # where the released class has another default
     ours = create_model(name, **args).eval()
@@ -99,8 +104,13 @@ def pairs(stage: str, size: Size, frames: int) -> dict[str, Pair]:
     if stage == "structure flow":
         x = torch.randn(1, frames, args["in_channels"], *[args["resolution"]] * 3)
         times, tokens = condition(size, frames)
+
+        def released_dense() -> Tensor:
+            return theirs(x[0], times[0], tokens[0], num_frames=frames)
+
         return {
-            stage: Pair(lambda: theirs(x[0], times[0], tokens[0], num_frames=frames), lambda: ours(x, times, tokens)[0])
+            stage: Pair(released_dense, lambda: ours(x, times, tokens)[0]),
+            f"{stage}, {FURTHER}": Pair(released_dense, lambda: ours(x, times, tokens, memo=memo)[0]),
         }
     coords = synthetic_clip(frames, size.voxels, size.resolution)
     feats = torch.randn(len(coords), 8)
@@ -108,6 +118,7 @@ def pairs(stage: str, size: Size, frames: int) -> dict[str, Pair]:
     their_tensor = import_module("trellis.modules.sparse").SparseTensor
     new = (lambda: their_tensor(feats, their_coords), lambda: SparseTensor(feats, coords, num_frames=frames))
     kept = tuple(build() for build in new)
+    further: dict[str, Pair] = {}
     if stage == "sparse flow":
         times, tokens = condition(size, frames)
 
@@ -116,6 +127,10 @@ def pairs(stage: str, size: Size, frames: int) -> dict[str, Pair]:
 
         def this(x: SparseTensor) -> Tensor:
             return ours(x, times, tokens).feats
+
+        further[f"{stage}, {FURTHER}"] = Pair(
+            lambda: released(kept[0]), lambda: ours(kept[1], times, tokens, memo=memo).feats
+        )
     else:
 
         def released(x: Any) -> Tensor:
@@ -127,6 +142,7 @@ def pairs(stage: str, size: Size, frames: int) -> dict[str, Pair]:
     return {
         stage: Pair(lambda: released(kept[0]), lambda: this(kept[1])),
         f"{stage}, new voxels": Pair(lambda: released(new[0]()), lambda: this(new[1]())),
+        **further,
     }
 
 

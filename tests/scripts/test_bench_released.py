@@ -83,8 +83,8 @@ def test_a_table_of_both(checkout: Path, capsys: pytest.CaptureFixture[str]):
     main(["released", "--checkout", str(checkout), "--size", "tiny", "--repeats", "2", "--out", str(out)])
     report = json.loads(out.with_suffix(".json").read_text())
     assert list(report) == [
-        "structure flow",
-        *("sparse flow", "sparse flow, new voxels"),
+        *("structure flow", "structure flow, a further step"),
+        *("sparse flow", "sparse flow, new voxels", "sparse flow, a further step"),
         *("Gaussian decoder", "Gaussian decoder, new voxels"),
     ]
     for row in report.values():
