@@ -6,7 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
+from numba.core.dispatcher import Dispatcher
+
+from ss4d.gaussians.backends.numba_compositing import backward, count_tiles, fill_tiles, forward, sum_slots
+from ss4d.gaussians.backends.numba_projection import project, project_backward
+
+KERNELS = (project, count_tiles, fill_tiles, forward, backward, sum_slots, project_backward)
 THREADS = """
 import sys
 
@@ -33,6 +41,12 @@ def run_python(script: str, **environment: str) -> None:
         text=True,
     )
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_kernels_are_compiled(kernel: Any) -> None:
+    """Python runs them as well, with the same results in ten times the time of a picture."""
+    assert isinstance(kernel, Dispatcher)
 
 
 def test_bitwise_the_same_on_any_number_of_threads() -> None:

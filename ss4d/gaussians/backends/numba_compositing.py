@@ -264,9 +264,7 @@ def backward_tile(
         gradient[s, 6], gradient[s, 7], gradient[s, 8], gradient[s, 9] = g0, g1, g2, g3
 
 
-njit(cache=True, nogil=True)
-
-
+@njit(cache=True, nogil=True)
 def backward(
     first: int, last: int, splats: Array, tile_order: Array, tile_start: Array, entry_splat: Array,
     entry_slot: Array, image: Array, grad_image: Array, partial: Array,
@@ -283,9 +281,7 @@ def backward(
         )  # fmt: skip
 
 
-njit(cache=True, nogil=True)
-
-
+@njit(cache=True, nogil=True)
 def sum_slots(first: int, last: int, splat_start: Array, partial: Array, gradient: Array) -> None:
     """gradient [M, 10] of splats `first` to `last` - 1: the sum over their slots, in order."""
     for m in range(first, last):
