@@ -89,8 +89,9 @@ class ImageCondition:
     """What a flow takes of the input."""
 
     tokens: Tensor  # [B, T, L, D] of the image encoder
-    # For models with `projection`: RGBA [B, T, 4, S, S], uint8 with straight alpha, a quarter of the memory of
-    images: Tensor | None = None  # float32 in [0, 1], premultiplied
+    # RGBA [B, T, 4, S, S] for models with `projection`: float32 in [0, 1], premultiplied, or, in a quarter of the
+    # memory, uint8 with straight alpha.
+    images: Tensor | None = None
 
     @property
     def pixels(self) -> Tensor | None:

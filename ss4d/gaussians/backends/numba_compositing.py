@@ -7,7 +7,7 @@ behind it, dL/dalpha_i = T_i d_i - R_i / (1 - alpha_i). Every sum has a fixed or
 depend on the number of threads. A splat's columns are those of `numba_projection`.
 
 The inner loops store what is new in either case, never what was there: of "a if condition else what was there" LLVM
-makes a masked store, which on AMD's processors costs more than all the rest.
+makes a masked store, which AMD's processors are slow at.
 """
 
 from __future__ import annotations
