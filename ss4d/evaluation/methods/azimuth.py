@@ -16,6 +16,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from torch import Tensor
 
+from ss4d.compositing import premultiplied
 from ss4d.evaluation.placement import move_gaussians
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import GaussianSequence, rasterize
@@ -64,7 +65,7 @@ def _matches(
     except ValueError:
         return None
     frames = np.linspace(0, subject.frames - 1, min(FRAMES, subject.frames)).round().astype(int).tolist()
-    target = _premultiplied(subject.video[frames])
+    target = _small(subject.video[frames])
     chosen = GaussianSequence([gaussians[frame] for frame in frames])
     return [match(turn(chosen, degrees), subject, target) for degrees in candidates]
 
@@ -75,18 +76,15 @@ def match(gaussians: GaussianSequence, subject: Subject, target: Tensor) -> floa
     seen = [rasterize(f, camera, size, torch.zeros(3)) for f in gaussians]
     rgba = torch.stack([torch.cat([s.colour / s.alpha.clamp(min=1e-6), s.alpha]) for s in seen]).clamp(0, 1)
     try:
-        return float(
-            psnr(_premultiplied((255 * rgba).round().byte().movedim(1, -1).cpu()), target).clamp(max=60).mean()
-        )
+        return float(psnr(_small((255 * rgba).round().byte().movedim(1, -1).cpu()), target).clamp(max=60).mean())
     except ForegroundError:  # nothing is seen
         return 0.0
 
 
-def _premultiplied(video: Tensor) -> Tensor:
+def _small(video: Tensor) -> Tensor:
     """A video uint8 [T, H, W, 4] cropped to its object, [T, 4, SIZE, SIZE] in [0, 1]."""
     faint = video[..., 3:] < 8  # the tails of Gaussians would widen the crop
-    small = torch.from_numpy(crop_clip_rgba((video * ~faint).numpy(), SIZE)).float() / 255
-    return torch.cat([small[..., :3] * small[..., 3:], small[..., 3:]], dim=-1).movedim(-1, 1)
+    return premultiplied(torch.from_numpy(crop_clip_rgba((video * ~faint).numpy(), SIZE)).movedim(-1, 1))
 
 
 def turn(gaussians: GaussianSequence, degrees: float) -> GaussianSequence:

@@ -11,7 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
-from ss4d.compositing import over_background
+from ss4d.compositing import over_background, premultiplied
 from ss4d.data.prepared import PreparedSet
 from ss4d.evaluation.identity import files_hash
 from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
@@ -159,8 +159,8 @@ def training_identity(training: PreparedSet) -> dict[str, Any]:
 def descriptor(video: Tensor) -> Tensor:
     """A video uint8 [T, H, W, 4] cropped to its object, small and premultiplied: [SIMILARITY_FRAMES, S, S, 4]."""
     chosen = video[even_frames(len(video), SIMILARITY_FRAMES)].numpy()
-    small = torch.from_numpy(crop_clip_rgba(chosen, SIMILARITY_SIZE)).float() / 255
-    return torch.cat([small[..., :3] * small[..., 3:], small[..., 3:]], dim=-1)
+    small = torch.from_numpy(crop_clip_rgba(chosen, SIMILARITY_SIZE))
+    return premultiplied(small.movedim(-1, 1)).movedim(1, -1)
 
 
 def mean_colour(video: Tensor) -> Tensor:
