@@ -10,13 +10,9 @@ import torch
 from torch import Tensor
 
 from ss4d.data.artifact import VoxelRows, collate_voxels
-from ss4d.data.dataset import BatchSize, WindowDataset
-from ss4d.data.format import Cube
-from ss4d.data.masking import MaskingSettings, mask_video
-from ss4d.data.prepared import PreparedSet
-from ss4d.data.recolor import recolor_video
+from ss4d.data.conditioned import ConditionedDataset
+from ss4d.data.dataset import BatchSize
 from ss4d.data.training_windows import Window
-from ss4d.data.views import ViewArchive
 from ss4d.sparse import SparseTensor
 
 
@@ -54,60 +50,10 @@ class SparseLatentBatch:
         return BatchSize(self.latents.num_videos, sum(self.latents.num_frames), len(self.latents))
 
 
-class LatentDataset(WindowDataset):
-    """Base of the two: the cube that was encoded decides which video is its condition.
-
-    Args:
-        masking: of the conditioning videos; None leaves them as they are. It has no influence on the other choices.
-        recolor: chance of a conditioning video to get other colours.
-    """
+class StructureLatentDataset(ConditionedDataset):
+    """Samples and batches are `StructureLatents`."""
 
     stages = ("render", "encode")
-
-    def __init__(
-        self,
-        clips: PreparedSet,
-        quarter_turns: Sequence[int] = (0,),
-        masking: MaskingSettings | None = None,
-        recolor: float = 0.0,
-    ):
-        super().__init__(clips, quarter_turns)
-        self.masking, self.recolor = masking, recolor
-
-    def conditioning(self, window: Window, cube: Cube, generator: np.random.Generator) -> Tensor:
-        """The conditioning video of a cube, float32 [T, 4, S, S], recoloured and masked as the settings ask.
-
-        It is the cube's own, or a random one of the side that its quarter turns bring to the front.
-
-        Raises:
-            ValueError: none was rendered.
-        """
-        pictures = self.clips.pictures(window.clip)
-        view = self._front_view(pictures, cube.turns, generator) if cube.view is None else cube.view
-        images = premultiplied(pictures, view, window.frames)
-        if self.recolor and generator.random() < self.recolor:
-            images = recolor_video(images, generator)
-        return images if self.masking is None else mask_video(images, self.masking, generator)
-
-    def _front_view(self, pictures: ViewArchive, turns: int, generator: np.random.Generator) -> int:
-        """A random one of the conditioning videos of the side that `turns` quarter turns bring to the front."""
-        yaw = -90 * turns % 360
-        matching = [
-            view
-            for view, camera in enumerate(pictures.index.cond)
-            if camera.yaw is not None and camera.yaw % 360 == yaw
-        ]
-        if not matching:
-            yaws = sorted({camera.yaw for camera in pictures.index.cond if camera.yaw is not None})
-            raise ValueError(
-                f"{pictures.path} has conditioning videos of yaw {yaws}, but quarter turn {turns} needs {yaw}: "
-                "render them, or leave the turn out of data.quarter_turns"
-            )
-        return matching[int(generator.integers(len(matching)))]
-
-
-class StructureLatentDataset(LatentDataset):
-    """Samples and batches are `StructureLatents`."""
 
     def frame_tokens(self) -> list[float]:
         cube = self.draw_cube(0, np.random.default_rng(0))
@@ -127,8 +73,10 @@ class StructureLatentDataset(LatentDataset):
         )
 
 
-class SparseLatentDataset(LatentDataset):
+class SparseLatentDataset(ConditionedDataset):
     """Samples are `SparseLatents`, batches `SparseLatentBatch`; latents as encoded, not yet normalised."""
+
+    stages = ("render", "encode")
 
     def __getitem__(self, window: Window) -> SparseLatents:
         generator = window.generator()
@@ -141,10 +89,3 @@ class SparseLatentDataset(LatentDataset):
     def collate(samples: Sequence[SparseLatents]) -> SparseLatentBatch:
         latents = collate_voxels([sample.latents for sample in samples])
         return SparseLatentBatch(latents, torch.stack([sample.images for sample in samples]))
-
-
-def premultiplied(pictures: ViewArchive, view: int, frames: Sequence[int]) -> Tensor:
-    """Frames of a conditioning video as the models see them: float32 [T, 4, S, S] in [0, 1], colours over black and
-    alpha."""
-    rgba = torch.tensor(np.stack([pictures.cond(view, frame) for frame in frames])).float() / 255
-    return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1).movedim(-1, -3)

@@ -12,9 +12,10 @@ import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ss4d.config import option
+from ss4d.data.conditioned import ConditionedDataset
 from ss4d.data.dataset import WindowDataset, tensors_of
 from ss4d.data.evaluation_objects import refuse_evaluation_objects
-from ss4d.data.latents import LatentDataset, SparseLatentDataset
+from ss4d.data.latents import SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedClip, PreparedSet
 from ss4d.data.sampler import BatchSettings, ClipWeights, TokenBatchSampler
@@ -68,7 +69,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     clips.check_files(kind.stages)
     refuse_evaluation_objects((clip.asset_id for clip in clips.clips), f"data.root={settings.root}")
     _note_what_is_left_out(clips.clips, settings)
-    if issubclass(kind, LatentDataset):  # the one kind that has conditioning videos
+    if issubclass(kind, ConditionedDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
     return kind(clips, settings.quarter_turns)
 

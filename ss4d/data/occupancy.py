@@ -9,8 +9,10 @@ import torch
 from scipy.ndimage import binary_fill_holes
 from torch import Tensor
 
+from ss4d.data.conditioned import ConditionedDataset
 from ss4d.data.dataset import BatchSize, WindowDataset
-from ss4d.data.latents import LatentDataset
+from ss4d.data.format import Cube
+from ss4d.data.prepared import PreparedSet
 from ss4d.data.training_windows import Window
 from ss4d.data.turns import turn_coords
 from ss4d.metrics.shape import voxel_grid
@@ -38,16 +40,18 @@ class OccupancyDataset(WindowDataset):
         return [float(self.clips.resolution**3)] * len(self.clips)
 
     def __getitem__(self, window: Window) -> Occupancy:
-        resolution = self.clips.resolution
-        cube = self.draw_cube(window.clip, window.generator())
-        file = self.clips.artifact(window.clip, "features")
-        coords = file.coords(cube.coords(resolution), window.frames)
-        coords = turn_coords(coords, cube.turns, resolution)
-        return Occupancy(occupancy_grid(coords, len(window.frames), resolution))
+        return Occupancy(seen_voxels(self.clips, window, self.draw_cube(window.clip, window.generator())))
 
     @staticmethod
     def collate(samples: Sequence[Occupancy]) -> Occupancy:
         return Occupancy(torch.stack([sample.grid for sample in samples]))
+
+
+def seen_voxels(clips: PreparedSet, window: Window, cube: Cube) -> Tensor:
+    """The voxels of a cube that a camera sees, in the frames of the window: a grid, float32 [T, 1, R, R, R]."""
+    coords = clips.artifact(window.clip, "features").coords(cube.coords(clips.resolution), window.frames)
+    coords = turn_coords(coords, cube.turns, clips.resolution)
+    return occupancy_grid(coords, len(window.frames), clips.resolution)
 
 
 def occupancy_grid(coords: Tensor, num_frames: int, resolution: int) -> Tensor:
@@ -69,8 +73,10 @@ class PicturedOccupancy:
         return BatchSize(videos, videos * frames, self.grid[:, :, 0].numel())
 
 
-class PicturedOccupancyDataset(LatentDataset):
-    """Samples and batches are `PicturedOccupancy`."""
+class PicturedOccupancyDataset(ConditionedDataset):
+    """Samples and batches are `PicturedOccupancy`. Nothing has to be encoded."""
+
+    stages = ("render", "features")
 
     def frame_tokens(self) -> list[float]:
         return [float(self.clips.resolution**3)] * len(self.clips)
@@ -78,8 +84,7 @@ class PicturedOccupancyDataset(LatentDataset):
     def __getitem__(self, window: Window) -> PicturedOccupancy:
         generator = window.generator()
         cube = self.draw_cube(window.clip, generator)
-        coords = self.clips.artifact(window.clip, "encode").coords(cube.latent_coords, window.frames)
-        surface = occupancy_grid(coords, len(window.frames), self.clips.resolution)
+        surface = seen_voxels(self.clips, window, cube)
         return PicturedOccupancy(
             torch.cat([surface, filled(surface)], dim=1), self.conditioning(window, cube, generator)
         )
