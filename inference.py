@@ -67,7 +67,7 @@ def generate(options: argparse.Namespace) -> None:
 
     from ss4d import SS4DPipeline  # after the options, which need no torch
     from ss4d.result_folder import ResultFolder
-    from ss4d.video import find_foreground, foreground_warnings, read_clip, write_preview
+    from ss4d.video import find_foreground, foreground_warnings, read_clip, stored, write_preview
 
     folder = ResultFolder.open(options.out)
     with notes():
@@ -77,13 +77,13 @@ def generate(options: argparse.Namespace) -> None:
         note(warning)
     pipeline = SS4DPipeline.from_pretrained(options.model, options.device, options.memory, options.window)
     use(backend, pipeline.device)
-    seen = dataclasses.replace(clip, frames=rgba)
-    plan = pipeline.plan(seen)
+    plan = pipeline.plan(rgba)
     if options.memory:
         print(plan)
     write_preview(folder.preview, clip, rgba)
-    del clip, rgba  # the memory of the frames as they were read
     with going_on_later(folder.kept, plan.least):
+        seen = stored(dataclasses.replace(clip, frames=rgba), folder.kept / "clip.npy")
+        del clip, rgba  # the memory of the frames
         chosen = {"seed": options.seed, "steps": options.steps, "guidance": options.guidance, "refine": options.refine}
         result = pipeline.run(seen, **chosen, progress=True, keep=folder.kept, quality=options.quality)
 

@@ -18,9 +18,9 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("runs", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--base", help="checkpoint folder or Hub id with the models that RUNS does not have")
-    parser.add_argument("--steps", type=int, default=4, help="sampling steps written as the default (4)")
+    parser.add_argument("--steps", type=int, help="sampling steps written as the default (2 from an estimate, else 4)")
     parser.add_argument("--structure-steps", type=int, help="of the structure alone (as --steps)")
-    parser.add_argument("--guidance", type=float, default=3.0, help="guidance strength of the structure (3)")
+    parser.add_argument("--guidance", type=float, help="of the structure (0 from an estimate, else 3)")
     parser.add_argument("--start", type=float, default=0.4, help="time that sampling starts at from an estimate (0.4)")
     parser.add_argument("--latent-guidance", type=float, default=0.0, help="of the voxel latents (0)")
     parser.add_argument(
@@ -34,15 +34,17 @@ def main() -> None:
     options = parse_arguments()
 
     from ss4d.flow import SamplerSettings
-    from ss4d.training.export import EXPERIMENTS, export
+    from ss4d.training.export import EXPERIMENTS, export, find_parts
 
     runs = {name: options.runs / name for name in EXPERIMENTS}
     shared = {"rescale_t": options.rescale, "solver": options.solver}
     try:
-        steps = options.structure_steps or options.steps
-        structure = SamplerSettings(steps, options.guidance, start=options.start, **shared)
-        latents = SamplerSettings(options.steps, options.latent_guidance, **shared)
-        total = export(runs, options.out, structure, latents, options.base)
+        parts = find_parts(runs, options.base)
+        steps = options.steps or (2 if parts.estimates else 4)
+        guidance = (0.0 if parts.estimates else 3.0) if options.guidance is None else options.guidance
+        structure = SamplerSettings(options.structure_steps or steps, guidance, start=options.start, **shared)
+        latents = SamplerSettings(steps, options.latent_guidance, **shared)
+        total = export(parts, options.out, structure, latents)
     except ValueError as error:
         sys.exit(f"export.py: {error}")
     size = sum(path.stat().st_size for path in options.out.rglob("*") if path.is_file())

@@ -27,7 +27,7 @@ from ss4d.result import Generation, Stage, measured
 from ss4d.sampling import Sampling
 from ss4d.sparse import SparseTensor
 from ss4d.version import __version__
-from ss4d.video import Clip, crop_clip_rgba, find_foreground
+from ss4d.video import Clip, crop_clip_rgba, find_foreground, let_go
 from ss4d.view_frame import ViewFrame
 
 
@@ -173,6 +173,7 @@ class SS4DPipeline:
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
             cropped, condition = self._look(rgba, plan, progress)
             key = "" if keep is None else key_of(rgba, self._identity(), seed)
+            let_go(rgba)
         sampling = Sampling(condition, torch.Generator().manual_seed(seed), kept, key, progress)
         del condition
         with self._stage("structure", stages):

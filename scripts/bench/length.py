@@ -26,7 +26,7 @@ from ss4d.gaussians import GaussianSequence
 from ss4d.memory import peak_main_memory
 from ss4d.refine.silhouette import shrink, silhouette, silhouette_iou
 from ss4d.result import Generation
-from ss4d.video import Clip, crop_clip_rgba, find_foreground, read_clip
+from ss4d.video import Clip, crop_clip_rgba, find_foreground, read_clip, stored
 from ss4d.visualize import render_views
 
 ROOT = Path(__file__).parents[2]
@@ -67,7 +67,8 @@ def clip_of(frames: int) -> Clip:
 
 def generate(frames: int, window: int, steps: int | None, keep: Path | None = None) -> Generation:
     pipeline = SS4DPipeline.from_pretrained(ROOT / "checkpoints/ss4d-tiny", "cpu", window=window)
-    return pipeline.run(clip_of(frames), steps=steps, keep=keep)
+    clip = clip_of(frames) if keep is None else stored(clip_of(frames), keep / "clip.npy")
+    return pipeline.run(clip, steps=steps, keep=keep)
 
 
 def cost(options: Namespace) -> dict[str, float]:

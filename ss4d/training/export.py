@@ -7,7 +7,7 @@ base, such as TRELLIS, whose structure VAE the paper keeps. A DINOv2 is named in
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +34,40 @@ FLOWS = ("structure_flow", "sparse_flow")
 EXPERIMENTS = tuple(dict.fromkeys(name.run for name in NAMES.values()))
 
 
-def export(
-    runs: Mapping[str, Path],
-    out: Path,
-    structure: SamplerSettings,
-    latents: SamplerSettings,
-    base: str | Path | None = None,
-) -> int:
-    """Write a checkpoint folder, the encoders included; returns the number of parameters written.
+@dataclass(frozen=True)
+class Parts:
+    """The models of a checkpoint folder to be, and what its pipeline.json says of them.
 
-    A structure estimator of another frame than the flows' is left out; without one, sampling starts from noise.
+    Attributes:
+        files: where the models are, by our names, without the files' endings.
+        specs: {"name", "args"} of each.
+        frame: the frame of the view that both flows were trained in; None: that of the clip.
+        dino: the DINOv2 that encodes images; None: a model among the files.
+        statistics: mean and standard deviation of the voxel latents.
+        trained_frames: of the longest clips that a flow was trained on; None: not known.
+    """
+
+    files: Mapping[str, Path]
+    specs: Mapping[str, dict[str, Any]]
+    frame: ViewFrame | None
+    dino: str | None
+    statistics: Mapping[str, Tensor]
+    trained_frames: int | None
+
+    @property
+    def estimates(self) -> bool:
+        """Whether sampling of the structure can start from an estimate."""
+        return "structure_estimator" in self.files
+
+
+def find_parts(runs: Mapping[str, Path], base: str | Path | None = None) -> Parts:
+    """What the runs trained or name, and of the rest what the base has, the encoders included.
+
+    A structure estimator of another frame than the flows' is left out.
 
     Args:
         runs: run folders by experiment, of `EXPERIMENTS`.
-        structure, latents: default settings of the two samplers.
-        base: checkpoint folder or Hub id with the models that the runs neither trained nor name.
+        base: checkpoint folder or Hub id.
 
     Raises:
         CheckpointError: a model that nobody has, flows of different frames, or of different image encoders.
@@ -62,15 +81,25 @@ def export(
     estimator = specs.get("structure_estimator")
     if estimator is not None and (frame is None or ViewFrame(**estimator["args"]["frame"]) != frame):
         del files["structure_estimator"]
-    if "structure_estimator" not in files:
+    return Parts(files, specs, frame, dino, latent_statistics(runs, base), trained_frames(runs, base))
+
+
+def export(parts: Parts, out: Path, structure: SamplerSettings, latents: SamplerSettings) -> int:
+    """Write a checkpoint folder; returns the number of parameters written.
+
+    Args:
+        structure, latents: default settings of the two samplers. Without an estimate the structure starts from noise,
+            whatever they say.
+    """
+    if not parts.estimates:
         structure = replace(structure, start=1.0)
-    statistics = latent_statistics(runs, base)
     total = 0
-    for ours, stem in files.items():
-        model = load_model(stem)
-        save_model(model, out / "ckpts" / NAMES[ours].key, specs[ours]["name"], specs[ours]["args"], torch.float16)
+    for ours, stem in parts.files.items():
+        model, spec = load_model(stem), parts.specs[ours]
+        save_model(model, out / "ckpts" / NAMES[ours].key, spec["name"], spec["args"], torch.float16)
         total += sum(parameter.numel() for parameter in model.parameters())
-    write_pipeline(out, files, structure, latents, statistics, frame, dino, trained_frames(runs, base))
+    frames, dino = parts.trained_frames, parts.dino
+    write_pipeline(out, parts.files, structure, latents, parts.statistics, parts.frame, dino, frames)
     return total
 
 

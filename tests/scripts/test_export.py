@@ -38,7 +38,7 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     out = tmp_path / "out"
     config = "frames: [8]\ndata: {frames: [8], max_clips: 1}\nbatch_size: 1\nphases: {long: {frames: [16, 24]}}\n"
     (tmp_path / "runs/structure_flow/config.yaml").write_text(config)
-    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--steps", "7", "--guidance", "0")
+    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--structure-steps", "7")
     for name in PipelineFolder.open(BASE).args["models"]:
         mine, theirs = (load_file(folder / "ckpts" / f"{name}.safetensors") for folder in (out, BASE))
         same = all(torch.equal(mine[key], theirs[key]) for key in theirs)
@@ -59,12 +59,12 @@ def test_an_estimator_is_taken_where_its_frame_is_that_of_the_flows(
     stem = tmp_path / "runs/structure_estimator/ckpts/estimator"
     save_model(estimator, stem, "StructureEstimator", args, torch.float32)
     out = tmp_path / "out"
-    steps = ["--structure-steps", "2", "--start", "0.5"]
-    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), *steps)
+    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE), "--start", "0.5")
     made = PipelineFolder.open(out)
     assert ("structure_estimator" in made.generators()) == (out / "ckpts/structure_estimator.json").exists() == taken
-    assert made.sampler("sparse_structure_sampler").start == (0.5 if taken else 1.0)
-    assert (made.sampler("sparse_structure_sampler").steps, made.sampler("slat_sampler").steps) == (2, 4)
+    structure, latents = made.sampler("sparse_structure_sampler"), made.sampler("slat_sampler")
+    assert structure.start == (0.5 if taken else 1.0) and structure.cfg_strength == (0.0 if taken else 3.0)
+    assert structure.steps == latents.steps == (2 if taken else 4) and latents.cfg_strength == 0
     assert made.load_models().estimates == taken
 
 

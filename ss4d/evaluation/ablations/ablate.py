@@ -21,7 +21,7 @@ from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.table_formats import Table, write_tables
 from ss4d.evaluation.tables import build_table
 from ss4d.models.folder import PipelineFolder
-from ss4d.training.export import export
+from ss4d.training.export import export, find_parts
 
 
 def run(options: AblateOptions) -> list[str]:
@@ -75,7 +75,7 @@ def export_variant(config: DictConfig, checkpoint: Path, out: Path) -> None:
     """A pipeline folder with the run's flow; all other models and the samplers are the checkpoint's."""
     base = PipelineFolder.open(checkpoint)
     samplers = base.sampler("sparse_structure_sampler"), base.sampler("slat_sampler")
-    export({config.objective.name: Path(config.run_dir)}, out, *samplers, checkpoint)
+    export(find_parts({config.objective.name: Path(config.run_dir)}, checkpoint), out, *samplers)
 
 
 def tables(plan: Plan) -> list[Table]:
