@@ -185,7 +185,10 @@ class _Sizes:
         if "structure_estimator" not in self.args:
             return []
         estimator, encoder = self.args["structure_estimator"], self.args["structure_encoder"]
-        pictures = 4 * estimator["channels"][0] * (estimator["image_size"] // 2) ** 2
+        widest = (
+            2 * 96 if estimator.get("imagenet") else 4 * estimator["channels"][0]
+        )  # at a half of the picture's size
+        pictures = widest * (estimator["image_size"] // 2) ** 2
         grids = 10 * estimator["resolution"] ** 3 * encoder["channels"][0]
         return [
             ("estimate", "structure_estimator", window, window * FLOAT * pictures),

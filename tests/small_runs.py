@@ -60,6 +60,7 @@ IN_VIEWS = {
         "data.recolor=0",
         f"models.estimator.args.image_size={IMAGE_SIZE}",
         "models.estimator.args.channels=[8,8,16,16]",
+        "models.estimator.args.imagenet=false",
     ],
 }
 

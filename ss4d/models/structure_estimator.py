@@ -8,12 +8,14 @@ the structure then starts from the latents of this estimate and some noise, inst
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pixel_shuffle, silu
 
 from ss4d.models.base import zero
+from ss4d.models.efficientnet import STAGES, EfficientNetLite0
 from ss4d.models.projection import PIXEL_CHANNELS
 from ss4d.view_frame import ViewFrame
 
@@ -35,6 +37,8 @@ class StructureEstimator(nn.Module):
         frame: `crop` and `distance` of the `ViewFrame` whose camera took the input.
         mixed_channels: through which all places at the bottom see each other, and all frames of a clip: what is hidden
             in one picture may show in another.
+        imagenet: add what a frozen EfficientNet-Lite0 sees in the pictures over white: it knows more objects than a
+            few thousand training objects show.
 
     Raises:
         ValueError: an image size or channels that do not divide.
@@ -47,6 +51,7 @@ class StructureEstimator(nn.Module):
         channels: Sequence[int],
         frame: Mapping[str, float],
         mixed_channels: int = 16,
+        imagenet: bool = False,
     ):
         super().__init__()
         if image_size % 16:
@@ -59,6 +64,7 @@ class StructureEstimator(nn.Module):
         self.down1 = nn.Sequential(_halving(half, quarter), ResBlock2d(quarter))
         self.down2 = nn.Sequential(_halving(quarter, eighth), ResBlock2d(eighth), ResBlock2d(eighth))
         self.down3 = nn.Sequential(_halving(eighth, bottom), ResBlock2d(bottom), ResBlock2d(bottom))
+        self.known = ImageNetFeatures(eighth, bottom) if imagenet else None
         places = (image_size // 16) ** 2
         self.mix_in = nn.Conv2d(bottom, mixed_channels, 1)
         self.mix_out = nn.Linear(mixed_channels * places, bottom)
@@ -89,8 +95,13 @@ class StructureEstimator(nn.Module):
         if pixels.shape[1:] != expected:
             raise ValueError(f"pixels must be [N, {', '.join(map(str, expected))}], got {list(pixels.shape)}")
         quarter = self.down1(silu(self.stem(pixels)))
+        known = None if self.known is None else self.known(pixels)
         eighth = self.down2(quarter)
+        if known is not None:
+            eighth = eighth + known.eighth
         bottom = self.down3(eighth)
+        if known is not None:
+            bottom = bottom + known.bottom
         seen = self.mix_in(bottom).flatten(1)
         others = seen.unflatten(0, (-1, frames)).mean(1).repeat_interleave(frames, 0) - seen  # none of a single frame
         h = self.middle(bottom + (self.mix_out(seen) + self.mix_frames(others))[..., None, None])
@@ -103,6 +114,29 @@ class StructureEstimator(nn.Module):
         """Premultiplied RGBA [T, 4, S, S] of a clip -> surface voxels, bool [T, R, R, R]; none of an empty picture."""
         seen = pixels[:, 3].amax((1, 2)) > 0
         return (self(pixels, len(pixels))[:, 0] > SURFACE_LOGIT) & seen[:, None, None, None]
+
+
+@dataclass(frozen=True)
+class Known:
+    """What is added at an eighth of the input's size, [N, C, S / 8, S / 8], and at a sixteenth."""
+
+    eighth: Tensor
+    bottom: Tensor
+
+
+class ImageNetFeatures(nn.Module):
+    """Features of a frozen EfficientNet-Lite0, projected to the widths of the estimator; at first to zero."""
+
+    def __init__(self, eighth: int, bottom: int):
+        super().__init__()
+        self.network = EfficientNetLite0().requires_grad_(False)
+        self.to_eighth = zero(nn.Conv2d(STAGES[2].channels, eighth, 1))
+        self.to_bottom = zero(nn.Conv2d(STAGES[4].channels, bottom, 1))
+
+    def forward(self, pixels: Tensor) -> Known:
+        """Premultiplied RGBA [N, 4, S, S]."""
+        found = self.network(pixels[:, :3] + 1 - pixels[:, 3:])
+        return Known(self.to_eighth(found[2]), self.to_bottom(found[4]))
 
 
 class ResBlock2d(nn.Module):

@@ -79,3 +79,19 @@ def test_frames_of_a_clip_share_what_they_show_and_a_single_one_is_alone():
     changed[1] = torch.rand(4, SIZE, SIZE)
     moved = (model(changed, frames=2) - pairs).abs().amax((1, 2, 3, 4))
     assert bool((moved[:2] > 1e-4).all()) and moved[2:].max() == 0
+
+
+def test_features_of_imagenet_are_frozen_and_at_first_add_nothing():
+    torch.manual_seed(1)
+    model: Any = create_model("StructureEstimator", **ARGS, frame=FRAME, imagenet=True).eval()
+    plain = estimator()
+    plain.load_state_dict({name: value for name, value in model.state_dict().items() if not name.startswith("known.")})
+    pixels = torch.rand(3, 4, SIZE, SIZE)
+    assert torch.equal(model(pixels, 3), plain(pixels, 3))
+    learning = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    assert not any(name.startswith("known.network.") for name in learning)
+    assert {"known.to_eighth.weight", "known.to_bottom.weight"} <= learning
+    for name in ("to_eighth", "to_bottom"):
+        torch.nn.init.constant_(getattr(model.known, name).bias, 0.5)
+        assert not torch.allclose(model(pixels), plain(pixels))
+        torch.nn.init.zeros_(getattr(model.known, name).bias)

@@ -13,6 +13,8 @@ from small_runs import fit, logged
 
 from ss4d.data import PicturedOccupancy
 from ss4d.models import create_model
+from ss4d.models.checkpoint import read_weights, save_weights
+from ss4d.models.efficientnet import EfficientNetLite0
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 
@@ -91,3 +93,17 @@ def test_pictures_and_voxels_are_mirrored_together():
     logits[~right, :, :4], logits[right, :, 4:] = 20.0, 20.0
     loss = objective(PicturedOccupancy(grid, images), torch.Generator().manual_seed(0))
     assert loss.total < 1e-3
+
+
+def test_the_features_of_imagenet_start_from_a_file_and_do_not_learn(clips: Path, tmp_path: Path):
+    torch.manual_seed(0)
+    network = EfficientNetLite0()
+    given = tmp_path / "lite0.safetensors"
+    save_weights({f"known.network.{name}": value for name, value in network.state_dict().items()}, given)
+    changes = ["models.estimator.args.imagenet=true", f"objective.imagenet={given}", "train.steps=3"]
+    run = fit("structure_estimator", clips, tmp_path, *changes)
+    found = read_weights(run / "ckpts/estimator.safetensors")
+    assert all(torch.equal(found[f"known.network.{name}"], value) for name, value in network.state_dict().items())
+    assert found["known.to_bottom.weight"].abs().sum() > 0
+    with pytest.raises(ValueError, match=r"imagenet needs objective.imagenet: a file with its frozen weights"):
+        fit("structure_estimator", clips, tmp_path / "none", *changes[:1], "objective.imagenet=null", *changes[2:])

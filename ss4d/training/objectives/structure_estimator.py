@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +14,7 @@ from ss4d.config import option
 from ss4d.data import PicturedOccupancy, PicturedOccupancyDataset, PreparedSet
 from ss4d.metrics.shape import overlaps
 from ss4d.models.structure_estimator import StructureEstimator
+from ss4d.training.imagenet import imagenet_weights
 from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 from ss4d.training.objectives.flow import check_frame
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
@@ -26,6 +28,7 @@ class StructureEstimatorObjectiveOptions(ObjectiveOptions):
 
     entropy_weight: float = option(5.0, at_least=0)  # of the mean over voxels, most of which are empty and easy
     silhouette_weight: float = option(0.0, at_least=0)  # of the dice loss of the silhouettes along the three axes
+    imagenet: str | None = None  # file with the weights of EfficientNet-Lite0, for an estimator with imagenet=true
     stretch: float = option(0.0, at_least=0)  # of the clips to learn from: log of the largest ratio of width and height
 
 
@@ -41,6 +44,19 @@ class StructureEstimatorObjective(Objective):
     @classmethod
     def frame_tokens(cls, models: Mapping[str, Any], resolution: int, voxels: float) -> float:
         return float(resolution**3)
+
+    def initialize(self) -> None:
+        """
+        Raises:
+            ValueError: the estimator has an EfficientNet-Lite0, and no file is named.
+            CheckpointError: the file has no weights of it.
+        """
+        estimator: Any = self.models["estimator"]
+        if estimator.known is None:
+            return
+        if self.options.imagenet is None:
+            raise ValueError("models.estimator.args.imagenet needs objective.imagenet: a file with its frozen weights")
+        estimator.known.network.load_state_dict(imagenet_weights(Path(self.options.imagenet)))
 
     def prepare(self, clips: PreparedSet) -> None:
         """
