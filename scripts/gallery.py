@@ -8,17 +8,12 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from PIL import Image
+if TYPE_CHECKING:
+    import numpy as np
 
-from ss4d import SS4DPipeline, load_video
-from ss4d.compositing import over_background
-from ss4d.files import use_writable_numba_cache, written_atomically
-from ss4d.result import Generation
-from ss4d.video import cropped_frames
-from ss4d.visualize import compare_video, orbit_order, render_orbit, to_uint8
+    from ss4d.result import Generation
 
 ROOT = Path(__file__).parents[1]
 MOMENTS = 4
@@ -34,6 +29,12 @@ def main() -> None:
     parser.add_argument("--refine", action="store_true")
     parser.add_argument("--turntable", action="store_true")
     options = parser.parse_args()
+
+    from PIL import Image
+
+    from ss4d import SS4DPipeline, load_video
+    from ss4d.files import use_writable_numba_cache, written_atomically
+
     use_writable_numba_cache()
     clip = load_video(options.clip, num_frames=options.num_frames)
     result = SS4DPipeline.from_pretrained(options.model).run(clip, refine=options.refine, progress=True)
@@ -45,6 +46,10 @@ def main() -> None:
 
 def sheet(result: Generation, size: int) -> np.ndarray:
     """uint8 [4 * size, 5 * size, 3]."""
+    import numpy as np
+
+    from ss4d.visualize import compare_video
+
     orbit, last = result.orbit, len(result.gaussians) - 1
     rows = list(compare_video(result.rgba, result.gaussians, size=size, elevation=orbit.elevation, orbit=orbit))
     return np.concatenate([rows[round(last * row / (MOMENTS - 1))] for row in range(MOMENTS)])
@@ -52,6 +57,13 @@ def sheet(result: Generation, size: int) -> np.ndarray:
 
 def turntable(result: Generation, size: int) -> list[np.ndarray]:
     """Pictures uint8 [size, 2 * size, 3]."""
+    import numpy as np
+    import torch
+
+    from ss4d.compositing import over_background
+    from ss4d.video import cropped_frames
+    from ss4d.visualize import orbit_order, render_orbit, to_uint8
+
     clip, order = cropped_frames(result.rgba, size), orbit_order(len(result.gaussians))
     left = [to_uint8(over_background(torch.from_numpy(clip[number].copy()), torch.ones(3))) for number in order]
     views = render_orbit(result.gaussians, size, orbit=result.orbit)

@@ -61,6 +61,7 @@ IN_VIEWS = {
         f"models.estimator.args.image_size={IMAGE_SIZE}",
         "models.estimator.args.channels=[8,8,16,16]",
         "models.estimator.args.imagenet=false",
+        "frames=[1,4]",
     ],
 }
 

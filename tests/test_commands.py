@@ -23,6 +23,7 @@ SAYS = {
     "app": ["--max-megabytes"],
     "train": ["structure_flow/tiny", "learning_rate"],
     "scripts.export": ["--latent-guidance"],
+    "scripts.gallery": ["--turntable"],
     "scripts.pack_training_set": ["--part-mb"],
     "scripts.eval": [f"  {name} " for name in COMMANDS],
     "scripts.bench": ["rasterizer", "convolution", "dino", "length", "full", "quality"],

@@ -85,10 +85,10 @@ def images(rendering: Rendering) -> tuple[Tensor, ...]:
 
 
 def assert_close_but_for_thresholds(actual: Tensor, expected: Tensor, tolerance: float, flip: float) -> None:
-    """Within `tolerance`, but for one value in a thousand (or 3) that rounding moved across a threshold."""
+    """Within `tolerance`, but for one value in a thousand (or two pixels) that rounding moved across a threshold."""
     assert actual.shape == expected.shape
     error = (actual - expected).abs()
-    assert int((error > tolerance).sum()) <= max(3, error.numel() // 1000), f"largest error {error.max():.2e}"
+    assert int((error > tolerance).sum()) <= max(6, error.numel() // 1000), f"largest error {error.max():.2e}"
     assert float(error.max()) <= flip
 
 
