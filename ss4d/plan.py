@@ -185,10 +185,8 @@ class _Sizes:
         if "structure_estimator" not in self.args:
             return []
         estimator, encoder = self.args["structure_estimator"], self.args["structure_encoder"]
-        widest = (
-            2 * 96 if estimator.get("imagenet") else 4 * estimator["channels"][0]
-        )  # at a half of the picture's size
-        pictures = widest * (estimator["image_size"] // 2) ** 2
+        channels = 2 * 96 if estimator.get("imagenet") else 4 * estimator["channels"][0]
+        pictures = channels * (estimator["image_size"] // 2) ** 2  # the widest layers, at half of the picture's size
         grids = 10 * estimator["resolution"] ** 3 * encoder["channels"][0]
         return [
             ("estimate", "structure_estimator", window, window * FLOAT * pictures),

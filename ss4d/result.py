@@ -143,7 +143,7 @@ class Generation:
 
     def _write_videos(self, place: Path, size: int, spans: np.ndarray, progress: bool) -> None:
         """Videos whose frames are shown for `spans` [T] seconds."""
-        from ss4d.video import write_video
+        from ss4d.video import let_go, write_video
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
         orbit = self.orbit
@@ -158,6 +158,7 @@ class Generation:
         }
         for name, (render, order) in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
             write_video(place / f"{name}.mp4", render(), durations=spans[order])
+        let_go(self.rgba)
 
     def _write_player(self, path: Path, fps: float, about: dict[str, Any]) -> None:
         from ss4d.video import cropped_frames

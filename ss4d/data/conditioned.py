@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ss4d.compositing import premultiplied
 from ss4d.data.dataset import WindowDataset
 from ss4d.data.format import Cube
 from ss4d.data.masking import MaskingSettings, mask_video
@@ -45,7 +46,8 @@ class ConditionedDataset(WindowDataset):
         """
         pictures = self.clips.pictures(window.clip)
         view = self._front_view(pictures, cube.turns, generator) if cube.view is None else cube.view
-        images = premultiplied(pictures, view, window.frames)
+        rgba = torch.from_numpy(np.stack([pictures.cond(view, frame) for frame in window.frames]))
+        images = premultiplied(rgba.movedim(-1, -3))
         if self.recolor and generator.random() < self.recolor:
             images = recolor_video(images, generator)
         return images if self.masking is None else mask_video(images, self.masking, generator)
@@ -65,10 +67,3 @@ class ConditionedDataset(WindowDataset):
                 "render them, or leave the turn out of data.quarter_turns"
             )
         return matching[int(generator.integers(len(matching)))]
-
-
-def premultiplied(pictures: ViewArchive, view: int, frames: Sequence[int]) -> Tensor:
-    """Frames of a conditioning video as the models see them: float32 [T, 4, S, S] in [0, 1], colours over black and
-    alpha."""
-    rgba = torch.tensor(np.stack([pictures.cond(view, frame) for frame in frames])).float() / 255
-    return torch.cat([rgba[..., :3] * rgba[..., 3:], rgba[..., 3:]], dim=-1).movedim(-1, -3)
