@@ -9,11 +9,14 @@ import ctypes
 import re
 import resource
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     import torch
+
+Item = TypeVar("Item")
 
 UNITS = {"": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -64,3 +67,11 @@ def give_back(device: torch.device) -> None:
         torch.cuda.empty_cache()
     elif sys.platform == "linux":
         ctypes.CDLL(None).malloc_trim(0)  # glibc's; other C libraries have none
+
+
+def giving_back(items: Iterable[Item], device: torch.device, every: int = 8) -> Iterator[Item]:
+    """The same items; before the first one and every so many, what was freed is given back."""
+    for number, item in enumerate(items):
+        if number % every == 0:
+            give_back(device)
+        yield item

@@ -16,11 +16,11 @@ from tqdm import tqdm
 from ss4d import backend
 from ss4d.compositing import premultiplied
 from ss4d.flow import ImageCondition, SamplerSettings
-from ss4d.gaussians import Gaussians, GaussianSequence
+from ss4d.gaussians import GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
-from ss4d.memory import give_back, parse_bytes
+from ss4d.memory import give_back, giving_back, parse_bytes
 from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels, StoredModels
-from ss4d.plan import FRAMES_AT_ONCE, KEPT_BYTES, Job, Plan, plan_memory
+from ss4d.plan import KEPT_BYTES, Job, Plan, plan_memory
 from ss4d.quality import find_quality
 from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
@@ -225,13 +225,14 @@ class SS4DPipeline:
         """Measure the enclosed work, then give back what it freed."""
         with measured(name, stages, self.device):
             yield
-        self._give_back()
-
-    def _give_back(self) -> None:
-        """Always of main memory, where gaps between what is held would add up over a long clip; of the GPU's, whose
-        allocator fills its own, within a budget alone."""
-        if self.memory is not None or self.device.type == "cpu":
+        if self.gives_back:
             give_back(self.device)
+
+    @property
+    def gives_back(self) -> bool:
+        """Whether freed memory goes back to the system: always main memory, where gaps between what is held would add
+        up over a long clip; the GPU's, whose allocator fills its own, within a budget alone."""
+        return self.memory is not None or self.device.type == "cpu"
 
     def _identity(self) -> str:
         """Of the weights and of what computes."""
@@ -296,15 +297,8 @@ class SS4DPipeline:
     def _decode(self, z: SparseTensor, kept: KeptStages) -> GaussianSequence:
         """The Gaussians of every frame."""
         with self.models.use("gaussian_decoder") as decoder:
-            return kept.frames(self._giving_back(decoder.frames(z)), self.device)
-
-    def _giving_back(self, frames: Iterator[Gaussians]) -> Iterator[Gaussians]:
-        """The same frames; what was freed is given back every so many."""
-        self._give_back()
-        for number, frame in enumerate(frames, 1):
-            if number % FRAMES_AT_ONCE == 0:
-                self._give_back()
-            yield frame
+            frames = decoder.frames(z)
+            return kept.frames(giving_back(frames, self.device) if self.gives_back else frames, self.device)
 
 
 def on_black(rgba: Tensor) -> Tensor:

@@ -20,13 +20,14 @@ from ss4d.cameras import Orbit
 from ss4d.flow import SamplerSettings
 from ss4d.gaussians import GaussianSequence, write_ply
 from ss4d.gaussians.ply import Layout
-from ss4d.memory import peak_memory
+from ss4d.memory import giving_back, peak_memory
 from ss4d.refine.refiner import Refinement
 from ss4d.result_folder import DEFAULT_FPS, REPORT, ResultFolder, frame_file
 from ss4d.version import __version__
 from ss4d.view_frame import ViewFrame
 
 PLAYER_INPUT_SIZE = 320  # pixels, of the input beside the player
+MAIN_MEMORY = torch.device("cpu")
 
 
 @dataclass
@@ -143,7 +144,7 @@ class Generation:
 
     def _write_videos(self, place: Path, size: int, spans: np.ndarray, progress: bool) -> None:
         """Videos whose frames are shown for `spans` [T] seconds."""
-        from ss4d.video import let_go, write_video
+        from ss4d.video import write_video
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
         orbit = self.orbit
@@ -157,8 +158,7 @@ class Generation:
             "voxels": (lambda: render_voxels(self.voxels, self.resolution, size, orbit=orbit), forwards),
         }
         for name, (render, order) in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
-            write_video(place / f"{name}.mp4", render(), durations=spans[order])
-        let_go(self.rgba)
+            write_video(place / f"{name}.mp4", giving_back(render(), MAIN_MEMORY), durations=spans[order])
 
     def _write_player(self, path: Path, fps: float, about: dict[str, Any]) -> None:
         from ss4d.video import cropped_frames

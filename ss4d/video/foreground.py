@@ -13,6 +13,7 @@ from ss4d.video.errors import ForegroundError
 from ss4d.video.masks import MASK_NOISE, read_masks
 from ss4d.video.matting import remove_background
 from ss4d.video.read import Clip
+from ss4d.video.stored import let_go
 
 BACKGROUND_TOLERANCE = 16  # largest channel difference (of 255) that still is background; spans mp4 noise
 BORDER_SHARE = 0.9  # share of the border pixels of a clip that must be background before it is keyed
@@ -178,7 +179,10 @@ def clip_crop_box(alpha: np.ndarray) -> Box:
     Raises:
         ForegroundError: there is no foreground, or it is a single pixel.
     """
-    covered = alpha.max(axis=0)
+    covered = np.zeros(alpha.shape[1:], np.uint8)
+    for frame in alpha:
+        np.maximum(covered, frame, out=covered)
+        let_go(alpha)
     rows, columns = (np.flatnonzero(covered.max(axis=axis)) for axis in (1, 0))
     if not len(rows) or len(rows) == len(columns) == 1:
         raise ForegroundError(f"The foreground is {len(rows)} pixels high; pass masks that show the object.")
@@ -203,11 +207,13 @@ def crop_clip_rgba(rgba: np.ndarray, size: int, numbers: np.ndarray | None = Non
 
 
 def cropped_frames(rgba: np.ndarray, size: int) -> LazySequence[np.ndarray]:
-    """The frames of `crop_clip_rgba`, each made when it is asked for: uint8 [size, size, 4]."""
+    """The frames of `crop_clip_rgba`, each made when it is asked for: uint8 [size, size, 4]. Of a stored clip no more
+    than one frame is in memory."""
     box = clip_crop_box(rgba[..., 3])
 
     def frame(number: int) -> np.ndarray:
         resized = Image.fromarray(rgba[number]).crop(box).resize((size, size), Image.Resampling.LANCZOS)
+        let_go(rgba)
         return np.asarray(resized)
 
     return LazySequence(len(rgba), frame)
