@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from dataset_toolkits.engine.stage import Item, Stage, StageError, speed_option
+from dataset_toolkits.engine.stage import Item, Stage, StageError, later_option, speed_option
 from dataset_toolkits.latent_statistics import write_statistics
 from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table
 from ss4d.files import content_hash
@@ -35,6 +35,7 @@ class EncodeOptions:
     sparse_encoder: str = ""
     resolution: int = 64  # of the voxels to encode; features must have been made at it
     quarter_turns: list[int] = field(default_factory=lambda: [0])  # of voxelize.frame=clip: turns of 90 degrees, 0 to 3
+    recolor: float = later_option(0.0)  # chance of a cube's features to get other colours before they are encoded
     device: str = speed_option("cpu")
 
 
@@ -51,6 +52,8 @@ class EncodeStage(Stage):
     def items(self) -> list[Item]:
         if not set(self.options.quarter_turns) <= {0, 1, 2, 3}:
             raise StageError(f"encode.quarter_turns is {self.options.quarter_turns}: a quarter turn is 0, 1, 2 or 3")
+        if not 0 <= self.options.recolor <= 1:
+            raise StageError(f"encode.recolor is {self.options.recolor}: a chance is between 0 and 1")
         rows = [row for row in read_table(self.root, "features") if row["status"] == "done"]
         frames = {row["name"]: row["frames"] for row in read_table(self.root, "render")}
         if self._structure_stem is None and self._sparse_stem is None:
@@ -69,12 +72,28 @@ class EncodeStage(Stage):
     def process(self, item: Item, path: Path | None) -> list[Row]:
         from safetensors.torch import save_file
 
+        from dataset_toolkits.rigs import clip_generator
+        from ss4d.data.recolor import Recoloring
+
         assert path is not None
         tensors: dict[str, Tensor] = {}
+        recolored: dict[str, str] = {}
+        generator, channels = clip_generator(item.name), self._channels(item.name)
         for cube, (coords, feats) in self._voxels(item.name):
+            if self.options.recolor and generator.random() < self.options.recolor:
+                recoloring = Recoloring.draw(generator, largest_gamma=1)
+                feats = recoloring.features(feats, channels)
+                recolored[cube.recoloring] = recoloring.to_json()
             tensors |= self._encode(cube, coords, feats, item.inputs["frames"])
-        save_file(tensors, path)
+        save_file(tensors, path, recolored)
         return [{"clip_name": item.name}]
+
+    def _channels(self, clip: str) -> list[str]:
+        """Names of the channels of a clip's features."""
+        from safetensors import safe_open
+
+        with safe_open(artifact_path(self.root, "features", clip), framework="pt") as file:
+            return json.loads(file.metadata()[CHANNELS])
 
     def _voxels(self, clip: str) -> Iterator[tuple[Cube, tuple[Tensor, Tensor]]]:
         """Coords int32 [N, 4] and features [N, F] of each cube of a clip, or of each quarter turn of its only one."""
@@ -91,7 +110,7 @@ class EncodeStage(Stage):
                     yield cube, (coords.int(), feats.float())
                 return
             coords, feats = (file.get_tensor(name(resolution)) for name in (Cube().coords, Cube().feats))
-            channels = json.loads(file.metadata()[CHANNELS])
+        channels = self._channels(clip)
         for turns in self.options.quarter_turns:
             turned = turn_coords(coords.int(), turns, resolution)
             yield Cube(turns=turns), (turned, turn_features(feats.float(), channels, turns))

@@ -17,11 +17,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ss4d.data.format import COLOUR_MIDDLE, COLOUR_SPREAD
+
 if TYPE_CHECKING:
     from dataset_toolkits.features.projection import FrameViews
     from ss4d.models.image_encoder import DinoImageEncoder
-
-COLOUR_SPREAD = 0.25  # typical standard deviation of colours in [0, 1]
 
 
 class Extractor(Protocol):
@@ -64,7 +64,7 @@ class SmallExtractor:
         """The maps of one view, each [1, 3, H_i, W_i]."""
         size = len(rgba)
         picture = torch.from_numpy(rgba).permute(2, 0, 1)[None].float() / 255
-        colour = filled_pyramid((picture[:, :3] - 0.5) / COLOUR_SPREAD, picture[:, 3:])
+        colour = filled_pyramid((picture[:, :3] - COLOUR_MIDDLE) / COLOUR_SPREAD, picture[:, 3:])
         normals = torch.from_numpy(_normals(depth, directions)).permute(2, 0, 1)[None]
         known = (normals != 0).any(dim=1, keepdim=True).float()
         mean, region = (max(0, round(math.log2(size / cells))) for cells in (64, 16))

@@ -13,7 +13,7 @@ from ss4d.data.dataset import WindowDataset
 from ss4d.data.format import Cube
 from ss4d.data.masking import MaskingSettings, mask_video
 from ss4d.data.prepared import PreparedSet
-from ss4d.data.recolor import recolor_video
+from ss4d.data.recolor import Recoloring
 from ss4d.data.training_windows import Window
 from ss4d.data.views import ViewArchive
 
@@ -36,8 +36,11 @@ class ConditionedDataset(WindowDataset):
         super().__init__(clips, quarter_turns)
         self.masking, self.recolor = masking, recolor
 
-    def conditioning(self, window: Window, cube: Cube, generator: np.random.Generator) -> Tensor:
-        """The conditioning video of a cube, float32 [T, 4, S, S], recoloured and masked as the settings ask.
+    def conditioning(
+        self, window: Window, cube: Cube, generator: np.random.Generator, recoloring: Recoloring | None = None
+    ) -> Tensor:
+        """The conditioning video of a cube, float32 [T, 4, S, S], recoloured (as `recoloring` says, if it is given) and
+        masked as the settings ask.
 
         It is the cube's own, or a random one of the side that its quarter turns bring to the front.
 
@@ -48,8 +51,10 @@ class ConditionedDataset(WindowDataset):
         view = self._front_view(pictures, cube.turns, generator) if cube.view is None else cube.view
         rgba = torch.from_numpy(np.stack([pictures.cond(view, frame) for frame in window.frames]))
         images = premultiplied(rgba.movedim(-1, -3))
-        if self.recolor and generator.random() < self.recolor:
-            images = recolor_video(images, generator)
+        if recoloring is not None:
+            images = recoloring.images(images)
+        elif self.recolor and generator.random() < self.recolor:
+            images = Recoloring.draw(generator).images(images)
         return images if self.masking is None else mask_video(images, self.masking, generator)
 
     def _front_view(self, pictures: ViewArchive, turns: int, generator: np.random.Generator) -> int:

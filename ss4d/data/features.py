@@ -13,6 +13,8 @@ from torch import Tensor
 from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.dataset import BatchSize, WindowDataset
 from ss4d.data.format import CHANNELS, SIMILARITIES
+from ss4d.data.prepared import PreparedSet
+from ss4d.data.recolor import Recoloring
 from ss4d.data.training_windows import Window
 from ss4d.data.turns import turn_coords, turn_extrinsics, turn_features
 from ss4d.data.views import ViewArchive
@@ -54,15 +56,20 @@ class FeatureDataset(WindowDataset):
 
     stages = ("render", "features")
 
+    def __init__(self, clips: PreparedSet, quarter_turns: Sequence[int] = (0,), recolor: float = 0.0):
+        super().__init__(clips, quarter_turns)
+        self.recolor = recolor  # chance of a window to get other colours
+
     def __getitem__(self, window: Window) -> FeatureSample:
         resolution, generator = self.clips.resolution, window.generator()
         cube = self.draw_cube(window.clip, generator)
         file, pictures = self.clips.artifact(window.clip, "features"), self.clips.pictures(window.clip)
         voxels = file.voxels(cube.coords(resolution), cube.feats(resolution), window.frames)
+        channels = json.loads(file.metadata()[CHANNELS])
         voxels = replace(
             voxels,
             coords=turn_coords(voxels.coords, cube.turns, resolution),
-            values=turn_features(voxels.values, json.loads(file.metadata()[CHANNELS]), cube.turns),
+            values=turn_features(voxels.values, channels, cube.turns),
         )
         targets = [draw_target(pictures, frame, generator) for frame in window.frames]
         for target in targets:
@@ -70,7 +77,19 @@ class FeatureDataset(WindowDataset):
             if cube.view is not None:
                 similarity = Similarity.from_matrix(file.frames(SIMILARITIES, [cube.view])[0].numpy())
                 target.extrinsics = torch.from_numpy(similarity.move_extrinsics(target.extrinsics.numpy())).float()
+        if self.recolor and generator.random() < self.recolor:
+            return self._recolored(FeatureSample(voxels, targets), channels, generator)
         return FeatureSample(voxels, targets)
+
+    def _recolored(
+        self, sample: FeatureSample, channels: Sequence[str], generator: np.random.Generator
+    ) -> FeatureSample:
+        recoloring = Recoloring.draw(generator, largest_gamma=1)
+        feats = recoloring.features(sample.voxels.values, channels)
+        for target in sample.targets:
+            picture = recoloring.images(target.rgba.movedim(-1, -3).float() / 255)
+            target.rgba = (255 * picture).round().byte().movedim(-3, -1)
+        return FeatureSample(replace(sample.voxels, values=feats), sample.targets)
 
     @staticmethod
     def collate(samples: Sequence[FeatureSample]) -> FeatureBatch:

@@ -54,6 +54,8 @@ SIMILARITIES = "similarities"
 # Metadata, JSON lists: names of the clips (pose), names of the channels (features).
 CLIPS, CHANNELS = "clips", "channels"
 
+COLOUR_MIDDLE, COLOUR_SPREAD = 0.5, 0.25  # what features of colours c in [0, 1] are: (c - middle) / spread
+
 LatentKind = Literal["structure", "sparse"]
 LATENT_KINDS: tuple[LatentKind, ...] = ("structure", "sparse")
 
@@ -148,6 +150,12 @@ class Cube:
     def latents(self, kind: LatentKind, moment: Literal["mean", "logvar"] = "mean") -> str:
         """Mean or log variance of the posterior, in the artifact of encode."""
         return f"{kind}_{moment}_{self._number}"
+
+    @property
+    def recoloring(self) -> str:
+        """Metadata of the artifact of encode: the colours that the latents were encoded in, where they are not the
+        object's own."""
+        return f"recoloring_{self._number}"
 
     @property
     def _number(self) -> int:

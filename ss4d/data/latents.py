@@ -12,6 +12,7 @@ from torch import Tensor
 from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.conditioned import ConditionedDataset
 from ss4d.data.dataset import BatchSize
+from ss4d.data.recolor import Recoloring
 from ss4d.data.training_windows import Window
 from ss4d.sparse import SparseTensor
 
@@ -83,7 +84,9 @@ class SparseLatentDataset(ConditionedDataset):
         cube = self.draw_cube(window.clip, generator)
         file = self.clips.artifact(window.clip, "encode")
         latents = file.voxels(cube.latent_coords, cube.latents("sparse"), window.frames)
-        return SparseLatents(latents, self.conditioning(window, cube, generator))
+        stored = file.metadata().get(cube.recoloring)
+        recoloring = None if stored is None else Recoloring.from_json(stored)
+        return SparseLatents(latents, self.conditioning(window, cube, generator, recoloring))
 
     @staticmethod
     def collate(samples: Sequence[SparseLatents]) -> SparseLatentBatch:

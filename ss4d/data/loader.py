@@ -15,6 +15,7 @@ from ss4d.config import option
 from ss4d.data.conditioned import ConditionedDataset
 from ss4d.data.dataset import WindowDataset, tensors_of
 from ss4d.data.evaluation_objects import refuse_evaluation_objects
+from ss4d.data.features import FeatureDataset
 from ss4d.data.latents import SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedClip, PreparedSet
@@ -63,7 +64,8 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     """
     if issubclass(kind, SparseLatentDataset) and settings.recolor:
         raise ValueError(
-            f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0"
+            f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0 "
+            "and encode latents in other colours (encode.recolor)"
         )
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
     clips.check_files(kind.stages)
@@ -71,6 +73,8 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     _note_what_is_left_out(clips.clips, settings)
     if issubclass(kind, ConditionedDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
+    if issubclass(kind, FeatureDataset):
+        return kind(clips, settings.quarter_turns, settings.recolor)
     return kind(clips, settings.quarter_turns)
 
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from scenes import run
 
 from dataset_toolkits.encode import EncodeOptions, EncodeStage
 from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.engine.stage import StageError
+from ss4d.data.recolor import Recoloring
 from ss4d.models import create_model
 from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import load_model, save_model
@@ -205,3 +207,35 @@ def test_an_encoder_for_other_features_is_refused(root, options):
     save_model(model, root / "other", "SLatEncoder", {**SPARSE, "in_channels": 12}, torch.float32)
     with pytest.raises(StageError, match=r"takes 12 channels per voxel, but features have 4"):
         EncodeStage(root, replace(options, sparse_encoder=str(root / "other"))).items()
+
+
+def test_some_cubes_are_encoded_in_other_colours_and_say_so(root, options):
+    """Their latents are those of the recoloured features; structure and the other cubes stay."""
+    channels = ["red", "green", "blue", "normal_x"]
+    for clip in FRAMES:
+        path = root / "features" / f"{clip}.safetensors"
+        save_file(load_file(path), path, {"channels": json.dumps(channels)})
+    options = replace(options, quarter_turns=[0, 1, 2, 3])
+    run(EncodeStage(root, options))
+    plain = load_file(root / "encode" / "a.safetensors")
+    run(EncodeStage(root, replace(options, recolor=0.5)))
+    with safe_open(root / "encode" / "a.safetensors", "pt") as file:
+        mixed, recolored = load_file(root / "encode" / "a.safetensors"), file.metadata()
+    changed = [
+        turns for turns in range(4) if not torch.equal(plain[f"sparse_mean_{turns}"], mixed[f"sparse_mean_{turns}"])
+    ]
+    assert 0 < len(changed) < 4 and set(recolored) == {f"recoloring_{turns}" for turns in changed}
+    assert all(torch.equal(plain[f"structure_mean_{turns}"], mixed[f"structure_mean_{turns}"]) for turns in range(4))
+
+    recoloring = Recoloring.from_json(recolored[f"recoloring_{changed[0]}"])
+    for clip in FRAMES:
+        path = root / "features" / f"{clip}.safetensors"
+        tensors = load_file(path)
+        feats = recoloring.features(tensors["feats_8"].float(), channels).half()
+        save_file(tensors | {"feats_8": feats}, path, {"channels": json.dumps(channels)})
+    shutil.rmtree(root / "encode")
+    run(EncodeStage(root, replace(options, quarter_turns=changed[:1])))
+    name = f"sparse_mean_{changed[0]}"
+    torch.testing.assert_close(load_file(root / "encode" / "a.safetensors")[name], mixed[name], rtol=1e-2, atol=5e-3)
+    with pytest.raises(StageError, match=r"recolor is 1\.5"):
+        run(EncodeStage(root, replace(options, recolor=1.5)))
