@@ -36,7 +36,8 @@ class StructureSettings:
 
 @dataclass(frozen=True)
 class AlignedStructure:
-    """`occupancy` bool [T, R, R, R]; IoU of its front silhouette with the input's before and after; loss a step."""
+    """`occupancy` bool [T, R, R, R]; IoU of its front silhouette with what the input's voxels would show, before and
+    after; loss a step."""
 
     occupancy: Tensor
     iou_before: float
@@ -54,7 +55,8 @@ def align_structure(
 ) -> AlignedStructure:
     """Move sampled structure latents until their silhouettes are the input's, staying near the sample.
 
-    The loss is 1 - soft IoU of the silhouettes + closeness * mean (z - z_sampled)^2.
+    The loss is 1 - soft IoU of the silhouettes + closeness * mean (z - z_sampled)^2, the input's silhouette being that
+    of voxels.
 
     Args:
         decoder: latents [1, T, C, r, r, r] to logits [1, T, 1, R, R, R].
@@ -63,9 +65,9 @@ def align_structure(
         camera: of the input.
     """
     settings = settings or StructureSettings()
-    wanted = shrink(alpha, settings.size).to(latents)
     start, losses = latents.detach().clone(), []
     before = decode(decoder, start)
+    wanted = outline_of_voxels(shrink(alpha, settings.size).to(latents), camera, before.shape[-1])
     with torch.enable_grad():
         z = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], settings.learning_rate)
@@ -82,6 +84,15 @@ def align_structure(
     return AlignedStructure(
         occupancy, _front_iou(before, wanted, camera), _front_iou(occupancy, wanted, camera), losses
     )
+
+
+def outline_of_voxels(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
+    """Silhouettes [T, S, S] of an object -> of the voxels that it touches, which reach beyond it: by none to a whole
+    voxel, so by half of one on average."""
+    distance = torch.linalg.inv(camera.extrinsics.double())[:3, 3].norm()
+    voxel = alpha.shape[-1] * float(camera.intrinsics[0, 0] / distance) / resolution  # pixels, at the cube's centre
+    reach = round(voxel / 2)
+    return max_pool2d(alpha[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
 
 
 @torch.no_grad()
