@@ -78,14 +78,14 @@ class EncodeStage(Stage):
         assert path is not None
         tensors: dict[str, Tensor] = {}
         recolored: dict[str, str] = {}
-        generator, channels = clip_generator(item.name), self._channels(item.name)
+        generator = clip_generator(item.name)
         for cube, (coords, feats) in self._voxels(item.name):
             if self.options.recolor and generator.random() < self.options.recolor:
                 recoloring = Recoloring.draw(generator, largest_gamma=1)
-                feats = recoloring.features(feats, channels)
+                feats = recoloring.features(feats, self._channels(item.name))
                 recolored[cube.recoloring] = recoloring.to_json()
             tensors |= self._encode(cube, coords, feats, item.inputs["frames"])
-        save_file(tensors, path, recolored)
+        save_file(tensors, path, recolored or None)
         return [{"clip_name": item.name}]
 
     def _channels(self, clip: str) -> list[str]:

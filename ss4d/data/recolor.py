@@ -30,12 +30,14 @@ class Recoloring:
 
     @classmethod
     def draw(cls, generator: np.random.Generator, largest_gamma: float = LARGEST_GAMMA) -> Recoloring:
+        """A random one; `largest_gamma=1`, which leaves the gamma out, for features and what goes with them."""
         order = torch.from_numpy(generator.permutation(3))
         bound = np.log(largest_gamma)
         gamma = torch.from_numpy(np.exp(generator.uniform(-bound, bound, 3))).float()
         return cls(order, torch.from_numpy(generator.uniform(LEAST_GAIN, 1, 3)).float(), gamma)
 
     def to_json(self) -> str:
+        """As the artifact of encode keeps it; `from_json` reads it."""
         return json.dumps({name: value.tolist() for name, value in vars(self).items()})
 
     @classmethod
@@ -56,8 +58,8 @@ class Recoloring:
         """
         if not set(COLOURS) <= set(channels):
             raise ValueError(
-                "data.recolor is above 0, but the voxel features have no channels of colour to change "
-                "(features.extractor=small makes them): set it to 0"
+                "the voxel features have no channels of colour to change (features.extractor=small makes them): "
+                "set data.recolor and encode.recolor to 0"
             )
         changed = feats.clone()
         for column, name in enumerate(channels):

@@ -89,7 +89,7 @@ def align_structure(
 def outline_of_voxels(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
     """Silhouettes [T, S, S] of an object -> of the voxels that it touches, which reach beyond it: by none to a whole
     voxel, so by half of one on average."""
-    distance = torch.linalg.inv(camera.extrinsics.double())[:3, 3].norm()
+    distance = camera.extrinsics[:3, 3].norm()
     voxel = alpha.shape[-1] * float(camera.intrinsics[0, 0] / distance) / resolution  # pixels, at the cube's centre
     reach = round(voxel / 2)
     return max_pool2d(alpha[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
