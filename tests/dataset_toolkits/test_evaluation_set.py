@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 
 import objaverse_stub
@@ -24,20 +25,29 @@ SMALL = [
 ]
 
 
-def documented() -> list[str]:
-    """The options of the command for Consistent4D in docs/evaluation.md."""
+@dataclass(frozen=True)
+class Documented:
+    """What docs/evaluation.md says of Consistent4D: its uids, as the page's `grep` finds them, and toolkit options."""
+
+    uids: list[str]
+    options: list[str]
+
+
+def documented() -> Documented:
     page = (ROOT / "docs" / "evaluation.md").read_text()
-    found = re.search(r"`python\s+-m dataset_toolkits (all --root data/objaversedy [^`]*)`", page)
-    assert found is not None and "the same with `grep Consistent4D`" in page
-    return shlex.split(found[1])[3:]
+    command = re.search(r"`python\s+-m dataset_toolkits (all --root data/objaversedy [^`]*)`", page)
+    pattern = re.search(r"the same with `grep '([^']*Consistent4D)'`", page)
+    assert command is not None and pattern is not None
+    lines = (ROOT / "ss4d" / "data" / "evaluation_objects.txt").read_text().splitlines()
+    uids = [line.split()[0] for line in lines if re.search(pattern[1], line)]
+    return Documented(uids, shlex.split(command[1])[3:])
 
 
 @pytest.mark.slow
 def test_the_seven_objects_are_rendered_judged_and_not_trained_on(
     tmp_path: Path, blender: BlenderProcess, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
-    lines = (ROOT / "ss4d" / "data" / "evaluation_objects.txt").read_text().splitlines()
-    uids = [line.split()[0] for line in lines if line.endswith(" Consistent4D")]
+    uids = documented().uids
     assert len(uids) == 7
     monkeypatch.setattr(objaverse_stub, "ANNOTATIONS", {uid: {"license": "by"} for uid in uids})
 
@@ -54,7 +64,7 @@ def test_the_seven_objects_are_rendered_judged_and_not_trained_on(
     monkeypatch.chdir(tmp_path)
     Path("uids.txt").write_text("\n".join(uids) + "\n")
     root = tmp_path / "consistent4d_rendered"
-    assert toolkit(["all", "--root", str(root), "--workers", "1", *documented(), *SMALL]) == 0
+    assert toolkit(["all", "--root", str(root), "--workers", "1", *documented().options, *SMALL]) == 0
     rows = [row for row in read_table(root, "features") if row["status"] == "done"]
     assert len(rows) == 7 and all(row["seen_16"] > 0 for row in rows)
 
