@@ -46,6 +46,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--window", type=int, help="frames that a flow sees at once (default: as trained); longer clips are blended")
     add("--refine", action=argparse.BooleanOptionalAction, help="align with the input's pixels (default: as --quality)")
     add("--device", help="cpu or cuda (default: cuda where there is one)")
+    add("--precision", choices=("fp32", "bf16", "fp16"), help="default: fp32 on a CPU, the checkpoint's on CUDA")
     add("--size", type=int, default=256, help="height of the written videos in pixels")
     add("--ply", choices=("compact", "reference"), default="compact", help="columns: 17, or 62 with zeros")
     parts = "attention=torch|sdpa|varlen|flash|xformers, convolution=ours|spconv, rasterizer=torch|numba|gsplat|inria"
@@ -75,7 +76,8 @@ def generate(options: argparse.Namespace) -> None:
         rgba = find_foreground(clip, options.mask, options.matting_model)
     for warning in foreground_warnings(rgba):
         note(warning)
-    pipeline = SS4DPipeline.from_pretrained(options.model, options.device, options.memory, options.window)
+    loading = {"memory": options.memory, "window": options.window, "precision": options.precision}
+    pipeline = SS4DPipeline.from_pretrained(options.model, options.device, **loading)
     use(backend, pipeline.device)
     plan = pipeline.plan(rgba)
     if options.memory:

@@ -21,6 +21,7 @@ from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, giving_back, parse_bytes
 from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels, StoredModels
 from ss4d.plan import KEPT_BYTES, Job, Plan, plan_memory
+from ss4d.precision import generation_dtype, name_of
 from ss4d.quality import find_quality
 from ss4d.refine import Refiner, RefineSettings
 from ss4d.result import Generation, Stage, measured
@@ -50,6 +51,7 @@ class SS4DPipeline:
             (`ss4d.flow.long_clips`).
         folder: that the models are from, which a budget of memory and going on with a run need.
         memory: bytes that a run may take (of the GPU on CUDA); None: no bound.
+        precision: that the models were loaded in, where it is not the usual one of the device.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class SS4DPipeline:
         window: int = PAPER_FRAMES,
         folder: PipelineFolder | None = None,
         memory: int | None = None,
+        precision: str | None = None,
     ):
         if isinstance(models, PipelineModels):
             for model in models.all():
@@ -73,7 +76,7 @@ class SS4DPipeline:
         self.latent_mean, self.latent_std = latent_mean.to(device), latent_std.to(device)
         self.device = torch.device(device)
         self.view_frame, self.window = view_frame, window
-        self.folder, self.memory = folder, memory
+        self.folder, self.memory, self.precision = folder, memory, precision
 
     @classmethod
     def from_pretrained(
@@ -82,26 +85,29 @@ class SS4DPipeline:
         device: torch.device | str | None = None,
         memory: str | int | None = None,
         window: int | None = None,
+        precision: str | None = None,
     ) -> SS4DPipeline:
         """Load a checkpoint folder, or a Hub id such as "lizb6626/SS4D".
-
-        Half precision in the checkpoint's settings is kept on CUDA; a CPU computes in float32.
 
         Args:
             device: by default "cuda" where there is one, else "cpu".
             memory: what a run may take, "8GB" or bytes. Models are then loaded one at a time, as their files have
                 them, and `plan` says how many frames are worked on at once.
             window: frames that a flow sees at once; by default those of the longest clips that it was trained on.
+            precision: "fp32", "bf16" or "fp16" for the torsos of the models; by default float32 on a CPU, and on CUDA
+                what the checkpoint's settings say.
 
         Raises:
             CheckpointError: a missing or damaged file, or weights that do not fit the models exactly.
-            ValueError: a device that this machine does not have, or what is no amount of memory.
+            ValueError: a device that this machine does not have, what is no amount of memory, or a precision that the
+                device is slow at.
         """
         device = backend.find_device(device)
         budget = parse_bytes(memory) if isinstance(memory, str) else memory
+        dtype = generation_dtype(precision, device)
         folder = PipelineFolder.open(source)
         return cls(
-            folder.load_models(float32=device.type == "cpu") if budget is None else StoredModels(folder, device),
+            folder.load_models(dtype) if budget is None else StoredModels(folder, device, dtype),
             folder.sampler("sparse_structure_sampler"),
             folder.sampler("slat_sampler"),
             *folder.latent_statistics(),
@@ -110,6 +116,7 @@ class SS4DPipeline:
             window or folder.trained_frames(),
             folder,
             budget,
+            precision,
         )
 
     def plan(self, frames: Clip | ArrayLike, voxels: int | None = None) -> Plan:
@@ -196,7 +203,7 @@ class SS4DPipeline:
         plan = self.plan(rgba, max(map(len, voxels)))
         with self._stage("latents", stages):
             z = self._sample_latents(coords, sampling, latents, plan)
-        half = sampling.half
+        dtype = sampling.dtype
         del sampling  # the memory of the condition is free from here on
         with self._stage("gaussians", stages):
             gaussians = self._decode(z, kept)
@@ -216,7 +223,8 @@ class SS4DPipeline:
             structure=structure,
             latents=latents,
             device=self.device,
-            backend=backend.describe(self.device, half=half),
+            precision=name_of(dtype),
+            backend=backend.describe(self.device, half=dtype != torch.float32),
             stages=stages,
         )
 
@@ -237,7 +245,7 @@ class SS4DPipeline:
     def _identity(self) -> str:
         """Of the weights and of what computes."""
         weights = "" if self.folder is None else self.folder.identity()
-        return f"{weights}{self.device.type}{__version__}"
+        return f"{weights}{self.device.type}{self.precision or ''}{__version__}"
 
     # A model is held by the method that uses it alone: within a budget it is gone when the method returns.
 

@@ -74,6 +74,7 @@ class Generation:
     structure: SamplerSettings
     latents: SamplerSettings
     device: torch.device
+    precision: str  # of the flows' torsos, see `ss4d.precision`
     backend: dict[str, str]  # implementations that computed it, see `ss4d.backend`
     stages: list[Stage] = field(default_factory=list)
 
@@ -180,6 +181,7 @@ class Generation:
         report = {
             **about,
             "device": str(self.device),
+            "precision": self.precision,
             "backend": self.backend,
             "seed": self.seed,
             "num_frames": len(self.gaussians),

@@ -21,7 +21,7 @@ class Sampling:
     Attributes:
         generator: of the noise.
         key: of the clip, the weights and the seed, for stages that are kept.
-        half: whether the flow that sampled last computes in half precision.
+        dtype: that the torso of the flow that sampled last computes in.
     """
 
     condition: ImageCondition
@@ -29,7 +29,7 @@ class Sampling:
     kept: KeptStages
     key: str
     progress: bool
-    half: bool = False
+    dtype: torch.dtype = torch.float32
 
     @property
     def frames(self) -> int:
@@ -47,7 +47,7 @@ class Sampling:
         Args:
             parts: what else the result depends on.
         """
-        self.half = flow.dtype != torch.float32
+        self.dtype = flow.dtype
 
         def build() -> Tensor:
             bar = stage if self.progress else None

@@ -58,6 +58,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     add("--frames", type=int, default=2)
     add("--memory", default="4GB", help="budget of the run, as inference.py takes it")
     add("--steps", type=int, default=1, help="of both flows")
+    add("--precision", choices=("fp32", "bf16", "fp16"), help="of the models (default: as inference.py)")
     add("--folder", help="where the checkpoint of random weights is kept (3.3 GB; default: nowhere)")
     add("--device", default="cpu")
     add("--threads", type=int, help="of torch")
@@ -72,6 +73,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = commands.add_parser("quality").add_argument
     add("--model", default="checkpoints/ss4d-tiny", help="checkpoint folder")
+    add("--precision", choices=("fp32", "bf16", "fp16"), help="of the models (default: as inference.py)")
     add("--data", type=Path, required=True, help="root of a prepared set with latents of the checkpoint's encoders")
     add("--objects", type=int, default=12, help="held-out clips")
     add("--frames", type=int, default=8, help="of a clip, every other one")

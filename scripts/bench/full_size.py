@@ -60,7 +60,8 @@ def run(options: Namespace) -> None:
         if not (folder / "pipeline.json").exists():
             in_another_process(write_checkpoint, folder, size)  # or its memory would count
         Sphere.voxels = size.voxels
-        pipeline = Sphere.from_pretrained(folder, options.device, memory=options.memory)
+        chosen = {"memory": options.memory, "precision": options.precision}
+        pipeline = Sphere.from_pretrained(folder, options.device, **chosen)
         clip = load_video(ROOT / "assets/demo.mp4").frames[there_and_back(options.frames)]
         print(pipeline.plan(clip, size.voxels), flush=True)
         result = pipeline.run(clip, steps=options.steps, progress=True)

@@ -129,7 +129,8 @@ def measure(bench: Bench, stage: str, candidates: list[SamplerSettings]) -> list
 
 def run(options: Namespace) -> None:
     torch.set_num_threads(options.threads)
-    bench = Bench(SS4DPipeline.from_pretrained(options.model, "cpu"), options.data, options.objects, options.frames)
+    pipeline = SS4DPipeline.from_pretrained(options.model, "cpu", precision=options.precision)
+    bench = Bench(pipeline, options.data, options.objects, options.frames)
     report = options.out.with_suffix(".json")
     rows = json.loads(report.read_text()) if report.exists() else []
     for stage in options.stages:

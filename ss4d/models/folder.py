@@ -61,10 +61,14 @@ class PipelineModels:
 
 
 class StoredModels:
-    """The models that generate, each loaded when it is used, mapped from its file in the precision it has there."""
+    """The models that generate, each loaded when it is used, mapped from its file in the precision it has there.
 
-    def __init__(self, folder: PipelineFolder, device: torch.device):
-        self.folder, self.device = folder, device
+    Args:
+        dtype: that the torsos compute in; None: as the models' settings say.
+    """
+
+    def __init__(self, folder: PipelineFolder, device: torch.device, dtype: torch.dtype | None = None):
+        self.folder, self.device, self.dtype = folder, device, dtype
 
     @property
     def estimates(self) -> bool:
@@ -75,8 +79,8 @@ class StoredModels:
     def use(self, name: str) -> Iterator[Any]:
         """The model of this name; let go afterwards."""
         model: Any = self.folder.load_generator(name, as_stored=True)
-        if self.device.type == "cpu" and isinstance(model, TorsoModel):
-            model.dtype = torch.float32
+        if self.dtype is not None and isinstance(model, TorsoModel):
+            model.dtype = self.dtype  # matrices are cast at each use
         yield model.to(self.device)
 
 
@@ -101,16 +105,19 @@ class PipelineFolder:
             raise CheckpointError(f"{path} names no models: this is not a pipeline folder")
         return cls(str(source), args)
 
-    def load_models(self, float32: bool = False) -> PipelineModels:
-        """All models of the pipeline, strictly loaded; those with halves in their settings too in float32, if asked.
+    def load_models(self, dtype: torch.dtype | None = None) -> PipelineModels:
+        """All models of the pipeline, strictly loaded.
+
+        Args:
+            dtype: of the torsos; None: as the models' settings say.
 
         Raises:
             CheckpointError: a missing or damaged file, or a model of another kind than its name says.
         """
         models: dict[str, Any] = {name: self.load_generator(name) for name in self.generators()}
         for model in models.values():
-            if float32 and isinstance(model, TorsoModel):
-                model.set_dtype(torch.float32)
+            if dtype is not None and isinstance(model, TorsoModel):
+                model.set_dtype(dtype)
         return PipelineModels(**models)
 
     def generators(self) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from ss4d.backend import resolve
+from ss4d.precision import has_bfloat16_tiles
 from ss4d.segments import Segments
 
 AttentionKernel = Callable[[Tensor, Tensor, Tensor, Segments, Segments], Tensor]
@@ -70,7 +71,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Se
 
 
 # On a CPU torch's fused bfloat16 kernel is slow, its backward most of all (docs/benchmarks.md): below this length
-# plain matrix products win, above it the float32 kernel.
+# plain matrix products win, above it the float32 kernel. Its forward wins where the processor has tiles for it.
 _SHORT_ON_CPU = 512
 
 
@@ -78,7 +79,7 @@ def _heads(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Attention of equally long segments: q [S, H, L, D]; k, v [S, H, M, D] -> [S, H, L, D]."""
     if q.device.type == "cpu" and not torch.is_grad_enabled():
         k, v = k.contiguous(), v.contiguous()  # read again for every block of queries: a few percent faster
-    if q.device.type != "cpu" or q.dtype != torch.bfloat16:
+    if q.device.type != "cpu" or q.dtype != torch.bfloat16 or (has_bfloat16_tiles() and not torch.is_grad_enabled()):
         return sdpa(q, k, v)
     if k.shape[2] <= _SHORT_ON_CPU:
         return (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1) @ v

@@ -19,11 +19,12 @@ from omegaconf import DictConfig, OmegaConf
 from ss4d.backend import Backend, describe, use
 from ss4d.config import load_options, option
 from ss4d.models import create_model
+from ss4d.precision import is_fast_at_bfloat16
 from ss4d.training.cost import phase_cost
 from ss4d.training.distributed import by_first, joined_world
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.phases import Phase, read_phases
-from ss4d.training.precision import autocast_dtype, is_fast_at_bfloat16
+from ss4d.training.precision import autocast_dtype
 from ss4d.training.run_folder import append_history, check_same_run, reached_step
 from ss4d.training.trainer import Trainer
 from ss4d.training.warm_start import warm_start
