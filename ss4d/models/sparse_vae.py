@@ -150,7 +150,7 @@ class SparseTransformer(TorsoModel):
             return SelfAttentionPlan(whole, rotation=self._rotation(geometry))
         shift = self._shift(block)
         windows = window_partition(geometry, self.window_size, shift, over_time=self.expand_self_attn)
-        return SelfAttentionPlan(windows.segments, windows.order, windows.inverse, self._rotation(geometry, shift))
+        return SelfAttentionPlan(windows.segments, windows.order, self._rotation(geometry, shift))
 
     def _rotation(self, geometry: Geometry, shift: int | None = None) -> FrameRotation | None:
         """Of all voxels by their frame, where windows span frames: in the order of the windows of a shift, if given.

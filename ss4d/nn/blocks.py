@@ -8,6 +8,7 @@ differ only in their `TokenLayout` (which tokens belong to which frame) and thei
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -50,26 +51,57 @@ def normalize_heads(x: Tensor, gamma: Tensor) -> Tensor:
     return (unit * (gamma.float() * x.shape[-1] ** 0.5)).to(x.dtype)
 
 
-def joined(parts: list[Tensor], x: Tensor) -> Tensor:
-    """The rows of all parts, in order, of which there are none where x [N, C] has no rows."""
-    if len(parts) == 1:
-        return parts[0]
-    return torch.cat(parts) if parts else torch.zeros_like(x)
-
-
 @dataclass
 class SelfAttentionPlan:
     """Who attends to whom in a self-attention.
 
-    `segments` split the tokens in window order; `order` / `inverse` [N] bring rows there and back (None: rows
-    are in that order already). `rotation` turns queries and keys by their frame, in window order (None: no temporal
-    embedding).
+    `segments` split the tokens in window order, of which `order` [N] names the rows (None: they are in that order
+    already). `rotation` turns queries and keys by their frame, in window order (None: no temporal embedding).
     """
 
     segments: Segments
     order: Tensor | None = None
-    inverse: Tensor | None = None
     rotation: FrameRotation | None = None
+
+    def parts(self, at_a_time: int | None) -> Iterator[Part]:
+        """Whole segments, together of so many tokens (None: all) or a single one."""
+        for first, end in self.segments.spans(at_a_time):
+            rows, segments = self.segments.between(first, end)
+            yield Part(rows, segments, None if self.order is None else self.order[rows], self.rotation)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Segments of a plan, which are the rows `rows` in window order and lie at `places` (None: there as well)."""
+
+    rows: slice
+    segments: Segments
+    places: Tensor | None
+    rotation: FrameRotation | None
+
+    def of(self, x: Tensor) -> Tensor:
+        """Its rows of x [N, C], in window order."""
+        return x[self.rows] if self.places is None else x.index_select(0, self.places)
+
+    def put(self, values: Tensor, out: Tensor) -> None:
+        """Write its rows, in window order, to where they lie in out [N, C]."""
+        if self.places is None:
+            out[self.rows] = values
+        else:
+            out.index_copy_(0, self.places, values)
+
+
+def in_parts(layer: Callable[[Tensor, Part], Tensor], x: Tensor, plan: SelfAttentionPlan) -> Tensor:
+    """What a layer, whose tokens see their own segment alone, makes of x [N, C]: a few segments at a time on a CPU
+    without gradients, so that all of it stays in the processor's cache."""
+    out = None
+    for part in plan.parts(rows_at_a_time(x)):
+        values = layer(part.of(x), part)
+        if len(values) == len(x) and part.places is None:
+            return values
+        out = values.new_empty(x.shape) if out is None else out
+        part.put(values, out)
+    return torch.zeros_like(x) if out is None else out
 
 
 class SelfAttention(nn.Module):
@@ -85,22 +117,17 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
         """x [N, C] -> [N, C]."""
-        if plan.order is not None:  # before the projection, which makes three rows of one
-            x = x.index_select(0, plan.order)
-        spans = plan.segments.spans(rows_at_a_time(x))
-        parts = [self._attended(x, plan.rotation, *plan.segments.between(*span)) for span in spans]
-        out = joined(parts, x)
-        return out if plan.inverse is None else out.index_select(0, plan.inverse)
+        return in_parts(self.attend, x, plan)
 
-    def _attended(self, x: Tensor, rotation: FrameRotation | None, rows: slice, segments: Segments) -> Tensor:
-        """The result for some rows of x [N, C], which are whole segments."""
-        qk, v = self._projected(x[rows]).split([2, 1], dim=1)
-        if rotation is not None:
-            qk = rotation(qk, rows)
+    def attend(self, x: Tensor, part: Part) -> Tensor:
+        """x [M, C], the rows of a part -> [M, C]."""
+        qk, v = self._projected(x).split([2, 1], dim=1)
+        if part.rotation is not None:
+            qk = part.rotation(qk, part.rows)
         if self.q_rms_norm is not None and self.k_rms_norm is not None:
             qk = normalize_heads(qk, torch.stack([self.q_rms_norm.gamma, self.k_rms_norm.gamma]))
         (q, k), v = qk.unbind(1), v.squeeze(1)
-        out = packed_attention(q, k, v, segments, segments)
+        out = packed_attention(q, k, v, part.segments, part.segments)
         return self.to_out(rearrange(out, "n h d -> n (h d)"))
 
     def _projected(self, x: Tensor) -> Tensor:
@@ -141,7 +168,8 @@ class CrossAttention(nn.Module):
             constant = self.to_out(self.to_kv.bias.chunk(2)[1].to(x.dtype))
             return constant.expand(x.shape[0], -1)
         spans = condition.segments.spans(rows_at_a_time(x))
-        return joined([self._attended(x, condition, segments, *span) for span in spans], x)
+        parts = [self._attended(x, condition, segments, *span) for span in spans]
+        return torch.cat(parts) if parts else torch.zeros_like(x)
 
     def _attended(self, x: Tensor, condition: Condition, segments: Segments, first: int, end: int) -> Tensor:
         """The result for the frame rows first ... end - 1 of x [N, C]."""
@@ -178,7 +206,10 @@ class SelfBlock(nn.Module):
 
     def forward(self, x: Tensor, plan: SelfAttentionPlan) -> Tensor:
         """x [N, C] -> [N, C]."""
-        x = x + self.attn(self.norm1(x), plan)
+        return in_parts(self._of_part, x, plan)
+
+    def _of_part(self, x: Tensor, part: Part) -> Tensor:
+        x = x + self.attn.attend(self.norm1(x), part)
         return x + self.mlp(self.norm2(x))
 
 

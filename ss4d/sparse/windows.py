@@ -22,10 +22,9 @@ def temporal_windows(frames: int, window: int, shift: int) -> list[int]:
 
 @dataclass
 class WindowPartition:
-    """`order` [N] brings rows into window order, `inverse` [N] back; `segments` are the windows' sizes."""
+    """`order` [N] names the rows in window order; `segments` are the windows' sizes."""
 
     order: Tensor
-    inverse: Tensor
     segments: Segments
 
 
@@ -47,9 +46,7 @@ def window_partition(geometry: Geometry, window_size: int, shift: int, over_time
         for axis in range(1, 5):
             key = key * spans[axis] + windows[:, axis]
         ordered, order = torch.sort(key, stable=True)
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order), device=order.device)
         lengths = torch.unique_consecutive(ordered, return_counts=True)[1].tolist()
-        return WindowPartition(order, inverse, Segments(lengths))
+        return WindowPartition(order, Segments(lengths))
 
     return geometry.cached(("windows", window_size, shift, over_time), build)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from einops import rearrange
 from torch import Tensor
 
 from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, TokenLayout, feed_forward, packed_attention
-from ss4d.nn.blocks import CrossAttention, SelfAttention
+from ss4d.nn.blocks import CrossAttention, SelfAttention, SelfBlock
 from ss4d.segments import Segments
 
 
@@ -29,7 +32,7 @@ def test_rows_in_window_order_and_queries_with_keys_change_nothing():
         assert norm is not None
         torch.nn.init.normal_(norm.gamma)
     order, segments = torch.randperm(9), Segments([4, 0, 2, 3])
-    plan = SelfAttentionPlan(segments, order, order.argsort(), FrameRotation(frames[order], 4))
+    plan = SelfAttentionPlan(segments, order, FrameRotation(frames[order], 4))
     outputs = layer(x, plan), plain_self_attention(layer, x, frames, order, segments)
     torch.testing.assert_close(*outputs, rtol=1e-5, atol=1e-6)
     wanted = [x, *layer.parameters()]
@@ -37,11 +40,12 @@ def test_rows_in_window_order_and_queries_with_keys_change_nothing():
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-5)
 
 
-def test_a_few_segments_at_a_time_without_gradients_change_nothing(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize("kind", [SelfAttention, partial(SelfBlock, mlp_ratio=2)])
+def test_a_few_segments_at_a_time_without_gradients_change_nothing(kind: Callable, monkeypatch: pytest.MonkeyPatch):
     torch.manual_seed(0)
-    layer, x = SelfAttention(12, 3, qk_rms_norm=True), torch.randn(9, 12)
+    layer, x = kind(12, 3, qk_rms_norm=True), torch.randn(9, 12)
     order = torch.randperm(9)
-    plan = SelfAttentionPlan(Segments([4, 0, 2, 3]), order, order.argsort(), FrameRotation(torch.arange(9), 4))
+    plan = SelfAttentionPlan(Segments([4, 0, 2, 3]), order, FrameRotation(torch.arange(9), 4))
     at_once = layer(x, plan).detach()
     monkeypatch.setattr(feed_forward, "ROWS_AT_A_TIME", 5)
     with torch.no_grad():
