@@ -40,7 +40,7 @@ class AppearanceSettings:
     alpha: float = 0.5
     novel: float = 1.0
     size_of_change: float = 0.01
-    smoothness: float = 0.1
+    smoothness: float = 10.0
     novel_size: int = 64
 
 

@@ -21,6 +21,7 @@ class StructureSettings:
         steps: of Adam; 0 leaves the latents as they are.
         learning_rate: in units of latents, whose standard deviation is about 1.
         closeness: weight of the mean square distance from the sampled latents.
+        smoothness: weight of the mean square difference of that distance between neighbouring frames.
         size: side of the silhouettes that are compared, pixels.
         carve: remove voxels that no pixel of the object covers.
         margin: pixels of the compared silhouettes by which carving spares a voxel beyond the outline.
@@ -29,6 +30,7 @@ class StructureSettings:
     steps: int = 40
     learning_rate: float = 0.05
     closeness: float = 0.5
+    smoothness: float = 10.0
     size: int = 64
     carve: bool = True
     margin: int = 1
@@ -55,8 +57,8 @@ def align_structure(
 ) -> AlignedStructure:
     """Move sampled structure latents until their silhouettes are the input's, staying near the sample.
 
-    The loss is 1 - soft IoU of the silhouettes + closeness * mean (z - z_sampled)^2, the input's silhouette being that
-    of voxels.
+    With d_t = z_t - z_sampled,t the loss is 1 - soft IoU of the silhouettes + closeness * mean d_t^2
+    + smoothness * mean (d_t+1 - d_t)^2, the input's silhouette being that of voxels.
 
     Args:
         decoder: latents [1, T, C, r, r, r] to logits [1, T, 1, R, R, R].
@@ -72,10 +74,9 @@ def align_structure(
         z = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], settings.learning_rate)
         for _ in tqdm(range(settings.steps), desc="structure to silhouettes", unit="step", disable=not progress):
-            optimizer.zero_grad()
             seen = silhouette(decoder(z)[0, :, 0].sigmoid(), camera, settings.size)
-            loss = disagreement(seen, wanted) + settings.closeness * (z - start).square().mean()
-            loss.backward()
+            loss = disagreement(seen, wanted) + _restraint(z - start, settings)
+            (z.grad,) = torch.autograd.grad(loss, z)  # of the latents alone, not of the decoder
             optimizer.step()
             losses.append(float(loss.detach()))
     occupancy = decode(decoder, z.detach())
@@ -123,6 +124,12 @@ def carve(occupancy: Tensor, alpha: Tensor, camera: Camera, margin: int = 1) -> 
     result = torch.zeros_like(occupancy)
     result[frame[kept], x[kept], y[kept], z[kept]] = True
     return result
+
+
+def _restraint(moved: Tensor, settings: StructureSettings) -> Tensor:
+    """What moving latents by [1, T, C, r, r, r] costs: little where they stay near, and neighbouring frames agree."""
+    changes = moved.diff(dim=1).square().sum() / moved.numel()
+    return settings.closeness * moved.square().mean() + settings.smoothness * changes
 
 
 def _front_iou(occupancy: Tensor, wanted: Tensor, camera: Camera) -> float:

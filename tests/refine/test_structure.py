@@ -24,6 +24,17 @@ class BoxDecoder(nn.Module):
         return 40 * torch.minimum(torch.minimum(across, up), near)
 
 
+class Framewise(BoxDecoder):
+    """The same after a layer with weights."""
+
+    def __init__(self, layer: nn.Module):
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward(self.layer(z[0])[None])
+
+
 def picture(latents: Tensor) -> Tensor:
     return (silhouette((BoxDecoder()(latents)[0, :, 0] > 0).float(), CAMERA, 64) > 0.5).float()
 
@@ -50,9 +61,30 @@ def test_voxels_reach_half_a_voxel_beyond_the_object():
 def test_latents_move_until_the_silhouettes_agree():
     sampled = torch.zeros(1, 2, 4, 1, 1, 1)
     true = torch.tensor([[-1.0, 0.8, 0.6, -0.4], [0.5, -0.9, -0.8, 0.3]]).reshape(1, 2, 4, 1, 1, 1)
-    result = align_structure(BoxDecoder(), sampled, outline(true), CAMERA, StructureSettings(60, closeness=0.01))
+    settings = StructureSettings(60, closeness=0.01, smoothness=0)
+    result = align_structure(BoxDecoder(), sampled, outline(true), CAMERA, settings)
     assert result.iou_before < 0.75 and result.iou_after > 0.85
     assert result.losses[-1] < 0.7 * result.losses[0]
+
+
+def test_neighbouring_frames_move_alike():
+    """Outlines that tremble: without the restraint of their differences the voxels follow them."""
+    sampled = torch.zeros(1, 4, 4, 1, 1, 1)
+    true = torch.tensor([[-1.0, 0, 0.5, 0], [0.0, 1, -0.5, 0]] * 2).reshape(1, 4, 4, 1, 1, 1)
+    changes = []
+    for smoothness in (0.0, 10.0):
+        settings = StructureSettings(60, closeness=0.01, smoothness=smoothness, carve=False)
+        occupancy = align_structure(BoxDecoder(), sampled, outline(true), CAMERA, settings).occupancy
+        changes.append(int((occupancy[1:] ^ occupancy[:-1]).sum()))
+    assert 0 <= changes[1] < 0.3 * changes[0]
+
+
+def test_the_decoder_stays_as_it_was():
+    decoder = Framewise(nn.Conv3d(4, 4, 1))
+    before = {name: value.clone() for name, value in decoder.state_dict().items()}
+    align_structure(decoder, torch.randn(1, 2, 4, 1, 1, 1), torch.ones(2, 64, 64), CAMERA, StructureSettings(2))
+    assert all(torch.equal(value, before[name]) for name, value in decoder.state_dict().items())
+    assert all(parameter.grad is None for parameter in decoder.parameters())
 
 
 def test_without_steps_only_carving_is_left():
