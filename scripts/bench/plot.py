@@ -36,7 +36,7 @@ def _draw_panel(
     if not points:
         return
     low, high = min(y for _, y, _ in points), max(y for _, y, _ in points)
-    margin = 0.08 * (high - low) or 0.5
+    margin = max(0.08 * (high - low), 0.02 * abs(high)) or 0.5  # noise does not fill the panel
     low, high, far = low - margin, high + margin, 1.08 * max(x for x, _, _ in points)
 
     def place(x: float, y: float) -> tuple[float, float]:
