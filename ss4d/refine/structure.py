@@ -21,7 +21,7 @@ class StructureSettings:
         steps: of Adam; 0 leaves the latents as they are.
         learning_rate: in units of latents, whose standard deviation is about 1.
         closeness: weight of the mean square distance from the sampled latents.
-        smoothness: weight of the mean square difference of that distance between neighbouring frames.
+        smoothness: weight of the square difference of what neighbouring frames move by, over all elements of the clip.
         size: side of the silhouettes that are compared, pixels.
         carve: remove voxels that no pixel of the object covers.
         margin: pixels of the compared silhouettes by which carving spares a voxel beyond the outline.
@@ -58,7 +58,7 @@ def align_structure(
     """Move sampled structure latents until their silhouettes are the input's, staying near the sample.
 
     With d_t = z_t - z_sampled,t the loss is 1 - soft IoU of the silhouettes + closeness * mean d_t^2
-    + smoothness * mean (d_t+1 - d_t)^2, the input's silhouette being that of voxels.
+    + smoothness * sum (d_t+1 - d_t)^2 / elements of d, the input's silhouette being that of voxels.
 
     Args:
         decoder: latents [1, T, C, r, r, r] to logits [1, T, 1, R, R, R].
@@ -128,7 +128,7 @@ def carve(occupancy: Tensor, alpha: Tensor, camera: Camera, margin: int = 1) -> 
 
 def _restraint(moved: Tensor, settings: StructureSettings) -> Tensor:
     """What moving latents by [1, T, C, r, r, r] costs: little where they stay near, and neighbouring frames agree."""
-    changes = moved.diff(dim=1).square().sum() / moved.numel()
+    changes = moved.diff(dim=1).square().sum() / moved.numel()  # no mean, of which a single frame has none
     return settings.closeness * moved.square().mean() + settings.smoothness * changes
 
 
