@@ -43,7 +43,8 @@ class SLatFlow4DModel(Wrapped):
 
 class Frame:
     def __init__(self, gaussians):
-        self._xyz = gaussians.xyz + 0.5
+        self.get_xyz, self.get_scaling = gaussians.xyz, gaussians.scale * SCALE
+        self.get_rotation, self.get_opacity, self.get_features = gaussians.rotation, gaussians.opacity, gaussians.sh
 
 class SLatGaussianDecoder(Wrapped):
     def forward(self, x, num_frames):
@@ -60,7 +61,7 @@ class SparseTensor:
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The fake checkout; small clips, of few voxels."""
     files = {
-        "models": MODELS.replace("OFFSET", "0"),
+        "models": MODELS.replace("OFFSET", "0").replace("SCALE", "1.0"),
         "modules": "",
         "modules/sparse": SPARSE,
         "modules/sparse/conv": "",
@@ -95,11 +96,15 @@ def test_a_table_of_both(checkout: Path, capsys: pytest.CaptureFixture[str]):
     assert re.findall(r"^\| ([\w ,]+) \| [\d.]+ \| [\d.]+ \| \*\*[\d.]+\*\* \|", table, re.MULTILINE) == list(report)
 
 
-def test_another_output_is_refused(checkout: Path):
+@pytest.mark.parametrize(
+    ("stage", "right", "wrong"),
+    [("structure flow", "[0] + 0", "[0] + 1"), ("Gaussian decoder", "gaussians.scale * 1.0", "gaussians.scale * 1.01")],
+)
+def test_another_output_is_refused(checkout: Path, stage: str, right: str, wrong: str):
     file = checkout / "trellis/models/__init__.py"
-    file.write_text(file.read_text().replace("[0] + 0", "[0] + 1"))
-    with pytest.raises(SystemExit, match=r"^error: structure flow: the two outputs differ by \S+ standard deviations$"):
-        main(["released", "--checkout", str(checkout), "--size", "tiny", "--repeats", "1"])
+    file.write_text(file.read_text().replace(right, wrong))
+    with pytest.raises(SystemExit, match=rf"^error: {stage}: the two outputs differ by \S+ standard deviations$"):
+        main(["released", "--checkout", str(checkout), "--size", "tiny", "--repeats", "1", "--stages", stage])
 
 
 def test_a_checkout_that_is_not_one(tmp_path: Path):
