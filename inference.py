@@ -27,28 +27,47 @@ MATTING_MODEL = "birefnet-general-lite"
 
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__)
     add = parser.add_argument
     add("input", type=Path, help="video (mp4, mov, webm, gif ...), picture, or folder of pictures")
-    add("--model", default=str(DEFAULT_MODEL), help="checkpoint folder or Hub id (lizb6626/SS4D)")
-    add("--out", type=Path, default=Path("outputs"), help="folder to write; an earlier result in it is replaced")
-    add("--num-frames", type=int, help="frames to take, evenly in time (default: all)")
+    add("--model", default=str(DEFAULT_MODEL), help="checkpoint folder or Hub id (lizb6626/SS4D); default: %(default)s")
+    add(
+        "--out",
+        type=Path,
+        default=Path("outputs"),
+        help="folder to write; an earlier result in it is replaced; default: %(default)s",
+    )
+    add("--num-frames", type=int, help="frames to take, evenly in time; default: all")
     add("--start", type=float, help="seconds; leave out what comes before")
     add("--end", type=float, help="seconds; leave out what comes after")
-    add("--fps", type=float, help="frames a second to take (default: all)")
+    add("--fps", type=float, help="frames a second to take; default: all")
     add("--mask", type=Path, help="folder or video of masks, one for each frame (SAM 2 and DAVIS folders too)")
-    add("--matting-model", default=MATTING_MODEL, help="model of rembg, for backgrounds that are not one colour")
-    add("--seed", type=int, default=42)
-    add("--quality", choices=QUALITIES, default="balanced", help="fast: half of the steps; best: with --refine")
-    add("--steps", type=int, help="sampling steps of both flows (default: the checkpoint's, or as --quality says)")
-    add("--guidance", type=float, help="guidance strength of both flows (default: the checkpoint's)")
+    add(
+        "--matting-model",
+        default=MATTING_MODEL,
+        help="of rembg, for backgrounds of more than one colour; default: %(default)s",
+    )
+    add("--seed", type=int, default=42, help="of the noise that sampling starts from; default: %(default)s")
+    add(
+        "--quality",
+        choices=QUALITIES,
+        default="balanced",
+        help="fast: half of the steps; best: with --refine; default: %(default)s",
+    )
+    add("--steps", type=int, help="sampling steps of both flows; default: the checkpoint's, or as --quality says")
+    add("--guidance", type=float, help="guidance strength of both flows; default: the checkpoint's")
     add("--memory", metavar="8GB", help="what a run may take; models are then loaded one at a time")
-    add("--window", type=int, help="frames that a flow sees at once (default: as trained); longer clips are blended")
-    add("--refine", action=argparse.BooleanOptionalAction, help="align with the input's pixels (default: as --quality)")
-    add("--device", help="cpu or cuda (default: cuda where there is one)")
+    add("--window", type=int, help="frames that a flow sees at once, longer clips being blended; default: as trained")
+    add("--refine", action=argparse.BooleanOptionalAction, help="align with the input's pixels; default: as --quality")
+    add("--device", help="cpu or cuda; default: cuda where there is one")
     add("--precision", choices=("fp32", "bf16", "fp16"), help="default: fp32 on a CPU, the checkpoint's on CUDA")
-    add("--size", type=int, default=256, help="height of the written videos in pixels")
-    add("--ply", choices=("compact", "reference"), default="compact", help="columns: 17, or 62 with zeros")
+    add("--size", type=int, default=256, help="height of the written videos in pixels; default: %(default)s")
+    add(
+        "--ply",
+        choices=("compact", "reference"),
+        default="compact",
+        help="columns: 17, or 62 with zeros; default: %(default)s",
+    )
     parts = "attention=torch|sdpa|varlen|flash|xformers, convolution=ours|spconv, rasterizer=torch|numba|gsplat|inria"
     add("--backend", nargs="+", action="extend", default=[], metavar="PART=NAME", help=parts)
     add("--debug", action="store_true", help="show the traceback of a failure")

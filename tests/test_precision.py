@@ -25,11 +25,11 @@ def test_a_cpu_is_fast_where_torch_has_kernels(monkeypatch: pytest.MonkeyPatch):
     precision.is_fast_at_bfloat16.cache_clear()
 
 
-@pytest.mark.parametrize("native", [True, False])
-def test_a_gpu_is_fast_where_it_does_not_emulate(monkeypatch: pytest.MonkeyPatch, native: bool):
+def test_a_gpu_is_asked_by_its_number(monkeypatch: pytest.MonkeyPatch):
+    """A Turing and an Ampere card in one machine."""
     precision.is_fast_at_bfloat16.cache_clear()
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: including_emulation or native)
-    assert precision.is_fast_at_bfloat16(torch.device("cuda")) == native
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: {0: (7, 5), 1: (8, 6)}[device.index])
+    assert [precision.is_fast_at_bfloat16(torch.device("cuda", index)) for index in (0, 1)] == [False, True]
     precision.is_fast_at_bfloat16.cache_clear()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -21,14 +22,14 @@ class AppearanceSettings:
     """How Gaussians are optimised.
 
     Attributes:
-        steps: passes over all frames; 0 leaves the Gaussians as they are.
+        steps: passes over all frames; 0 changes nothing.
         learning_rate: of Adam, for opacity, scale and offset, whose units are given in `Changes`.
         colour_learning_rate: for colour; faster ones show more of the input from the front, and less of the truth from
             other sides (docs/inference.md).
         ssim: weight of 1 - SSIM beside the L1 of colours.
         alpha: weight of the L1 of alpha.
         novel: weight of the L1 between a view from another side and the same view of the generated Gaussians.
-        size_of_change: weight of the mean square change.
+        change_penalty: weight of the mean square change.
         smoothness: weight of the mean square difference of the changes of one voxel in neighbouring frames.
         novel_size: side of views from other sides, pixels.
     """
@@ -39,7 +40,7 @@ class AppearanceSettings:
     ssim: float = 0.2
     alpha: float = 0.5
     novel: float = 1.0
-    size_of_change: float = 0.01
+    change_penalty: float = 0.01
     smoothness: float = 10.0
     novel_size: int = 64
 
@@ -60,7 +61,7 @@ class Changes:
     def tensors(self) -> list[Tensor]:
         return [self.colour, self.opacity, self.scale, self.offset]
 
-    def together(self) -> Tensor:
+    def stacked(self) -> Tensor:
         """[M, 8]."""
         return torch.cat(self.tensors(), dim=1)
 
@@ -115,16 +116,16 @@ def refine_gaussians(
     with torch.enable_grad():
         for _ in bar:
             optimizer.zero_grad()
-            azimuth, elevation = _draw_side(generator)
+            side = _draw_side(generator, camera)
             total = 0.0
-            for loss in _losses(start, changes, rgba, camera, settings, reach, (azimuth, elevation)):
+            for loss in _losses(start, changes, rgba, camera, settings, reach, side):
                 (loss / len(start)).backward()
                 total += float(loss.detach()) / len(start)
-            rough = _roughness(changes, pairs, voxels) * settings.smoothness
-            if rough.requires_grad:
-                rough.backward()
+            smoothness = _temporal_smoothness(changes, pairs, voxels) * settings.smoothness
+            if smoothness.requires_grad:
+                smoothness.backward()
             optimizer.step()
-            losses.append(total + float(rough.detach()))
+            losses.append(total + float(smoothness.detach()))
             bar.set_postfix(loss=f"{losses[-1]:.4f}", refresh=False)
     with torch.no_grad():
         frames = [change.apply(frame, reach) for change, frame in zip(changes, start, strict=True)]
@@ -138,16 +139,17 @@ def _losses(
     camera: Camera,
     settings: AppearanceSettings,
     reach: float,
-    side: tuple[float, float],
+    side: Camera,
 ) -> Iterator[Tensor]:
-    """The loss of every frame by itself, so that one frame's pictures are held at a time."""
-    novel_camera = orbit_camera(*side)
+    """The loss of every frame that has Gaussians by itself, so that one frame's pictures are held at a time."""
     for frame, (before, change) in enumerate(zip(start, changes, strict=True)):
+        if not len(before):
+            continue
         changed = change.apply(before, reach)
         yield (
             _front_loss(changed, rgba[frame], camera, settings)
-            + settings.novel * _novel_loss(changed, before, novel_camera, settings.novel_size)
-            + settings.size_of_change * change.together().square().mean()
+            + settings.novel * _novel_loss(changed, before, side, settings.novel_size)
+            + settings.change_penalty * change.stacked().square().mean()
         )
 
 
@@ -169,10 +171,11 @@ def _novel_loss(changed: Gaussians, before: Gaussians, camera: Camera, size: int
     return (image.colour - target.colour).abs().mean() + (image.alpha - target.alpha).abs().mean()
 
 
-def _draw_side(generator: torch.Generator) -> tuple[float, float]:
-    """Azimuth and elevation in degrees: anywhere but within 45 degrees of the front."""
+def _draw_side(generator: torch.Generator, front: Camera) -> Camera:
+    """From any azimuth that is 45 degrees or more from that of `front`."""
+    eye = -front.extrinsics[:3, :3].T @ front.extrinsics[:3, 3]
     azimuth, elevation = torch.rand(2, generator=generator).tolist()
-    return 45 + 270 * azimuth, 60 * elevation - 20
+    return orbit_camera(math.degrees(math.atan2(eye[0], -eye[1])) + 45 + 270 * azimuth, 60 * elevation - 20)
 
 
 def _same_voxels(first: Tensor, second: Tensor, resolution: int) -> tuple[Tensor, Tensor]:
@@ -188,11 +191,13 @@ def _same_voxels(first: Tensor, second: Tensor, resolution: int) -> tuple[Tensor
     return same.nonzero()[:, 0], rows[same]
 
 
-def _roughness(changes: list[Changes], pairs: list[tuple[Tensor, Tensor]], voxels: Sequence[Tensor]) -> Tensor:
+def _temporal_smoothness(
+    changes: list[Changes], pairs: list[tuple[Tensor, Tensor]], voxels: Sequence[Tensor]
+) -> Tensor:
     """Mean square difference of the changes of the same voxel in neighbouring frames."""
     parts = []
     per_voxel = [
-        change.together().unflatten(0, (len(frame), -1)) if len(frame) else change.together()[:, None]
+        change.stacked().unflatten(0, (len(frame), -1)) if len(frame) else change.stacked()[:, None]
         for change, frame in zip(changes, voxels, strict=True)
     ]
     for index, (rows, others) in enumerate(pairs):

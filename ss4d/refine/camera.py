@@ -13,7 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d.cameras import Camera, crop_intrinsics, orbit_camera
-from ss4d.refine.silhouette import disagreement, shrink, silhouette, silhouette_iou
+from ss4d.refine.silhouette import (
+    dilate_half_voxel,
+    shrink,
+    silhouette,
+    silhouette_iou,
+    soft_iou_loss,
+    voxel_width,
+)
 
 ELEVATIONS = (-10.0, 0.0, 10.0, 20.0)  # degrees, of the first round
 AZIMUTHS = (-15.0, 0.0, 15.0)
@@ -37,7 +44,7 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
     """The camera from which a structure looks most like the input.
 
     Every direction and field of view of a grid is tried, then finer steps around the best; scale and shift are not
-    searched: the box of the silhouettes over the whole clip is laid over that of the input.
+    searched: the box of the silhouettes over the whole clip, less half a voxel, is laid over that of the input.
 
     Args:
         occupancy: bool [T, R, R, R].
@@ -56,7 +63,8 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
         key = (azimuth, elevation, fov)
         if key not in tried:
             camera = _boxed(grid, target, azimuth, elevation, fov)
-            tried[key] = (float(disagreement(silhouette(grid, camera, SIZE), target)), camera)
+            of_voxels = dilate_half_voxel(target, camera, grid.shape[-1])
+            tried[key] = (float(soft_iou_loss(silhouette(grid, camera, SIZE), of_voxels)), camera)
         return tried[key][0]
 
     starts = list(itertools.product(AZIMUTHS, ELEVATIONS, FOVS))
@@ -67,16 +75,18 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
         best = min(around, key=lambda key: score(*key))
     camera = tried[best][1]
     azimuth, elevation, fov = best
-    return CameraFit(camera, azimuth, elevation, fov, silhouette_iou(silhouette(grid, camera, SIZE), target))
+    of_voxels = dilate_half_voxel(target, camera, grid.shape[-1])
+    return CameraFit(camera, azimuth, elevation, fov, silhouette_iou(silhouette(grid, camera, SIZE), of_voxels))
 
 
 def _boxed(grid: Tensor, alpha: Tensor, azimuth: float, elevation: float, fov: float) -> Camera:
-    """The camera of a direction, cropped so that the box of the silhouettes is that of the input."""
+    """The camera of a direction, cropped so that the silhouettes' box, less half a voxel, is that of the input."""
     radius = 0.9 / math.sin(math.radians(fov / 2))  # the sphere around the cube fills the picture
     camera = orbit_camera(azimuth, elevation, radius, fov)
     seen = _box(silhouette(grid, camera, SIZE))
     target = _box(alpha)
-    scale = max(seen[2] - seen[0], seen[3] - seen[1]) / max(target[2] - target[0], target[3] - target[1])
+    size = max(seen[2] - seen[0], seen[3] - seen[1]) - voxel_width(camera, grid.shape[-1])
+    scale = size / max(target[2] - target[0], target[3] - target[1])
     middle = [(seen[axis] + seen[axis + 2]) / 2 for axis in (0, 1)]
     aim = [(target[axis] + target[axis + 2]) / 2 for axis in (0, 1)]
     low = [middle[axis] - scale * aim[axis] for axis in (0, 1)]

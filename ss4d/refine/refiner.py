@@ -79,7 +79,7 @@ class Refiner:
             occupancy: what they decode to.
         """
         alpha = self.cropped[..., 3].float() / 255
-        report = self.report = self._look(occupancy, alpha)
+        report = self.report = self._find_camera(occupancy, alpha)
         if report.skipped:
             return occupancy
         with _timed(report, "structure"):
@@ -110,7 +110,7 @@ class Refiner:
         report.gaussian_losses = refined.losses
         return refined.gaussians
 
-    def _look(self, occupancy: Tensor, alpha: Tensor) -> Refinement:
+    def _find_camera(self, occupancy: Tensor, alpha: Tensor) -> Refinement:
         """Find the camera."""
         if self.view_frame is not None:
             return Refinement(self.settings, self.view_frame.camera(), "known")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import grid_sample, interpolate
+from torch.nn.functional import grid_sample, interpolate, max_pool2d
 
 from ss4d.cameras import Camera
 
@@ -50,7 +50,19 @@ def shrink(alpha: Tensor, size: int) -> Tensor:
     return interpolate(alpha[:, None], (size, size), mode="area")[:, 0]
 
 
-def disagreement(prediction: Tensor, target: Tensor) -> Tensor:
+def dilate_half_voxel(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
+    """Silhouettes [T, S, S] of an object -> of the voxels that it touches, which reach beyond it: by none to a whole
+    voxel, so by half of one on average."""
+    reach = round(alpha.shape[-1] * voxel_width(camera, resolution) / 2)
+    return max_pool2d(alpha[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
+
+
+def voxel_width(camera: Camera, resolution: int) -> float:
+    """Of a voxel at the cube's centre, in units of the picture."""
+    return float(camera.intrinsics[0, 0] / camera.extrinsics[:3, 3].norm()) / resolution
+
+
+def soft_iou_loss(prediction: Tensor, target: Tensor) -> Tensor:
     """1 - soft IoU of silhouettes [T, H, W] in [0, 1]: the mean over frames of 1 - sum min / sum max.
 
     Frames where both are empty do not count.
@@ -62,4 +74,4 @@ def disagreement(prediction: Tensor, target: Tensor) -> Tensor:
 
 def silhouette_iou(prediction: Tensor, target: Tensor, threshold: float = 0.5) -> float:
     """Mean IoU over frames of the silhouettes [T, H, W] above `threshold`; frames where both are empty do not count."""
-    return 1 - float(disagreement((prediction > threshold).float(), (target > threshold).float()))
+    return 1 - float(soft_iou_loss((prediction > threshold).float(), (target > threshold).float()))

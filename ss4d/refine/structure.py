@@ -10,7 +10,10 @@ from torch.nn.functional import max_pool2d
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
-from ss4d.refine.silhouette import disagreement, shrink, silhouette, silhouette_iou
+from ss4d.refine.silhouette import dilate_half_voxel, shrink, silhouette, silhouette_iou, soft_iou_loss
+
+FRAMES_AT_ONCE = 8
+GRADIENT_SCALE = 2.0**12  # in float16 a pixel's share of the loss would vanish on its way through the decoder
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class StructureSettings:
 @dataclass(frozen=True)
 class AlignedStructure:
     """`occupancy` bool [T, R, R, R]; IoU of its front silhouette with what the input's voxels would show, before and
-    after; loss a step."""
+    after; the loss of each step."""
 
     occupancy: Tensor
     iou_before: float
@@ -54,6 +57,7 @@ def align_structure(
     camera: Camera,
     settings: StructureSettings | None = None,
     progress: bool = False,
+    frames_at_once: int = FRAMES_AT_ONCE,
 ) -> AlignedStructure:
     """Move sampled structure latents until their silhouettes are the input's, staying near the sample.
 
@@ -65,41 +69,39 @@ def align_structure(
         latents: [1, T, C, r, r, r].
         alpha: of the input, float [T, H, W] in [0, 1].
         camera: of the input.
+        frames_at_once: that are decoded; memory for gradients grows with them.
     """
     settings = settings or StructureSettings()
     start, losses = latents.detach().clone(), []
-    before = decode(decoder, start)
-    wanted = outline_of_voxels(shrink(alpha, settings.size).to(latents), camera, before.shape[-1])
+    before = decode(decoder, start, frames_at_once)
+    target = dilate_half_voxel(shrink(alpha, settings.size).to(latents), camera, before.shape[-1])
     with torch.enable_grad():
         z = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], settings.learning_rate)
         for _ in tqdm(range(settings.steps), desc="structure to silhouettes", unit="step", disable=not progress):
-            seen = silhouette(decoder(z)[0, :, 0].sigmoid(), camera, settings.size)
-            loss = disagreement(seen, wanted) + _restraint(z - start, settings)
-            (z.grad,) = torch.autograd.grad(loss, z)  # of the latents alone, not of the decoder
+            restraint = _restraint(z - start, settings)
+            (z.grad,) = torch.autograd.grad(restraint, z)
+            losses.append(float(restraint.detach()))
+            for frames in torch.arange(z.shape[1]).split(frames_at_once):
+                part = z.detach()[:, frames].requires_grad_()
+                seen = silhouette(decoder(part)[0, :, 0].sigmoid(), camera, settings.size)
+                loss = soft_iou_loss(seen, target[frames]) * (len(frames) / z.shape[1])
+                (gradient,) = torch.autograd.grad(GRADIENT_SCALE * loss, part)  # of latents, not of the decoder
+                z.grad[:, frames] += gradient / GRADIENT_SCALE
+                losses[-1] += float(loss.detach())
             optimizer.step()
-            losses.append(float(loss.detach()))
-    occupancy = decode(decoder, z.detach())
+    occupancy = decode(decoder, z.detach(), frames_at_once)
     if settings.carve:
-        occupancy = carve(occupancy, wanted, camera, settings.margin)
+        occupancy = carve(occupancy, target, camera, settings.margin)
     return AlignedStructure(
-        occupancy, _front_iou(before, wanted, camera), _front_iou(occupancy, wanted, camera), losses
+        occupancy, _front_iou(before, target, camera), _front_iou(occupancy, target, camera), losses
     )
 
 
-def outline_of_voxels(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
-    """Silhouettes [T, S, S] of an object -> of the voxels that it touches, which reach beyond it: by none to a whole
-    voxel, so by half of one on average."""
-    distance = camera.extrinsics[:3, 3].norm()
-    voxel = alpha.shape[-1] * float(camera.intrinsics[0, 0] / distance) / resolution  # pixels, at the cube's centre
-    reach = round(voxel / 2)
-    return max_pool2d(alpha[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
-
-
 @torch.no_grad()
-def decode(decoder: nn.Module, latents: Tensor) -> Tensor:
+def decode(decoder: nn.Module, latents: Tensor, frames_at_once: int = FRAMES_AT_ONCE) -> Tensor:
     """Occupancy bool [T, R, R, R] of latents [1, T, C, r, r, r]."""
-    return decoder(latents)[0, :, 0] > 0
+    return torch.cat([decoder(part)[0, :, 0] > 0 for part in latents.split(frames_at_once, dim=1)])
 
 
 def carve(occupancy: Tensor, alpha: Tensor, camera: Camera, margin: int = 1) -> Tensor:
@@ -132,5 +134,5 @@ def _restraint(moved: Tensor, settings: StructureSettings) -> Tensor:
     return settings.closeness * moved.square().mean() + settings.smoothness * changes
 
 
-def _front_iou(occupancy: Tensor, wanted: Tensor, camera: Camera) -> float:
-    return silhouette_iou(silhouette(occupancy.float(), camera, wanted.shape[-1]), wanted)
+def _front_iou(occupancy: Tensor, target: Tensor, camera: Camera) -> float:
+    return silhouette_iou(silhouette(occupancy.float(), camera, target.shape[-1]), target)

@@ -1,10 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
+import math
+
+import pytest
 import torch
 
 from ss4d.cameras import orbit_camera
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
-from ss4d.refine.appearance import AppearanceSettings, _same_voxels, refine_gaussians
+from ss4d.gaussians.gaussians import TENSORS
+from ss4d.refine.appearance import AppearanceSettings, _draw_side, _same_voxels, refine_gaussians
 from ss4d.view_frame import ViewFrame
 
 CAMERA = ViewFrame(crop=0.8, distance=1.4).camera()
@@ -61,6 +66,31 @@ def test_without_steps_nothing_changes():
     torch.testing.assert_close(result.gaussians[0].xyz, grey[0].xyz)
     torch.testing.assert_close(result.gaussians[0].opacity, grey[0].opacity)
     assert result.losses == []
+
+
+def test_a_frame_without_gaussians_counts_for_nothing():
+    grey, voxels = ball((0.4, 0.4, 0.4))
+    target, _ = ball((0.7, 0.4, 0.3))
+    empty = dataclasses.replace(grey[0], **{name: getattr(grey[0], name)[:0] for name in TENSORS})
+    clip = GaussianSequence([grey[0], empty, grey[1]])
+    rgba = rgba_of(target)
+    result = refine_gaussians(
+        clip, [voxels[0], voxels[0][:0], voxels[1]], RESOLUTION, rgba[[0, 0, 1]], CAMERA, AppearanceSettings(steps=8)
+    )
+    assert all(math.isfinite(loss) for loss in result.losses) and result.losses[-1] < result.losses[0]
+    assert len(result.gaussians[1]) == 0
+
+
+@pytest.mark.parametrize("azimuth", [0.0, 28.0])
+def test_other_sides_are_away_from_the_input_camera(azimuth: float):
+    generator = torch.Generator().manual_seed(0)
+    angles = []
+    for _ in range(200):
+        pose = _draw_side(generator, orbit_camera(azimuth, 10)).extrinsics
+        eye = -pose[:3, :3].T @ pose[:3, 3]
+        angles.append((math.degrees(math.atan2(eye[0], -eye[1])) - azimuth + 180) % 360 - 180)
+    assert 45 <= min(map(abs, angles)) < 55 and max(map(abs, angles)) > 170
+    assert min(angles) < -45 and max(angles) > 45
 
 
 def test_voxels_in_both_frames_are_paired():

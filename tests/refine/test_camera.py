@@ -5,7 +5,7 @@ import torch
 
 from ss4d.cameras import Camera, crop_intrinsics, orbit_camera
 from ss4d.refine.camera import fit_camera
-from ss4d.refine.silhouette import silhouette
+from ss4d.refine.silhouette import silhouette, voxel_width
 
 
 def dumbbell() -> torch.Tensor:
@@ -18,14 +18,24 @@ def dumbbell() -> torch.Tensor:
     return grid
 
 
+def finely() -> torch.Tensor:
+    """The object whose voxels `dumbbell` has, in cells of half their width: it ends half a voxel before them."""
+    grid = torch.zeros(2, 48, 48, 48, dtype=torch.bool)
+    grid[:, 9:17, 21:27, 9:39] = True
+    grid[:, 9:39, 21:27, 9:13] = True
+    grid[:, 9:15, 5:24, 33:39] = True
+    grid[1, 33:39, 21:27, 10:23] = True
+    return grid
+
+
 @pytest.mark.parametrize(("azimuth", "elevation"), [(0.0, 0.0), (12.0, 18.0)])
 def test_the_camera_of_a_picture_is_found(azimuth: float, elevation: float):
     true = orbit_camera(azimuth, elevation, 2.6, 40.0)
     cropped = Camera(true.extrinsics, crop_intrinsics(true.intrinsics, (0.15, 0.2, 0.85, 0.9)))
-    alpha = silhouette(dumbbell().float(), cropped, 96)
-    fit = fit_camera(dumbbell(), alpha)
+    fit = fit_camera(dumbbell(), silhouette(finely().float(), cropped, 96))
     assert fit.iou > 0.85
     assert abs(fit.elevation - elevation) <= 6 and abs(fit.azimuth - azimuth) <= 8
+    assert voxel_width(fit.camera, 24) == pytest.approx(voxel_width(cropped, 24), rel=0.03)  # half a voxel is 3%
 
 
 def test_nothing_to_fit_is_refused():

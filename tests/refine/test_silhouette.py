@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ss4d.refine.silhouette import disagreement, silhouette, silhouette_iou
+from ss4d.refine.silhouette import silhouette, silhouette_iou, soft_iou_loss
 from ss4d.view_frame import ViewFrame
 
 CAMERA = ViewFrame(crop=0.8, distance=1.4).camera()
@@ -35,14 +35,14 @@ def test_up_is_up_and_right_is_right():
 def test_gradients_reach_the_cells():
     grid = slab().mul(0.9).double().requires_grad_()
     wanted = torch.zeros(1, 32, 32, dtype=torch.float64)
-    disagreement(silhouette(grid, CAMERA, 32), wanted + 0.5).backward()
+    soft_iou_loss(silhouette(grid, CAMERA, 32), wanted + 0.5).backward()
     assert grid.grad is not None and grid.grad.abs().sum() > 0
     small = torch.rand(1, 4, 4, 4, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(lambda g: silhouette(0.1 + 0.5 * g, CAMERA, 4), [small])
 
 
-def test_disagreement_is_one_minus_the_share_in_common():
+def test_soft_iou_loss_is_one_minus_the_share_in_common():
     a, b = torch.zeros(2, 4, 4), torch.zeros(2, 4, 4)
     a[0, :2], b[0, 1:3] = 1, 1  # 4 of 12; the second frame is empty in both
-    assert float(disagreement(a, b)) == pytest.approx(1 - 4 / 12)
-    assert float(disagreement(a * 0, b * 0)) == 0
+    assert float(soft_iou_loss(a, b)) == pytest.approx(1 - 4 / 12)
+    assert float(soft_iou_loss(a * 0, b * 0)) == 0

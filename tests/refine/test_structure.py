@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import max_pool2d, max_pool3d
 
-from ss4d.refine.silhouette import silhouette, silhouette_iou
-from ss4d.refine.structure import StructureSettings, align_structure, carve, outline_of_voxels
+from ss4d.refine.silhouette import dilate_half_voxel, silhouette, silhouette_iou
+from ss4d.refine.structure import StructureSettings, align_structure, carve
 from ss4d.view_frame import ViewFrame
 
 CAMERA = ViewFrame(crop=0.8, distance=1.4).camera()
@@ -52,7 +53,7 @@ def test_voxels_reach_half_a_voxel_beyond_the_object():
     fine = torch.stack([(x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2 < 1 for a, b, c in sides]).float()
     voxels = max_pool3d(fine, 128 // RESOLUTION)
     alpha, seen = (silhouette(grid, CAMERA, 64) for grid in (fine, voxels))
-    widened = outline_of_voxels(alpha, CAMERA, RESOLUTION)
+    widened = dilate_half_voxel(alpha, CAMERA, RESOLUTION)
     for frame in range(len(sides)):
         near, far = (silhouette_iou(seen[frame][None], wanted[frame][None]) for wanted in (widened, alpha))
         assert near > 0.8 and near > far + 0.14
@@ -65,6 +66,34 @@ def test_latents_move_until_the_silhouettes_agree():
     result = align_structure(BoxDecoder(), sampled, outline(true), CAMERA, settings)
     assert result.iou_before < 0.75 and result.iou_after > 0.85
     assert result.losses[-1] < 0.7 * result.losses[0]
+
+
+def test_few_frames_at_a_time_give_the_same():
+    true = torch.randn(1, 5, 4, 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    sampled, settings = torch.zeros_like(true), StructureSettings(8)
+    whole, parts = (
+        align_structure(BoxDecoder(), sampled, outline(true), CAMERA, settings, frames_at_once=count)
+        for count in (5, 2)
+    )
+    assert torch.equal(whole.occupancy, parts.occupancy)
+    assert whole.losses == pytest.approx(parts.losses, rel=1e-5)
+
+
+class HalfPrecision(BoxDecoder):
+    """Its gradients pass through float16 and are small there, as in a decoder of many layers."""
+
+    def forward(self, z: Tensor) -> Tensor:
+        return super().forward((2e5 * z).half().float() / 2e5)
+
+
+def test_gradients_survive_float16():
+    true = torch.tensor([[-1.0, 0.8, 0.6, -0.4], [0.5, -0.9, -0.8, 0.3]] * 16).reshape(1, 32, 4, 1, 1, 1)
+    sampled, settings = torch.zeros_like(true), StructureSettings(4, closeness=0.01, smoothness=0, carve=False)
+    half, full = (
+        align_structure(decoder(), sampled, outline(true), CAMERA, settings) for decoder in (HalfPrecision, BoxDecoder)
+    )
+    assert half.losses[-1] < 0.95 * half.losses[0]
+    assert half.losses[-1] == pytest.approx(full.losses[-1], rel=0.01)
 
 
 def test_neighbouring_frames_move_alike():
