@@ -16,7 +16,7 @@ from ss4d.backend import Backend, use
 from ss4d.failures import note, notes, out_of_memory, run_command
 from ss4d.files import use_writable_numba_cache
 from ss4d.memory import in_gigabytes, parse_bytes
-from ss4d.quality import QUALITIES
+from ss4d.quality import QUALITIES, find_quality
 
 # Before torch is loaded: its threads wait for each other some microseconds awake, since waking costs more, then asleep.
 # Otherwise they would spin on cores that others use.
@@ -86,6 +86,7 @@ def generate(options: argparse.Namespace) -> None:
     use_writable_numba_cache()
 
     from ss4d import SS4DPipeline  # after the options, which need no torch
+    from ss4d.kept_stages import claim
     from ss4d.result_folder import ResultFolder
     from ss4d.video import find_foreground, foreground_warnings, read_clip, stored, write_preview
 
@@ -98,15 +99,20 @@ def generate(options: argparse.Namespace) -> None:
     loading = {"memory": options.memory, "window": options.window, "precision": options.precision}
     pipeline = SS4DPipeline.from_pretrained(options.model, options.device, **loading)
     use(backend, pipeline.device)
-    plan = pipeline.plan(rgba)
+    refine = find_quality(options.quality).refine if options.refine is None else options.refine
+    plan = pipeline.plan(rgba, refine=refine)
     if options.memory:
         print(plan)
     write_preview(folder.preview, clip, rgba)
-    with going_on_later(folder.kept, plan.least):
-        seen = stored(dataclasses.replace(clip, frames=rgba), folder.kept / "clip.npy")
+    with notes():
+        kept = claim(folder.kept)
+    with going_on_later(kept, plan.least):
+        seen = dataclasses.replace(clip, frames=rgba)
+        if kept is not None:
+            seen = stored(seen, kept / "clip.npy")
         del clip, rgba  # the memory of the frames
-        chosen = {"seed": options.seed, "steps": options.steps, "guidance": options.guidance, "refine": options.refine}
-        result = pipeline.run(seen, **chosen, progress=True, keep=folder.kept, quality=options.quality)
+        chosen = {"seed": options.seed, "steps": options.steps, "guidance": options.guidance, "refine": refine}
+        result = pipeline.run(seen, **chosen, progress=True, keep=kept, quality=options.quality)
 
         def save(place: Path) -> None:
             about = {"input": str(options.input), "model": str(options.model)}
@@ -115,20 +121,21 @@ def generate(options: argparse.Namespace) -> None:
 
         place = folder.write(save)
         total = sum(result.gaussians.num_gaussians)
-    shutil.rmtree(folder.kept, ignore_errors=True)
+    if kept is not None:
+        shutil.rmtree(kept, ignore_errors=True)
     print(f"{len(result.gaussians)} frames, {total:,} Gaussians -> {place}")
 
 
 @contextmanager
-def going_on_later(kept: Path, least_memory: float) -> Iterator[None]:
-    """Say what to do where memory ran out or the user interrupted: finished stages stay in `kept`."""
+def going_on_later(kept: Path | None, least_memory: float) -> Iterator[None]:
+    """Say what to do where memory ran out or the user interrupted: finished stages stay in `kept`, if it is given."""
     from ss4d.kept_stages import stages_in
 
     try:
         yield
     except BaseException as error:
-        stages = stages_in(kept)
-        if not stages:
+        stages = [] if kept is None else stages_in(kept)
+        if kept is not None and not stages:
             shutil.rmtree(kept, ignore_errors=True)
         resume = f"; {' and '.join(stages)} are kept: the same command goes on from there" if stages else ""
         if isinstance(error, KeyboardInterrupt):

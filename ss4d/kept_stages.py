@@ -32,15 +32,7 @@ class KeptStages:
     """
 
     def __init__(self, folder: Path | None = None):
-        self.folder: Path | None = None
-        if folder is None:
-            return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            if _is_ours(folder):
-                self.folder = folder
-        except OSError as error:
-            self._give_up(error)
+        self.folder = None if folder is None else claim(folder)
 
     def get(self, stage: str, key: str, build: Callable[[], Tensor]) -> Tensor:
         """The tensor of a stage with this key; built where it is not there, and the stage's earlier one replaced."""
@@ -90,6 +82,19 @@ class KeptStages:
     def _give_up(self, error: Exception) -> None:
         self.folder = None
         warnings.warn(f"finished stages cannot be kept ({error})", stacklevel=3)
+
+
+def claim(folder: Path) -> Path | None:
+    """A folder for this process alone until it ends, made where there is none; None, with a warning, where that cannot
+    be or another process has it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if _is_ours(folder):
+            return folder
+        warnings.warn(f"another run uses {folder.parent}: finished stages of this one are not kept", stacklevel=2)
+    except OSError as error:
+        warnings.warn(f"finished stages cannot be kept ({error})", stacklevel=2)
+    return None
 
 
 _LOCKS: dict[tuple[int, int], int] = {}  # open descriptors of folders that this process has, by device and inode

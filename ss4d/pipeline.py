@@ -119,11 +119,12 @@ class SS4DPipeline:
             precision,
         )
 
-    def plan(self, frames: Clip | ArrayLike, voxels: int | None = None) -> Plan:
+    def plan(self, frames: Clip | ArrayLike, voxels: int | None = None, refine: bool = False) -> Plan:
         """How `run` takes a clip: frames at once, and within a budget what each stage takes.
 
         Args:
             voxels: of the fullest frame; by default an assumption, which `run` checks once it knows.
+            refine: with the alignment with the input.
 
         Raises:
             BudgetError: the budget is too small.
@@ -131,7 +132,7 @@ class SS4DPipeline:
         pictures = frames.frames if isinstance(frames, Clip) else np.asarray(frames)
         if self.folder is None:
             return Plan(self.window, keep=KEPT_BYTES if len(pictures) <= self.window else 0)
-        job = Job(len(pictures), pictures[0, ..., 0].size, voxels)
+        job = Job(len(pictures), pictures[0, ..., 0].size, voxels, refine)
         return plan_memory(self.folder, job, self.window, self.memory)
 
     @torch.no_grad()
@@ -174,7 +175,7 @@ class SS4DPipeline:
         if structure.start < 1 and not self.models.estimates:
             raise ValueError(f"sampling starts at {structure.start}, but the checkpoint has no structure_estimator")
         stages: list[Stage] = []
-        plan, kept = self.plan(frames), KeptStages(keep)
+        plan, kept = self.plan(frames, refine=bool(refine)), KeptStages(keep)
         with self._stage("conditioning", stages):
             # Frames that have their alpha already keep it, such as those of inference.py, which reads masks.
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
@@ -190,7 +191,7 @@ class SS4DPipeline:
         if refine:
             refiner = Refiner(cropped, self.view_frame, RefineSettings() if refine is True else refine, progress)
             with self._stage("structure refinement", stages):
-                occupancy = self._align_structure(refiner, structure_latents, occupancy)
+                occupancy = self._align_structure(refiner, structure_latents, occupancy, plan)
         coords = torch.nn.functional.pad(occupancy.nonzero(), (1, 0)).int()
         if not len(coords):
             raise ValueError(
@@ -200,7 +201,7 @@ class SS4DPipeline:
         counts = occupancy.flatten(1).sum(1).tolist()
         del structure_latents, occupancy  # a long clip's are megabytes
         voxels = list(coords[:, 2:].cpu().split(counts))
-        plan = self.plan(rgba, max(map(len, voxels)))
+        plan = self.plan(rgba, max(map(len, voxels)), bool(refine))
         with self._stage("latents", stages):
             z = self._sample_latents(coords, sampling, latents, plan)
         dtype = sampling.dtype
@@ -286,10 +287,10 @@ class SS4DPipeline:
             occupied = torch.cat([decoder(part) > 0 for part in z.split(plan.frames_at_once, dim=1)], dim=1)
         return rearrange(occupied, "1 t 1 x y z -> t x y z")
 
-    def _align_structure(self, refiner: Refiner, z: Tensor, occupancy: Tensor) -> Tensor:
+    def _align_structure(self, refiner: Refiner, z: Tensor, occupancy: Tensor, plan: Plan) -> Tensor:
         """Occupancy bool [T, R, R, R] that agrees with the input's silhouettes."""
         with self.models.use("structure_decoder") as decoder:
-            return refiner.structure(decoder, z, occupancy)
+            return refiner.structure(decoder, z, occupancy, plan.frames_at_once)
 
     def _sample_latents(
         self, coords: Tensor, sampling: Sampling, settings: SamplerSettings, plan: Plan

@@ -49,8 +49,9 @@ class Plan:
     """How many frames the stages take at once, and what that comes to.
 
     Attributes:
-        window: frames that a flow sees at once; a longer clip goes through in overlapping windows.
-        frames_at_once: of the image encoder and the structure decoder, which treat each frame alone.
+        window: frames that a flow sees at once, and the structure estimator; a longer clip goes through in overlapping
+            windows.
+        frames_at_once: of the image encoder and the structure's encoder and decoder, which treat each frame alone.
         keep: bytes of keys and values of the image that a flow may keep from step to step.
         budget: bytes; None: all models are loaded at once (a CPU computes with halves in float32), nothing is bounded.
         least: bytes of the smallest budget that works.
@@ -69,7 +70,7 @@ class Plan:
 
     def __str__(self) -> str:
         needed, kept = in_gigabytes(self.bytes - self.keep), in_gigabytes(self.keep)
-        lines = [f"plan for {in_gigabytes(self.budget or 0)}: {needed}, and up to {kept} to save work"]
+        lines = [f"plan for {in_gigabytes(self.budget or 0)}: {needed}, and up to {kept} for kept keys and values"]
         for stage in self.stages:
             what = f"{stage.model}, {in_gigabytes(stage.weights)} as stored" if stage.model else "no model"
             frames = f"{stage.frames} frame{'s' * (stage.frames > 1)} at once"
@@ -79,11 +80,13 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A clip of T frames of so many pixels, and the voxels of its fullest frame where they are known."""
+    """A clip of T frames of so many pixels, the voxels of its fullest frame where they are known, and whether it is
+    aligned with the input (`ss4d.refine`)."""
 
     frames: int
     pixels: int
     voxels: int | None = None
+    refine: bool = False
 
 
 def plan_memory(folder: PipelineFolder, job: Job, window: int, budget: int | None) -> Plan:
@@ -103,9 +106,7 @@ def plan_memory(folder: PipelineFolder, job: Job, window: int, budget: int | Non
         return Plan(window, keep=KEPT_BYTES if job.frames <= window else 0, stages=stages, least=plans[-1].bytes)
     for plan in plans:
         if plan.bytes <= budget:
-            flows = max(stage.bytes for stage in plan.stages if stage.name in ("structure", "latents"))
-            whole = job.frames <= plan.window
-            keep = int(min(KEPT_BYTES, max(0.0, budget - plan.bytes), max(0.0, budget - flows))) if whole else 0
+            keep = int(min(KEPT_BYTES, budget - plan.bytes)) if job.frames <= plan.window else 0
             return Plan(plan.window, plan.frames_at_once, keep, plan.stages, budget, plans[-1].bytes)
     raise BudgetError(
         f"--memory {in_gigabytes(budget)} is too little for {job.frames} frames: the least that works is "
@@ -154,6 +155,7 @@ class _Sizes:
             ("occupancy", "structure_decoder", at_once, at_once * self._structure_decoder(resolution)),
             ("latents", "sparse_flow", window, window * self._sparse_flow(voxels)),
             ("gaussians", "gaussian_decoder", decoding, min(decoding, job.frames) * self._decoder(voxels)),
+            *self._refinement(job, voxels, at_once, resolution),
             ("writing", "", 1, WRITING),
         )
         return tuple(
@@ -191,6 +193,17 @@ class _Sizes:
         return [
             ("estimate", "structure_estimator", window, window * FLOAT * pictures),
             ("its latents", "structure_encoder", at_once, at_once * FLOAT * grids),
+        ]
+
+    def _refinement(self, job: Job, voxels: int, at_once: int, resolution: int) -> list[tuple[str, str, int, float]]:
+        """Rows of the alignment with the input: what gradients need, and of each Gaussian of the clip 14 numbers, the
+        same refined, and 8 changes with their gradient and Adam's two means."""
+        if not job.refine:
+            return []
+        gaussians = voxels * self.args["gaussian_decoder"]["representation_config"]["num_gaussians"]
+        return [
+            ("to outlines", "structure_decoder", at_once, 2 * at_once * self._structure_decoder(resolution)),
+            ("to pixels", "", job.frames, job.frames * FLOAT * gaussians * (2 * 14 + 4 * 8)),
         ]
 
     def _structure_decoder(self, resolution: int) -> float:

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from test_inference import frames, run, write_folder
+from torch import nn
 
 import inference
 from ss4d import SS4DPipeline
@@ -79,6 +80,49 @@ def test_the_plan_is_printed_and_kept(pipeline_folder: Path, tmp_path: Path, sou
     peak = max(stage["peak_memory_mb"] for stage in report["stages"]) * 2**20
     assert peak < parse_bytes(needed[1])
     assert not list((tmp_path / "out").glob(".ss4d*"))
+
+
+def test_the_shipped_checkpoint_runs_and_refines_within_a_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    arguments = [ROOT / "assets/demo.mp4", "--num-frames", 2, "--steps", 1, "--out", tmp_path / "out", "--size", 32]
+    assert run(*arguments, "--memory", "1GB", "--refine") == 0
+    stages = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:] if line.startswith("  ")]
+    assert stages[1:3] == ["estimate", "its"] and stages[-3:] == ["to", "to", "writing"]
+    report = json.loads((tmp_path / "out/result.json").read_text())
+    assert [stage["name"] for stage in report["stages"]].count("Gaussian refinement") == 1
+
+
+@pytest.mark.parametrize("name", PipelineFolder.open(ROOT / "checkpoints/ss4d-tiny").generators())
+def test_shipped_models_mapped_from_their_files_compute_the_same(name: str):
+    """Also those with layers of classes of their own."""
+    folder = PipelineFolder.open(ROOT / "checkpoints/ss4d-tiny")
+    plain, stored = (folder.load_generator(name, as_stored=as_stored) for as_stored in (False, True))
+    assert any(value.dtype == torch.float16 for value in stored.state_dict().values())
+    for layer, other in zip(plain.modules(), stored.modules(), strict=True):
+        if isinstance(layer, nn.Conv2d | nn.Conv3d | nn.Linear):
+            channels = layer.in_features if isinstance(layer, nn.Linear) else layer.in_channels
+            x = torch.randn(1, channels, *[16] * (layer.weight.ndim - 2))
+            torch.testing.assert_close(layer(x), other(x))
+
+
+def test_another_run_keeps_its_stages(pipeline_folder: Path, tmp_path: Path, source: Path, capsys):
+    """Two commands with the same --out: the one that ends first takes nothing from the other."""
+    kept = tmp_path / "out/.ss4d-kept"
+    kept.mkdir(parents=True)
+    (kept / "clip.npy").write_bytes(b"of the other run")
+    lock = "fcntl.flock(os.open(sys.argv[1], os.O_RDONLY), fcntl.LOCK_EX); print(flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", f"import fcntl, os, sys; {lock}", str(kept)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as other:
+        assert other.stdin is not None and other.stdout is not None
+        other.stdout.readline()
+        assert run(source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL) == 0
+        other.stdin.close()
+    assert "another run uses" in capsys.readouterr().err
+    assert [path.name for path in kept.iterdir()] == ["clip.npy"]
+    assert (kept / "clip.npy").read_bytes() == b"of the other run"
+    assert (tmp_path / "out/result.json").is_file()
 
 
 def test_within_a_budget_one_model_is_there_at_a_time_and_each_is_loaded_once(

@@ -119,14 +119,15 @@ def load_weights(model: nn.Module, path: Path, as_stored: bool = False) -> None:
 
 
 def cast_at_use(model: nn.Module) -> set[str]:
-    """Have the matrices of a model cast to the type of what they are multiplied with, whatever type they are of.
+    """Have the matrices of a model cast to the type of what they are multiplied with, whatever type they are of. Layers
+    of other classes than those of `CASTING` stay as they are.
 
     Returns:
         Their names.
     """
     names = set()
     for name, layer in model.named_modules():
-        if isinstance(layer, nn.Linear | nn.Conv2d | nn.Conv3d | Kernel):
+        if type(layer) in CASTING or isinstance(layer, Kernel):
             names.add(f"{name}.weight")
         # The class is changed rather than `layer.forward`: a layer that holds a method of its own refers to itself,
         # and would stay, with its weights, until garbage is collected.

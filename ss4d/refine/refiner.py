@@ -64,26 +64,31 @@ class Refiner:
 
     Args:
         cropped: the input as the models saw it, uint8 [T, S, S, 4], straight alpha.
-        frame: of the view, whose camera is that of the input; None: the camera is fitted.
+        view_frame: whose camera is that of the input; None: the camera is fitted.
+        settings: of all steps.
+        progress: show a bar for each step.
     """
 
     def __init__(self, cropped: Tensor, view_frame: ViewFrame | None, settings: RefineSettings, progress: bool = False):
         self.cropped, self.view_frame, self.settings, self.progress = cropped, view_frame, settings, progress
         self.report: Refinement | None = None
 
-    def structure(self, decoder: nn.Module, latents: Tensor, occupancy: Tensor) -> Tensor:
+    def structure(self, decoder: nn.Module, latents: Tensor, occupancy: Tensor, frames_at_once: int) -> Tensor:
         """Occupancy bool [T, R, R, R] that agrees with the input's silhouettes.
 
         Args:
             latents: as sampled, [1, T, C, r, r, r].
             occupancy: what they decode to.
+            frames_at_once: that are decoded with gradients.
         """
         alpha = self.cropped[..., 3].float() / 255
         report = self.report = self._find_camera(occupancy, alpha)
         if report.skipped:
             return occupancy
         with _timed(report, "structure"):
-            aligned = align_structure(decoder, latents, alpha, report.camera, self.settings.structure, self.progress)
+            aligned = align_structure(
+                decoder, latents, alpha, report.camera, self.settings.structure, self.progress, frames_at_once
+            )
         report.structure_iou = [aligned.iou_before, aligned.iou_after]
         report.structure_losses = aligned.losses
         return aligned.occupancy
