@@ -76,8 +76,8 @@ class Bench:
         seen, truth = (
             silhouette(part.float(), self.pipeline.view_frame.camera(), SIZE) > 0.5 for part in (grid, target)
         )
-        front = intersection_over_union(seen, truth, dimensions=2)
-        return {"IoU": intersection_over_union(grid, target), "F1": f1_score(grid, target), "front": front}
+        view = intersection_over_union(seen, truth, dimensions=2)
+        return {"IoU": intersection_over_union(grid, target), "F1": f1_score(grid, target), "input view": view}
 
     def latents(self, true: SparseTensor, sampled: SparseTensor) -> dict[str, float]:
         """PSNR in dB of the first frame's pictures on black, from six sides."""

@@ -1,4 +1,4 @@
-"""Attention over packed segments: the one door that every model, dense or sparse, goes through.
+"""Attention over packed segments: the single entry point of every model, dense or sparse.
 
 A segment of the query attends to the segment of the key with the same number; nothing crosses segments and no
 mask is needed. This is the paper's Eq. 2 for any choice of segments: a frame, a temporal window, a window over

@@ -195,7 +195,8 @@ class CrossAttention(nn.Module):
 
 
 class SelfBlock(nn.Module):
-    """x + attention(norm x), then x + feed-forward(norm x): the block of the Sparse VAE."""
+    """x + attention(norm x), then x + feed-forward(norm x): the block of the Sparse VAE and of
+    the small image encoder."""
 
     def __init__(self, channels: int, heads: int, mlp_ratio: float, qk_rms_norm: bool = False):
         super().__init__()

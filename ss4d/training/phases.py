@@ -14,10 +14,11 @@ from omegaconf import DictConfig, OmegaConf
 
 from ss4d.config import load_options
 from ss4d.data import DataSettings
+from ss4d.training.objectives import ObjectiveOptions, objective_options
 from ss4d.training.settings import TrainSettings
 
-# What may differ from phase to phase; models and their objective are the run's.
-PHASE_KEYS = ("frames", "batch_size", "accumulation", "data", "train")
+# What may differ from phase to phase; of the objective its weights and other numbers, models are the run's.
+PHASE_KEYS = ("frames", "batch_size", "accumulation", "data", "objective", "train")
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Phase:
     stop: int
     accumulation: int  # batches of every process that make one step
     data: DataSettings
+    objective: ObjectiveOptions
     train: TrainSettings
 
 
@@ -44,6 +46,7 @@ def read_phases(config: DictConfig) -> list[Phase]:
     for name, options in phase_sections(config):
         try:
             data = load_options(DataSettings, options["data"], section="data")
+            objective = objective_options(options["objective"])
             train = load_options(TrainSettings, options["train"], section="train")
         except ValueError as error:
             raise ValueError(f"phase {name}: {error}" if given else str(error)) from None
@@ -54,7 +57,7 @@ def read_phases(config: DictConfig) -> list[Phase]:
                 stacklevel=2,
             )
         start = phases[-1].stop if phases else 0
-        phases.append(Phase(str(name), start, start + train.steps, options["accumulation"], data, train))
+        phases.append(Phase(str(name), start, start + train.steps, options["accumulation"], data, objective, train))
     _check_alike(phases)
     return phases
 
@@ -135,3 +138,6 @@ def _check_alike(phases: Sequence[Phase]) -> None:
         for key in ("strategy", "precision", "freeze"):
             if getattr(phase.train, key) != getattr(phases[0].train, key):
                 raise ValueError(f"phases.{phase.name} sets train.{key}, which must be the same in all phases")
+        for key, value in vars(phase.objective).items():
+            if value != vars(phases[0].objective)[key] and type(value) not in (int, float):
+                raise ValueError(f"phases.{phase.name} sets objective.{key}; a phase may set its numbers alone")

@@ -153,6 +153,7 @@ class Trainer:
         recompute(dict(self.objective.models.items()), cost.share)
         self.flops_per_token = cost.model_flops / cost.tokens
         set_options(self.optimizer, settings)
+        self.objective.options = phase.objective
         loader = BatchLoader(data.train, phase.data, self.seed, self.progress.place, world.rank, world.size)
         batches, meter = iter(loader), Meter()
         pictured = self._pictured(phase, data) if settings.preview_every else None

@@ -110,7 +110,7 @@ def test_what_phases_set_for_themselves_is_never_ignored(lines: list[str], messa
         phases = [text.replace("[y]", "[x]") for text in phases]
     with pytest.raises(ValueError, match=message):
         lines = [line for line in lines if "freeze" not in line]
-        run(resolve(["experiment=structure_vae/tiny", "train.steps=???", *phases, *lines, "dry_run=true"]))
+        run(resolve(["experiment=structure_vae/paper", "train.steps=???", *phases, *lines, "dry_run=true"]))
 
 
 def test_what_some_phases_set_for_themselves_is_said():
@@ -122,4 +122,23 @@ def test_what_some_phases_set_for_themselves_is_said():
 
 def test_a_warm_up_without_an_end_is_said():
     with pytest.warns(UserWarning, match=r"train\.warmup_steps = 9 leaves none of 5 steps for the schedule after it"):
-        read_phases(resolve(["experiment=structure_vae/tiny", "train.steps=5", "train.warmup_steps=9"]))
+        read_phases(resolve(["experiment=structure_vae/paper", "train.steps=5", "train.warmup_steps=9"]))
+
+
+def test_weights_of_the_loss_may_differ_from_phase_to_phase(clip_folder: Path, tmp_path: Path):
+    phases = [
+        f"+phases.{name}={{train:{{steps:2}},objective:{{kl_weight:{weight}}}}}"
+        for name, weight in (("a", 0), ("b", 3))
+    ]
+    run_dir = fit("structure_vae", clip_folder, tmp_path, "train.steps=???", *phases)
+    loss, entropy, dice, kl = (logged(run_dir, name) for name in ("loss", "bce", "dice", "kl"))
+    rest = [total - a - b for total, a, b in zip(loss, entropy, dice, strict=True)]
+    assert rest == pytest.approx([0, 0, 3 * kl[2], 3 * kl[3]], abs=1e-4) and min(kl) > 0.01
+
+
+def test_what_is_no_number_stays_the_same_in_all_phases():
+    line = "+phases.varied.objective={positional_init:false}"
+    with pytest.raises(
+        ValueError, match=r"^phases\.varied sets objective\.positional_init; a phase may set its numbers alone$"
+    ):
+        read_phases(resolve(["experiment=structure_flow/tiny", line]))
