@@ -57,15 +57,17 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
     paths = sorted(path for path in _files(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
-    identifiers = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
-    shared = Counter(identifiers)  # two formats of one object side by side: their ids keep the endings
-    identifiers = [
-        identifier if shared[identifier] == 1 else path.relative_to(folder).as_posix()
-        for identifier, path in zip(identifiers, paths, strict=True)
-    ]
+    objects = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
+    formats = Counter(objects)  # two of one object side by side: their ids keep the endings, they share split and group
     return [
-        Asset(identifier, path, choose_split(identifier, val_share), source=f"file {path.name}")
-        for identifier, path in zip(identifiers, paths, strict=True)
+        Asset(
+            asset_id=name if formats[name] == 1 else path.relative_to(folder).as_posix(),
+            path=path,
+            split=choose_split(name, val_share),
+            group=None if formats[name] == 1 else name,
+            source=f"file {path.name}",
+        )
+        for name, path in zip(objects, paths, strict=True)
     ]
 
 

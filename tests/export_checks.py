@@ -15,7 +15,7 @@ import torch
 
 from ss4d.cameras import orbit_camera
 from ss4d.gaussians import Gaussians, rasterize
-from ss4d.gaussians.ply import TO_Y_DOWN_QUATERNION, multiply_quaternions
+from ss4d.gaussians.ply import TURNS, multiply_quaternions
 
 LOSSLESS, QUANTISED = 40.0, 30.0  # dB
 TOOLS = Path(__file__).parent / "export" / "node_modules"
@@ -26,7 +26,7 @@ WIDTHS = {"SCALAR": 1, "VEC3": 3, "VEC4": 4}
 def z_up(xyz: np.ndarray, scale: np.ndarray, wxyz: np.ndarray, opacity: np.ndarray, sh: np.ndarray) -> Gaussians:
     """Gaussians of a y-up file in our world."""
     turned = xyz @ np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 1.0], [0.0, -1.0, 0.0]])
-    rotation = multiply_quaternions(TO_Y_DOWN_QUATERNION, wxyz.astype(np.float64))
+    rotation = multiply_quaternions(TURNS["-y"][1], wxyz.astype(np.float64))
     arrays = (turned, scale, rotation, opacity.reshape(-1, 1), sh.reshape(-1, 1, 3))
     return Gaussians(*(torch.from_numpy(np.array(array, np.float32)) for array in arrays))
 

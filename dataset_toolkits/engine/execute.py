@@ -60,8 +60,9 @@ def run_stage(stage: Stage, execution: Execution) -> int:
 
     records = [stage.current_record(item) for item in items]
     missing = records.count(None)
+    if not missing:
+        stage.finish()  # always: what it sums up may depend on more than the items, such as their split
     if not missing and (pending or not table_path(stage.root, stage.name).exists()):
-        stage.finish()
         write_table(stage.root, stage.name, _rows([record for record in records if record is not None]))
     share = execution.shard.of(records)
     failed = sum(record is not None and record.error is not None for record in share)

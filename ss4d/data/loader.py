@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,12 +61,17 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
 
     Raises:
         ValueError: they are not prepared; the message names the stage to run. Objects of an evaluation set.
-            Recolouring for latents that hold colour.
+            Recolouring for latents that hold colour, or masking without videos.
     """
     if issubclass(kind, SparseLatentDataset) and settings.recolor:
         raise ValueError(
             f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0 "
             "and encode latents in other colours (encode.recolor)"
+        )
+    if settings.masking.probability and not issubclass(kind, ConditionedDataset):
+        raise ValueError(
+            f"data.masking.probability = {settings.masking.probability}, but this objective has no conditioning "
+            "videos: set it to 0"
         )
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
     clips.check_files(kind.stages)
@@ -130,6 +136,7 @@ class BatchLoader:
             collate_fn=guarded.collate,
             num_workers=settings.workers,
             generator=torch.Generator(),  # else the loader would draw from torch's own, which the models use
+            worker_init_fn=_leave_signals_to_the_run,
         )
 
     def __iter__(self) -> Iterator[Any]:
@@ -154,6 +161,12 @@ class BatchLoader:
     def clips_at(self, place: int) -> list[str]:
         """Names of the clips in the batch at a place of the run."""
         return list(dict.fromkeys(self.dataset.clips.clips[window.clip].name for window in self.sampler.batch(place)))
+
+
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to all processes of a job lets the step finish, for which its batch is needed."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 _MEMORY_ADVICE = "lower data.workers, or allow more memory (of a container: docker run --shm-size=8g)"

@@ -37,7 +37,8 @@ def load_networks(protocol: Protocol, source: WeightSource) -> Networks:
                 source.find("config.json", protocol.clip_model)
                 networks.clip = load_clip(weights.path.parent)
             elif metric in SET_METRICS:
-                weights = _first(source, WEIGHTS)
+                every = protocol.fvd_variant == "clips"  # the others take the first of the files alone
+                weights = _first(source, WEIGHTS) if every else source.find(WEIGHTS[0])
                 networks.video = load_video_network(weights.path, protocol.fvd_variant)
             else:
                 continue

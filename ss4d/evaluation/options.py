@@ -61,7 +61,10 @@ class RunOptions(JudgingOptions, ProtocolOptions):
     out: str = option("the folder of results", "outputs/eval")
     model: str = option("ours, reconstruction: checkpoint folder, run folder or Hub id", "checkpoints/ss4d-tiny")
     results: str | None = option("views, gaussians, meshes: the folder that another method wrote", None)
-    axes: str = option("gaussians, meshes: which way is up in the files, y_up or z_up", "y_up")
+    axes: str | None = option(
+        "which way is up in the files: y_up (meshes without it), z_up; gaussians also y_down (without it as they say)",
+        None,
+    )
     azimuth: str = option("gaussians, meshes: degrees to turn results by; gaussians: method or object finds them", "0")
     shard: str = option("this process's part of the objects, i/n with i from 0", "0/1")
     inputs: str | None = option("write the inputs for another method into this folder, and judge nothing", None)

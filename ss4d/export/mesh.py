@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ss4d.export.axes import TO_Y_UP
 from ss4d.export.glb import INDICES, TRIANGLES, VERTICES, Glb, to_linear, to_uint16
 from ss4d.export.surface import Mesh, extract_surface
 from ss4d.gaussians import GaussianSequence
+from ss4d.gaussians.ply import TO_Y_UP
 
 SHORT_INDEX_MAX = 65534  # 65535 restarts a primitive
 UNLIT = "KHR_materials_unlit"  # the colours have the light in them already

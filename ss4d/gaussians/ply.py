@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from ss4d.files import written_atomically
 from ss4d.gaussians.gaussians import KERNEL_SIZE, Gaussians
 
-Up = Literal["-y", "+z"]
+Up = Literal["-y", "+y", "+z"]
 Layout = Literal["compact", "reference"]
 Array = NDArray[np.float64]
 
@@ -35,13 +35,20 @@ COLUMNS = (
 )
 COLOUR_END = COLUMNS.index("opacity")  # where the reference layout has the higher spherical harmonics
 REST = tuple(f"f_rest_{k}" for k in range(45))
-TO_Y_DOWN = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])
-TO_Y_DOWN_QUATERNION = np.array([np.sqrt(0.5), np.sqrt(0.5), 0.0, 0.0])  # the same turn, by +90 degrees about x
+TO_Y_DOWN = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # a turn by +90 degrees about x
+TO_Y_UP = TO_Y_DOWN.T
+HALF = np.sqrt(0.5)
+# From our world, in which +z is up: matrix and quaternion.
+TURNS: dict[Up, tuple[Array, Array]] = {
+    "-y": (TO_Y_DOWN, np.array([HALF, HALF, 0.0, 0.0])),
+    "+y": (TO_Y_UP, np.array([HALF, -HALF, 0.0, 0.0])),
+    "+z": (np.eye(3), np.array([1.0, 0.0, 0.0, 0.0])),
+}
 OPACITY_MARGIN = 1e-7  # keeps the logit of an opacity that rounded to 0 or 1 finite
 SCALE_MIN = 1e-30
 UP_COMMENT = "comment ss4d up "
 KERNEL_COMMENT = "comment ss4d kernel_size "
-UPS: dict[str, Up] = {"-y": "-y", "+z": "+z"}
+UPS: dict[str, Up] = {up: up for up in TURNS}
 # What earlier versions wrote; their "y_up" was this same turn, after which -y points up.
 FORMER_COMMENTS: dict[str, Up] = {"comment ss4d axes y_up": "-y", "comment ss4d axes z_up": "+z"}
 PLY_TYPES = {
@@ -82,9 +89,8 @@ def write_ply(gaussians: Gaussians, path: str | os.PathLike[str], up: Up = "-y",
     xyz, rotation, scale, opacity, sh = (t.double().numpy() for t in (g.xyz, g.rotation, g.scale, g.opacity, g.sh))
     if not all(np.isfinite(a).all() for a in (xyz, rotation, scale, opacity, sh)):
         raise ValueError(f"Gaussians with values that are not finite cannot be written to {path}.")
-    if up == "-y":
-        xyz = xyz @ TO_Y_DOWN.T
-        rotation = multiply_quaternions(TO_Y_DOWN_QUATERNION, rotation)
+    matrix, quaternion = TURNS[up]
+    xyz, rotation = xyz @ matrix.T, multiply_quaternions(quaternion, rotation)
     opacity = np.clip(opacity, OPACITY_MARGIN, 1 - OPACITY_MARGIN)
     rest = REST if layout == "reference" else ()
     columns = [*COLUMNS[:COLOUR_END], *rest, *COLUMNS[COLOUR_END:]]
@@ -148,9 +154,8 @@ def read_ply(path: str | os.PathLike[str], up: Up | None = None) -> Gaussians:
 
     xyz = stack("x", "y", "z")
     rotation = stack("rot_0", "rot_1", "rot_2", "rot_3")
-    if (up or header.up or "-y") == "-y":
-        xyz = xyz @ TO_Y_DOWN
-        rotation = multiply_quaternions(TO_Y_DOWN_QUATERNION * [1, -1, -1, -1], rotation)
+    matrix, quaternion = TURNS[up or header.up or "-y"]
+    xyz, rotation = xyz @ matrix, multiply_quaternions(quaternion * [1, -1, -1, -1], rotation)
     opacity = 1 / (1 + np.exp(-stack("opacity")))
     sh = stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     scale = np.exp(stack("scale_0", "scale_1", "scale_2"))
@@ -214,14 +219,14 @@ def _written_up(header: list[str], path: str | os.PathLike[str]) -> Up | None:
             axis = line[len(UP_COMMENT) :]
             if axis in UPS:
                 return UPS[axis]
-            raise ValueError(f"{path} says that {axis!r} points up, but we read -y and +z alone.")
+            raise ValueError(f"{path} says that {axis!r} points up, but we read -y, +y and +z alone.")
     return None
 
 
 def _check_up(up: str) -> None:
     """ValueError unless the axis is known."""
     if up not in UPS:
-        raise ValueError(f"up must be '-y' or '+z', but it is {up!r}.")
+        raise ValueError(f"up must be '-y', '+y' or '+z', but it is {up!r}.")
 
 
 def multiply_quaternions(first: Array, second: Array) -> Array:

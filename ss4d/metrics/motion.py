@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from ss4d.view_frame import Similarity
 
 Points = NDArray[np.float64]  # [N, 3]
-ITERATIONS = 60
+ITERATIONS = 200
 TOLERANCE = 1e-9
 
 
@@ -82,8 +82,8 @@ def fit_similarity(points: Points, target: Points) -> Similarity:
         moved = found(points)
         distance, there = tree.query(moved)
         distance_back, back = cKDTree(moved).query(target)
-        error = float(distance.mean() + distance_back.mean())
-        if before - error < TOLERANCE:
+        error = float((distance**2).sum() + (distance_back**2).sum())  # no step makes it larger
+        if error >= (1 - TOLERANCE) * before:
             break
         before = error
         found = best_similarity(np.concatenate([points, points[back]]), np.concatenate([target[there], target]))

@@ -22,7 +22,7 @@ def open_data(objective: Objective, phase: Phase, seed: int) -> PhaseData:
     """Open what a phase reads.
 
     Raises:
-        ValueError: it is not there, or no clip has as many frames as the phase asks for.
+        ValueError: it is not there, or no clip, of those held out too, has as many frames as the phase asks for.
     """
     train, settings = open_dataset(objective.dataset, phase.data), phase.train
     BatchLoader(train, phase.data, seed)  # refuses frames that no clip has

@@ -135,7 +135,7 @@ def _without_missing(section: Any) -> Any:
 
 def _check_alike(phases: Sequence[Phase]) -> None:
     for phase in phases[1:]:
-        for key in ("strategy", "precision", "freeze"):
+        for key in ("strategy", "precision", "freeze", "compile"):
             if getattr(phase.train, key) != getattr(phases[0].train, key):
                 raise ValueError(f"phases.{phase.name} sets train.{key}, which must be the same in all phases")
         for key, value in vars(phase.objective).items():

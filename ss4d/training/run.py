@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ss4d.backend import Backend, describe, use
 from ss4d.config import load_options, option
+from ss4d.files import written_atomically
 from ss4d.models import create_model
 from ss4d.precision import is_fast_at_bfloat16
 from ss4d.training.cost import phase_cost
@@ -146,7 +147,8 @@ def record(run_dir: Path, config: DictConfig, processes: int, backend: Mapping[s
     """What a run needs to be repeated: the resolved config, the commit, the environment and the backends in use."""
     run_dir.mkdir(parents=True, exist_ok=True)
     append_history(run_dir, config, processes, _git_commit())
-    OmegaConf.save(config, run_dir / "config.yaml", resolve=True)
+    with written_atomically(run_dir / "config.yaml") as temporary:
+        OmegaConf.save(config, temporary, resolve=True)
     environment = {
         "command": sys.argv,
         "commit": _git_commit(),

@@ -107,7 +107,9 @@ def _differences(
 ) -> Iterator[str]:
     """What differs and must not, each as "key = new instead of old"."""
     yield from _changes("seed", saved.get("seed"), config.seed)
-    yield from _changes("objective", _plain(saved.objective), _plain(config.objective))
+    if saved.objective.name != config.objective.name:
+        yield f"objective.name = {config.objective.name} instead of {saved.objective.name}"
+        return  # all else differs with it
     yield from _changes("models", _plain(saved.models), _plain(config.models), strict=True)
     if config.init_from not in (None, saved.get("init_from")):
         yield f"init_from = {config.init_from} instead of {saved.get('init_from')} (the run has its weights already)"
@@ -118,7 +120,8 @@ def _differences(
         if old_name != name:
             yield f"phase {name} instead of {old_name}"
             return
-        yield from (prefix + text for text in _changes("data", old["data"], new["data"]))
+        for section in ("data", "objective"):
+            yield from (prefix + text for text in _changes(section, old[section], new[section]))
         was_frozen, is_frozen = (section["train"].get("freeze") or [] for section in (old, new))
         yield from _changes(f"{prefix}train.freeze", was_frozen, is_frozen)
         yield from _changes(f"{prefix}batch_size", old["data"]["max_clips"], new["data"]["max_clips"])

@@ -94,7 +94,10 @@ class Trainer:
         if reason and self.world.is_first and any(phase.train.preview_every for phase in self.phases):
             print(reason)
         self.data = {phase.name: open_data(self.objective, phase, self.seed) for phase in self.phases}
-        self._set_up(self.data[self.phases[0].name].train, self.phases[0])
+        for phase in reversed(self.phases):  # the first last: its statistics hold
+            self.objective.options = phase.objective
+            self.objective.prepare(self.data[phase.name].train.clips)
+        self._set_up(self.phases[0])
         self.costs = {phase.name: phase_cost(phase, self.config, self.world.size) for phase in self.phases}
         self._restore()
 
@@ -121,9 +124,8 @@ class Trainer:
             print(f"stopped by signal {self.stop.agreed} after step {self.progress.step}; the same command resumes")
         return self.stop.agreed
 
-    def _set_up(self, dataset: WindowDataset, first: Phase) -> None:
+    def _set_up(self, first: Phase) -> None:
         models = self.objective.models
-        self.objective.prepare(dataset.clips)
         check_weights(models, f"init_from = {self.config['init_from']}")
         learning = freeze(models, first.train.freeze)
         if self.world.is_first:

@@ -23,8 +23,21 @@ SEED = 0  # the same windows, times and noise every time, whatever the run's own
 
 
 def validation_set(objective: Objective, phase: Phase) -> WindowDataset:
-    """The clips of `train.validate_split`, cut as the phase cuts its own, each clip as often as any other."""
-    return open_dataset(objective.dataset, _settings(phase))
+    """The clips of `train.validate_split`, cut as the phase cuts its own, each clip as often as any other.
+
+    Raises:
+        ValueError: there are none, or all are shorter than the phase's windows.
+    """
+    settings = _settings(phase)
+    try:
+        held_out = open_dataset(objective.dataset, settings)
+        BatchLoader(held_out, settings, SEED)  # refuses frames that no clip has
+    except ValueError as error:
+        raise ValueError(
+            f"train.validate_split = {settings.split}: {error}; or do without: train.validate_every=0 "
+            "train.preview_every=0"
+        ) from error
+    return held_out
 
 
 def first_batch(held_out: WindowDataset, phase: Phase) -> Any:
@@ -72,4 +85,5 @@ def _settings(phase: Phase) -> DataSettings:
     """As the phase cuts its own clips, but each as often as any other, none masked and none recoloured."""
     data, split = phase.data, phase.train.validate_split
     unmasked = replace(data.masking, probability=0.0)
-    return replace(data, split=split, objects=None, category_weight={}, masking=unmasked, recolor=0.0, workers=0)
+    even = replace(data, category_weight={}, static_weight=1.0, group_cap=None)
+    return replace(even, split=split, objects=None, masking=unmasked, recolor=0.0, workers=0)

@@ -58,8 +58,8 @@ def find_foreground(
             f"Frames must be uint8 [T, H, W, 3 or 4], but they are {frames.dtype} {list(frames.shape)}."
         )
     if mask is not None:
-        given = mask if isinstance(mask, np.ndarray) else read_masks(mask, clip)
-        rgba = np.concatenate([frames[..., :3], _mask_alpha(frames, given, clip)[..., None]], axis=-1)
+        given = _of_frames(mask, clip) if isinstance(mask, np.ndarray) else read_masks(mask, clip)
+        rgba = np.concatenate([frames[..., :3], _mask_alpha(frames, given)[..., None]], axis=-1)
     elif frames.shape[-1] == 4 and frames[..., 3].min() < 255:
         rgba = _without_haze(frames)
     elif matting_model is None or uniform_background(frames)[1] >= BORDER_SHARE:
@@ -71,10 +71,15 @@ def find_foreground(
     return rgba
 
 
-def _mask_alpha(frames: np.ndarray, mask: np.ndarray, source: Clip | np.ndarray) -> np.ndarray:
-    """uint8 [T, H, W] from masks of the frames or of their source."""
-    if isinstance(source, Clip) and len(mask) == source.num_source_frames:
-        mask = mask[source.frame_numbers]
+def _of_frames(mask: np.ndarray, clip: Clip | np.ndarray) -> np.ndarray:
+    """Masks of the frames, from masks of the frames or of their source."""
+    if isinstance(clip, Clip) and len(mask) == clip.num_source_frames:
+        return mask[clip.frame_numbers]
+    return mask
+
+
+def _mask_alpha(frames: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """uint8 [T, H, W] from masks of the frames."""
     if mask.shape != frames.shape[:3]:
         raise ForegroundError(
             f"The masks must be {list(frames.shape[:3])} (frames, height, width) as the clip is, but they are"

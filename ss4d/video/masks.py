@@ -92,15 +92,19 @@ def _opaque(pictures: np.ndarray) -> bool:
 def _coverage(masks: list[Image.Image], lossy: bool) -> list[np.ndarray]:
     """uint8 masks from values, whose meaning is decided for the whole clip: labels or coverage."""
     values = [np.asarray(mask) for mask in masks]
-    if values[0].dtype == bool:
-        return [value.astype(np.uint8) * 255 for value in values]
-    full = 255 if masks[0].mode == "L" else 65535
-    found = np.unique(np.concatenate([np.unique(value)[: MAX_LABELS + 2] for value in values]))
+    numbers = [value for value in values if value.dtype != bool]  # some tools write single masks with 1 bit
+    full = 255 if all(mask.mode in ("1", "L") for mask in masks) else 65535
+    found = np.unique(np.concatenate([np.unique(value)[: MAX_LABELS + 2] for value in numbers] or [np.zeros(1)]))
     if not lossy and found[0] == 0 and len(found) <= MAX_LABELS and found[-1] < full:
         return [(value > 0).astype(np.uint8) * 255 for value in values]
-    if full != 255:
-        values = [(np.clip(value, 0, full).astype(np.uint32) // 257).astype(np.uint8) for value in values]
-    return values
+    return [_in_8_bits(value, full) for value in values]
+
+
+def _in_8_bits(value: np.ndarray, full: int) -> np.ndarray:
+    """A mask of coverage, `full` being all of it; of one bit: all or none."""
+    if value.dtype == bool:
+        return value.astype(np.uint8) * 255
+    return value if full == 255 else (np.clip(value, 0, full).astype(np.uint32) // 257).astype(np.uint8)
 
 
 def _resized(mask: np.ndarray, clip: Clip | np.ndarray, path: Path) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import Any
 import objaverse_stub
 import pytest
 
-from dataset_toolkits.assets import choose_split
+from dataset_toolkits.assets import choose_split, find_assets
 from dataset_toolkits.collect import CollectOptions, collect, read_evaluation_objects
 from dataset_toolkits.engine.stage import StageError
 from ss4d.data.format import Row, read_table
@@ -271,3 +271,15 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     uids = write(tmp_path / "uids.txt", "aaa")
     with pytest.raises(StageError, match=r"pip install objaverse==0\.1\.7"):
         run(tmp_path, objaverse_uids=str(uids))
+
+
+def test_two_formats_of_one_object_share_split_and_group(tmp_path: Path):
+    """Their ids differ by the ending; by those some would be held out from the others."""
+    for number in range(60):
+        for ending in ("glb", "fbx"):
+            (tmp_path / f"animal{number}.{ending}").write_bytes(b"")
+    (tmp_path / "alone.glb").write_bytes(b"")
+    assets = {asset.asset_id: asset for asset in find_assets(tmp_path, val_share=0.3)}
+    pairs = [(assets[f"animal{number}.glb"], assets[f"animal{number}.fbx"]) for number in range(60)]
+    assert all(a.split == b.split and a.group == b.group == a.asset_id[:-4] for a, b in pairs)
+    assert {a.split for a, _ in pairs} == {"train", "val"} and assets["alone"].group is None

@@ -239,3 +239,12 @@ def test_some_cubes_are_encoded_in_other_colours_and_say_so(root, options):
     torch.testing.assert_close(load_file(root / "encode" / "a.safetensors")[name], mixed[name], rtol=1e-2, atol=5e-3)
     with pytest.raises(StageError, match=r"recolor is 1\.5"):
         run(EncodeStage(root, replace(options, recolor=1.5)))
+
+
+def test_statistics_follow_another_split(root, options):
+    run(EncodeStage(root, options))
+    before = (root / "tables" / "latent_statistics.json").read_text()
+    splits = {"a": "train", "b": "val", "held_out": "train"}
+    write_table(root, "curate", [{"clip_name": clip, "split": split} for clip, split in splits.items()])
+    run(EncodeStage(root, options))  # no clip is encoded again
+    assert (root / "tables" / "latent_statistics.json").read_text() != before

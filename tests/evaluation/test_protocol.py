@@ -184,3 +184,10 @@ def test_missing_networks_are_named_and_present_ones_hashed(tmp_path: Path):
     assert set(networks.lpips) == set(networks.hashes) == {"lpips_alex"}
     assert set(networks.missing) == {"lpips_vgg", "clip", "fvd"}
     assert "i3d.safetensors" in networks.missing["fvd"] and "download=true" in networks.missing["clip"]
+
+
+def test_only_one_variant_of_fvd_takes_the_script(tmp_path: Path):
+    """Without the other file the others are n/a, rather than an error after hours of work."""
+    (tmp_path / "i3d_torchscript.pt").write_bytes(b"")
+    networks = load_networks(small_protocol(metrics=["fvd"], fvd_variant="steps_of_time"), WeightSource(tmp_path))
+    assert networks.video is None and "i3d.safetensors" in networks.missing["fvd"]

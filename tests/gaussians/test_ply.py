@@ -72,7 +72,7 @@ def test_plus_z_up_equals_the_released_file_up_to_quaternion_length_and_sign(tmp
 
 
 @pytest.mark.parametrize("layout", ["compact", "reference"])
-@pytest.mark.parametrize("up", ["-y", "+z"])
+@pytest.mark.parametrize("up", ["-y", "+y", "+z"])
 @pytest.mark.parametrize("count", [0, 1, 500])
 def test_round_trip(tmp_path: Path, up: Up, layout: Layout, count: int) -> None:
     before = random_gaussians(count)
@@ -202,3 +202,14 @@ def test_splat_transform_reads_the_same_scene(tmp_path: Path) -> None:
     for k, axis in enumerate("xyz"):
         column = theirs[:, names.index(axis)]
         assert [column.min(), column.max()] == pytest.approx([ours[:, k].min(), ours[:, k].max()], abs=1e-5)
+
+
+@pytest.mark.parametrize(("up", "place"), [("-y", (1, -3, 2)), ("+y", (1, 3, -2)), ("+z", (1, 2, 3))])
+def test_the_axis_that_points_up(tmp_path: Path, up: Up, place: tuple[int, int, int]) -> None:
+    """Where the file has the point (1, 2, 3) of our world, 3 above the ground."""
+    g = random_gaussians(1)
+    g.xyz[:] = torch.tensor([1.0, 2.0, 3.0])
+    write_ply(g, tmp_path / "g.ply", up)
+    with (tmp_path / "g.ply").open("rb") as file:
+        table = np.frombuffer(file.read().split(b"end_header\n")[1], "<f4")
+    np.testing.assert_allclose(table[:3], place, atol=1e-6)

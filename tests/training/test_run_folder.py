@@ -63,7 +63,7 @@ def test_another_run_is_refused_and_nothing_is_written(
 
 def test_another_experiment_is_refused(begun: Path, clip_folder: Path):
     before = contents(begun)
-    with pytest.raises(ValueError, match=r"objective\.name = structure_vae instead of structure_flow; models\."):
+    with pytest.raises(ValueError, match=r"objective\.name = structure_vae instead of structure_flow"):
         run(resolve(overrides("structure_vae", clip_folder, begun, *BEGUN)))
     assert contents(begun) == before
 
@@ -87,9 +87,7 @@ def test_what_may_change_is_kept_as_history(begun: Path, clip_folder: Path, tmp_
 
 def test_a_phase_ahead_may_change_and_one_that_ended_may_not(clip_folder: Path, tmp_path: Path):
     def start(*changes: str) -> None:
-        lines = overrides("structure_vae", clip_folder, tmp_path / "run", "train.steps=???", *changes)
-        lines.remove("phases=null")
-        run(resolve(lines))
+        run(resolve(overrides("structure_vae", clip_folder, tmp_path / "run", "train.steps=???", *changes)))
 
     start("+phases.a.train.steps=2")
     start("+phases.a.train.steps=2", "+phases.b={frames:[4],train:{steps:1}}")
@@ -133,3 +131,28 @@ def test_overfit_has_a_folder_for_each_objective():
     experiments = ("structure_vae", "structure_flow", "sparse_vae", "sparse_flow")
     folders = [resolve([f"experiment={name}/tiny", "debug=overfit"]).run_dir for name in experiments]
     assert folders == [f"runs/overfit/{name}" for name in experiments]
+
+
+def test_another_objective_of_the_running_phase_is_refused(clip_folder: Path, tmp_path: Path):
+    phase = "+phases.{}={{train:{{steps:2}},objective:{{kl_weight:{}}}}}"
+    rest = ["train.steps=???", phase.format("b", 1)]
+    fit("structure_vae", clip_folder, tmp_path, phase.format("a", 0.1), *rest)
+    with pytest.raises(ValueError, match=r"phases\.a\.objective\.kl_weight = 0\.2 instead of 0\.1"):
+        fit("structure_vae", clip_folder, tmp_path, phase.format("a", 0.2), *rest)
+
+
+def test_a_config_is_replaced_as_a_whole(
+    begun: Path, clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A disk that is full while it is written leaves the one before."""
+    run_dir = shutil.copytree(begun, tmp_path / "run")
+
+    def full(config: object, file: Path, resolve: bool) -> None:
+        Path(file).write_text("")
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr("ss4d.training.run.OmegaConf.save", full)
+    before = (run_dir / "config.yaml").read_bytes()
+    with pytest.raises(OSError, match="No space left"):
+        run(resolve(overrides("structure_flow", clip_folder, run_dir, *BEGUN)))
+    assert (run_dir / "config.yaml").read_bytes() == before

@@ -116,3 +116,19 @@ def test_killed_before_its_export_a_finished_run_exports_when_started_again(clip
     shutil.rmtree(killed / "ckpts")
     fit("sparse_vae", clip_folder, tmp_path, "train.steps=2", folder="b")
     assert same_weights(whole, killed)
+
+
+def test_a_signal_to_all_processes_of_a_job_ends_it_in_order(clip_folder: Path, tmp_path: Path):
+    """As `timeout` and batch systems send it, to the processes that load data too."""
+    run_dir = tmp_path / "job"
+    lines = overrides("structure_flow", clip_folder, run_dir, *LINES, "train.steps=100000", "data.workers=1")
+    command = [sys.executable, str(Path(train.__file__)), *lines]
+    pipe, environment = subprocess.PIPE, {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stdout=pipe, stderr=pipe, text=True, start_new_session=True)
+    wait_for(run_dir / "checkpoints/step_00000005")
+    os.killpg(process.pid, signal.SIGTERM)
+    out, error = process.communicate(timeout=120)
+    assert process.returncode == 143, error[-2000:]
+    assert "the same command resumes" in out
+    with pytest.raises(ProcessLookupError):  # nobody is left
+        os.killpg(process.pid, 0)

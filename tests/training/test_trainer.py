@@ -17,7 +17,9 @@ from small_runs import SMALL, fit, logged, overrides, resolve, same_weights
 
 from ss4d.models import create_model
 from ss4d.models.checkpoint import CheckpointError, load_model
+from ss4d.training import validation
 from ss4d.training.optimization import LossScale
+from ss4d.training.phases import read_phases
 from ss4d.training.run import run
 
 
@@ -132,3 +134,29 @@ def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path,
     spec = resolve(overrides("structure_vae", clip_folder, run_dir)).models.encoder
     start, found = create_model(spec.name, **spec.args).state_dict(), load_file(run_dir / "ckpts/encoder.safetensors")
     assert all(torch.equal(start[key], found[key]) for key in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            ["data.masking.probability=0.5"],
+            r"data\.masking\.probability = 0\.5, but this objective has no",
+        ),
+        (["train.validate_every=1", "train.validate_split=other"], r"train\.validate_split = other: .* has no clip of"),
+    ],
+)
+def test_data_that_a_run_would_miss_later_are_refused_at_once(
+    changes: list[str], message: str, clip_folder: Path, tmp_path: Path
+):
+    with pytest.raises(ValueError, match=message):
+        fit("structure_vae", clip_folder, tmp_path, "train.steps=2", *changes)
+    assert not (tmp_path / "structure_vae").exists()
+
+
+def test_held_out_clips_count_alike(clip_folder: Path, tmp_path: Path):
+    config = resolve(
+        overrides("structure_vae", clip_folder, tmp_path, "data.static_weight=0.3", "data.group_cap=4", "train.steps=1")
+    )
+    settings = validation._settings(read_phases(config)[0])
+    assert (settings.static_weight, settings.group_cap, settings.category_weight) == (1.0, None, {})

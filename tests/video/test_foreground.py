@@ -185,3 +185,17 @@ def test_keying_takes_little_more_memory_than_its_result():
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < rgba.nbytes + 50 * rgba[0, ..., 0].size  # for one frame at a time, however many there are
+
+
+def test_masks_of_the_source_are_chosen_once(tmp_path: Path) -> None:
+    """Half of a video at twice its rate: as many frames as the source has, but others."""
+    (tmp_path / "masks").mkdir()
+    for number in range(10):
+        mask = np.zeros((32, 32), np.uint8)
+        mask[4 : 14 + number, 4:20] = 255
+        Image.fromarray(mask).save(tmp_path / "masks" / f"{number}.png")
+    write_video(tmp_path / "clip.mp4", np.zeros((10, 32, 32, 3), np.uint8), fps=10)
+    clip = read_clip(tmp_path / "clip.mp4", start=0.5, fps=20)
+    assert clip.frame_numbers.tolist() == [5, 5, 6, 6, 7, 7, 8, 8, 9, 9]
+    alpha = find_foreground(clip, tmp_path / "masks")[..., 3]
+    assert ((alpha > 0).any(2).sum(1) - 10).tolist() == clip.frame_numbers.tolist()

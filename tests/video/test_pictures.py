@@ -224,3 +224,14 @@ def test_faint_alpha_around_the_object_does_not_change_the_crop(haze: int) -> No
     )
     cleared = find_foreground(rgba)[..., 3]
     assert clip_crop_box(cleared) == box and np.array_equal(cleared, 255 * np.stack([OBJECT] * 2))
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_single_masks_of_one_bit_mean_the_same_as_the_others(tmp_path: Path, noisy: np.ndarray, first: int) -> None:
+    """As ImageMagick writes those without soft edges."""
+    soft = np.where(OBJECT, 255, 0).astype(np.uint8)
+    soft[0, 0] = 100
+    both = [Image.fromarray(OBJECT), Image.fromarray(soft)]
+    alpha = read_masks(save(tmp_path / "masks", both[first], both[1 - first]), noisy)
+    expected = [255 * OBJECT, soft]
+    assert np.array_equal(alpha, np.stack([expected[first], expected[1 - first]]))

@@ -15,6 +15,8 @@ from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.gaussians import GaussianSequence
 from ss4d.gaussians.ply import Up
 
+UPS: dict[str, Up] = {"y_down": "-y", "y_up": "+y", "z_up": "+z"}  # of files of Gaussians, by axes=
+
 
 class ViewFolder(Method):
     """Rendered views."""
@@ -34,14 +36,14 @@ class GaussianFolder(Method):
     """A PLY file per frame, rendered here; voxels that hold an opaque Gaussian are its structure.
 
     Args:
-        up: which way is up in the files, as ply.py names it.
+        up: which way is up in the files, as ply.py names it; None: as they say, else -y.
         degrees: by which all results are turned, counter-clockwise seen from above; None finds a turn for each object.
     """
 
-    def __init__(self, folder: Path, up: Up, degrees: float | None, protocol: Protocol):
+    def __init__(self, folder: Path, up: Up | None, degrees: float | None, protocol: Protocol):
         super().__init__()
         self.folder, self.protocol, self.up, self.degrees = folder, protocol, up, degrees
-        self.identity = {"up": up, "turned_degrees": "each object" if degrees is None else degrees}
+        self.identity = {"up": up or "-y", "turned_degrees": "each object" if degrees is None else degrees}
 
     def files(self, name: str) -> list[Path]:
         return files_of(self.folder, name, "gaussians")
@@ -57,15 +59,16 @@ class GaussianFolder(Method):
         return Prediction(gaussians, voxels, report={"turned_degrees": found.degrees})
 
 
-def gaussian_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol, subjects: SubjectSet) -> GaussianFolder:
+def gaussian_folder(
+    folder: Path, axes: str | None, azimuth: str, protocol: Protocol, subjects: SubjectSet
+) -> GaussianFolder:
     """Results turned as `azimuth` says: by so many degrees, by one turn that is found for the "method", or by one for
     each "object".
 
     Raises:
         ValueError: other axes, another azimuth, or no result to be turned.
     """
-    check_axes(axes)
-    up: Up = "-y" if axes == "y_up" else "+z"
+    up = None if axes is None else UPS[check_axes(axes, tuple(UPS))]
     if azimuth == "object":
         return GaussianFolder(folder, up, None, protocol)
     if azimuth == "method":
@@ -80,20 +83,21 @@ def gaussian_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol, s
     return GaussianFolder(folder, up, degrees_of(azimuth, "a number of degrees, method or object"), protocol)
 
 
-def mesh_folder(folder: Path, axes: str, azimuth: str, protocol: Protocol) -> MeshFolder:
+def mesh_folder(folder: Path, axes: str | None, azimuth: str, protocol: Protocol) -> MeshFolder:
     """Results turned by so many degrees: meshes are not rendered, so no turn is found for them.
 
     Raises:
         ValueError: other axes, or another azimuth.
     """
-    check_axes(axes)
+    axes = check_axes(axes or "y_up", ("y_up", "z_up"))
     return MeshFolder(folder, axes, degrees_of(azimuth, "a number of degrees for meshes"), protocol)
 
 
-def check_axes(axes: str) -> None:
-    """ValueError for axes that no file has."""
-    if axes not in ("y_up", "z_up"):
-        raise ValueError(f"axes must be y_up or z_up, but it is {axes}.")
+def check_axes(axes: str, allowed: tuple[str, ...]) -> str:
+    """The axes; ValueError for others than those allowed."""
+    if axes not in allowed:
+        raise ValueError(f"axes must be {' or '.join(allowed)}, but it is {axes}.")
+    return axes
 
 
 def degrees_of(azimuth: str, allowed: str) -> float:

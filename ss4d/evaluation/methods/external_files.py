@@ -76,7 +76,7 @@ def read_views(root: Path, subject: Subject, protocol: Protocol) -> Tensor:
     return torch.stack(views)
 
 
-def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up) -> GaussianSequence:
+def read_gaussians(root: Path, subject: Subject, protocol: Protocol, up: Up | None) -> GaussianSequence:
     """The Gaussians of an object, one per frame, turned from the files' axes to ours.
 
     Raises:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from ss4d import backend
 from ss4d.data.artifact import collate_voxels
 from ss4d.evaluation.identity import checkpoint_hash, files_hash
 from ss4d.evaluation.methods.method import Method
@@ -21,6 +21,7 @@ from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.models.checkpoint import load_model
 from ss4d.pipeline import SS4DPipeline
 from ss4d.refine import RefineSettings
+from ss4d.result import Stage, measured
 
 REFINEMENT = ("camera_source", "camera_iou", "skipped", "structure_iou")  # of its report, kept in the result
 
@@ -76,7 +77,8 @@ class Reconstruction(Method):
             )
         folder = Path(options.model) / "ckpts"
         names = ("encoder", "decoder") if (folder / "encoder.json").exists() else ("slat_encoder", "slat_decoder_gs")
-        self.encoder, self.decoder = (load_model(folder / name).float().eval() for name in names)
+        self.device = backend.find_device(options.device)
+        self.encoder, self.decoder = (load_model(folder / name).float().eval().to(self.device) for name in names)
         self.protocol, self.subjects, self.is_warm = protocol, subjects, False
         files = [folder / f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors")]
         self.identity = {"sha256": files_hash(files)}
@@ -87,15 +89,16 @@ class Reconstruction(Method):
         index = subjects.index[subject.name]
         cube = subjects.cube(subjects.clips, index)
         names = cube.coords(resolution), cube.feats(resolution)
-        voxels = collate_voxels([subjects.clips.artifact(index, "features").voxels(*names, range(subject.frames))])
+        rows = subjects.clips.artifact(index, "features").voxels(*names, range(subject.frames))
+        voxels = collate_voxels([rows]).to(self.device)
         if not self.is_warm:  # the first call of a process reads and prepares more than later ones
             self.encoder(voxels)
             self.is_warm = True
-        started = time.perf_counter()
-        latents = self.encoder(voxels).mean
-        seconds = time.perf_counter() - started
-        gaussians = self.decoder(latents)[0]
+        stages: list[Stage] = []
+        with measured("encode", stages, self.device):
+            latents = self.encoder(voxels).mean
+        gaussians = self.decoder(latents)[0].to("cpu")
         return Prediction(
             gaussians=gaussians,
-            report={"seconds": {"encode": seconds}, "length": len(voxels) / subject.frames},
+            report={"seconds": {"encode": stages[0].seconds}, "length": len(voxels) / subject.frames},
         )
