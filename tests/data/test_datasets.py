@@ -28,6 +28,7 @@ from ss4d.data import (
     WindowDataset,
     open_dataset,
 )
+from ss4d.data.conditioned import ConditionedDataset
 from ss4d.data.format import Cube, read_table
 from ss4d.data.occupancy import filled
 from ss4d.data.turns import turn_extrinsics
@@ -151,6 +152,7 @@ def test_tokens_are_voxels_or_cells(clip_folder: Path):
 
 def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSettings:
     dense = {OccupancyDataset: 16**3, StructureLatentDataset: 8**3}
+    masked = 0.5 if issubclass(kind, ConditionedDataset) else 0.0
     return DataSettings(
         root=str(root),
         split="train",
@@ -166,7 +168,7 @@ def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSetting
         group_cap=None,
         workers=workers,
         recolor=0.5 if kind is StructureLatentDataset else 0.0,
-        masking=MaskingSettings(0.5, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),
+        masking=MaskingSettings(masked, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),
     )
 
 
