@@ -37,13 +37,17 @@ class Implementation:
     package: str = "torch"  # the module that must be there
     install: str = ""  # the command that brings it
     device: str = "any"  # or "cpu", "cuda"
-    half_only: bool = False  # takes float16 and bfloat16 alone
+    flash: bool = False  # one of the kernels of flash-attention, which take half precision alone on GPUs from Ampere on
 
     def installed(self) -> bool:
         return self.package in sys.modules or _is_there(self.package)
 
-    def takes(self, device: str, half: bool) -> bool:
-        return self.device in ("any", device) and (half or not self.half_only)
+    def takes(self, device: torch.device | str, half: bool, head_channels: int) -> bool:
+        fits = half and head_channels % 8 == 0 and head_channels <= MOST_FLASH_CHANNELS
+        return self.runs_on(device) and (fits or not self.flash)
+
+    def runs_on(self, device: torch.device | str) -> bool:
+        return self.device in ("any", _type(device)) and (not self.flash or _has_ampere(device))
 
 
 @cache
@@ -51,6 +55,15 @@ def _is_there(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
+@cache
+def _has_ampere(device: torch.device | str) -> bool:
+    """Whether a CUDA device is of the generation that flash-attention needs, or newer."""
+    import torch
+
+    return torch.cuda.get_device_capability(device)[0] >= 8
+
+
+MOST_FLASH_CHANNELS = 256  # of a head; a multiple of 8
 MIP_SPLATTING = (
     "git+https://github.com/autonomousvision/mip-splatting#subdirectory=submodules/diff-gaussian-rasterization"
 )
@@ -58,8 +71,8 @@ IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {
     "attention": {
         "torch": Implementation(),  # explicit softmax, the reference
         "sdpa": Implementation(),  # torch's fused kernel, one call per segment unless all are equally long
-        "varlen": Implementation("torch.nn.attention.varlen", "pip install 'torch>=2.10'", "cuda", half_only=True),
-        "flash": Implementation("flash_attn", "pip install flash-attn --no-build-isolation", "cuda", half_only=True),
+        "varlen": Implementation("torch.nn.attention.varlen", "pip install 'torch>=2.10'", "cuda", flash=True),
+        "flash": Implementation("flash_attn", "pip install flash-attn --no-build-isolation", "cuda", flash=True),
         "xformers": Implementation("xformers", "pip install xformers", "cuda"),
     },
     "convolution": {
@@ -75,7 +88,7 @@ IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {
 }
 # In order of preference: the first that runs on the device, takes the tensors and is installed.
 AUTOMATIC = {"attention": ("varlen", "flash", "sdpa"), "convolution": ("ours",), "rasterizer": ("gsplat", "numba")}
-FLOAT32_ATTENTION = "sdpa"  # where a kernel for half precision was chosen and the tokens are float32
+OTHER_ATTENTION = "sdpa"  # where a flash kernel was chosen that does not take the tokens
 
 
 @dataclass(frozen=True)
@@ -125,29 +138,32 @@ def use(settings: Backend, device: torch.device | str) -> None:
     global _current
     for part, name in asdict(settings).items():
         if name != AUTO:
-            _check(part, name, _type(device))
+            _check(part, name, device)
     _current = settings
 
 
-def resolve(part: str, device: torch.device | str, half: bool = False, asked: str | None = None) -> str:
+def resolve(
+    part: str, device: torch.device | str, half: bool = False, asked: str | None = None, head_channels: int = 64
+) -> str:
     """The implementation to use for tensors on `device`, in half precision or not.
 
     Args:
+        head_channels: of the queries and keys of an attention.
         asked: overrides the settings in force.
 
     Raises:
         BackendError: it is not installed, unknown, or does not run on `device`.
     """
-    name, kind = asked or getattr(_current, part), _type(device)
+    name = asked or getattr(_current, part)
     if name != AUTO:
-        _check(part, name, kind)
-        return name if half or not IMPLEMENTATIONS[part][name].half_only else FLOAT32_ATTENTION
-    candidates = [name for name in AUTOMATIC[part] if IMPLEMENTATIONS[part][name].takes(kind, half)]
+        _check(part, name, device)
+        return name if IMPLEMENTATIONS[part][name].takes(device, half, head_channels) else OTHER_ATTENTION
+    candidates = [name for name in AUTOMATIC[part] if IMPLEMENTATIONS[part][name].takes(device, half, head_channels)]
     if not candidates:
-        raise BackendError(f"No {part} runs on device {kind!r}: move the tensors to 'cpu' or 'cuda'.")
+        raise BackendError(f"No {part} runs on device {_type(device)!r}: move the tensors to 'cpu' or 'cuda'.")
     installed = [name for name in candidates if IMPLEMENTATIONS[part][name].installed()]
     if not installed:
-        _check(part, candidates[-1], kind)
+        _check(part, candidates[-1], device)
     return installed[0]
 
 
@@ -162,13 +178,15 @@ def _implementation(part: str, name: str) -> Implementation:
     return IMPLEMENTATIONS[part][name]
 
 
-def _check(part: str, name: str, kind: str) -> None:
-    """Raise a BackendError unless the implementation is installed and runs on a device of this kind."""
-    chosen = _implementation(part, name)
+def _check(part: str, name: str, device: torch.device | str) -> None:
+    """Raise a BackendError unless the implementation is installed and runs on a device."""
+    chosen, kind = _implementation(part, name), _type(device)
     if not chosen.installed():
         raise BackendError(f"backend.{part} = {name} needs a package that is not installed: {chosen.install}")
     if chosen.device not in ("any", kind):
         raise BackendError(f"backend.{part} = {name} runs on {chosen.device}, not on {kind}: choose another.")
+    if chosen.flash and not _has_ampere(device):
+        raise BackendError(f"backend.{part} = {name} needs a GPU from Ampere on, which {device} is not: choose sdpa.")
 
 
 def _type(device: torch.device | str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property, lru_cache
+from functools import cached_property
 from itertools import accumulate
 
 import torch
@@ -50,10 +50,16 @@ class Segments:
                 first = end
 
     def between(self, first: int, end: int) -> tuple[slice, Segments]:
-        """The tokens of the runs first ... end - 1, and those runs alone."""
-        return slice(self.offsets[first], self.offsets[end]), Segments(self.lengths[first:end])
+        """The tokens of the runs first ... end - 1, and those runs alone: these very segments where that is all."""
+        whole = (first, end) == (0, len(self))
+        return slice(self.offsets[first], self.offsets[end]), self if whole else Segments(self.lengths[first:end])
 
-    @lru_cache(maxsize=4)  # noqa: B019 - bounded, and segments live as long as their geometry
+    @cached_property
+    def _on_devices(self) -> dict[torch.device, Tensor]:
+        return {}
+
     def cumulative(self, device: torch.device) -> Tensor:
-        """`offsets` as int32 [S + 1] on a device, the form variable-length attention kernels take."""
-        return torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        """`offsets` as int32 [S + 1] on a device, the form variable-length attention kernels take; made once."""
+        if device not in self._on_devices:
+            self._on_devices[device] = torch.tensor(self.offsets, dtype=torch.int32, device=device)
+        return self._on_devices[device]

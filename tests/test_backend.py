@@ -30,19 +30,27 @@ def test_automatic_on_a_cpu():
 def test_automatic_on_cuda_takes_what_is_installed(monkeypatch: pytest.MonkeyPatch):
     there: set[str] = set()
     monkeypatch.setattr(backend, "_is_there", lambda package: package in there)
+    monkeypatch.setattr(backend, "_has_ampere", lambda device: device != "cuda:1")
     assert backend.resolve("attention", "cuda:0", half=True) == "sdpa"
     there |= {"flash_attn", "gsplat"}
     assert backend.describe("cuda", half=True) == {"attention": "flash", "convolution": "ours", "rasterizer": "gsplat"}
     there |= {"torch.nn.attention.varlen"}
     assert backend.resolve("attention", "cuda", half=True) == "varlen"
     assert backend.resolve("attention", "cuda", half=False) == "sdpa"
+    assert backend.resolve("attention", "cuda", half=True, head_channels=12) == "sdpa"
+    assert backend.resolve("attention", "cuda", half=True, head_channels=264) == "sdpa"
+    assert backend.resolve("attention", "cuda:1", half=True) == "sdpa"
 
 
-def test_kernels_for_half_precision_leave_float32_to_torch(monkeypatch: pytest.MonkeyPatch):
+def test_flash_kernels_leave_to_torch_what_they_do_not_take(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(backend, "_is_there", lambda package: True)
+    monkeypatch.setattr(backend, "_has_ampere", lambda device: device != "cuda:1")
     backend.use(Backend(attention="flash"), "cuda")
     assert backend.resolve("attention", "cuda", half=True) == "flash"
     assert backend.resolve("attention", "cuda", half=False) == "sdpa"
+    assert backend.resolve("attention", "cuda", half=True, head_channels=12) == "sdpa"
+    with pytest.raises(BackendError, match="needs a GPU from Ampere on, which cuda:1 is not: choose sdpa"):
+        backend.use(Backend(attention="flash"), "cuda:1")
 
 
 @pytest.mark.parametrize(

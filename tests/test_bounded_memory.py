@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import weakref
@@ -23,7 +24,7 @@ from ss4d.flow import samplers
 from ss4d.gaussians.ply import read_ply
 from ss4d.memory import parse_bytes
 from ss4d.models.folder import PipelineFolder
-from ss4d.models.sparse_vae import GaussianDecoder
+from ss4d.models.gaussian_decoder import GaussianDecoder
 
 ROOT = Path(inference.__file__).parent
 SMALL = ["--size", 32, "--backend", "rasterizer=torch"]
@@ -212,6 +213,24 @@ def test_only_the_same_run_goes_on(
     sampled.clear()
     assert run(*arguments, *change) == 0
     assert sampled == again
+
+
+def test_models_of_other_arguments_do_not_go_on(
+    pipeline_folder: Path, tmp_path: Path, source: Path, sampled: list[str]
+):
+    """What a model computes is said by its JSON file as well as by its weights."""
+    models = shutil.copytree(pipeline_folder, tmp_path / "models")
+    arguments = [source, "--model", models, "--out", tmp_path / "out", *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        break_off(patch, MemoryError())
+        assert run(*arguments) == 1
+    sampled.clear()
+    file = models / "ckpts/slat_flow_model.json"
+    spec = json.loads(file.read_text())
+    spec["args"]["rope_base"] = 100.0
+    file.write_text(json.dumps(spec))
+    assert run(*arguments) == 0
+    assert sampled == ["StructureFlow", "SparseFlow"]
 
 
 def test_a_run_that_fails_before_any_stage_is_finished_leaves_nothing_to_go_on_from(

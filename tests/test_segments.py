@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 from ss4d.segments import Segments
 
@@ -24,3 +25,10 @@ def test_spans(lengths: list[int], tokens: int | None, spans: list[tuple[int, in
     assert [length for _, part in parts for length in part.lengths] == lengths
     assert [i for rows, _ in parts for i in range(rows.start, rows.stop)] == list(range(sum(lengths)))
     assert all(rows.stop - rows.start == part.total for rows, part in parts)
+
+
+def test_offsets_reach_a_device_once():
+    segments = Segments([2, 0, 3])
+    whole = segments.between(0, 3)[1]
+    assert segments.cumulative(torch.device("cpu")).tolist() == [0, 2, 2, 5]
+    assert whole.cumulative(torch.device("cpu")) is segments.cumulative(torch.device("cpu"))

@@ -80,9 +80,10 @@ def backends() -> Iterator[Finding]:
                 continue
             device = "cuda" if torch.cuda.is_available() and implementation.device != "cpu" else "cpu"
             number = version(implementation.package) or ""
-            if not implementation.takes(device, half=True):
+            if not implementation.runs_on(device):
+                lacking = "GPU from Ampere on" if implementation.device == device else implementation.device
                 there = f"{implementation.package.split('.')[0]} {number}".strip()
-                yield Finding("backends", key, NOTE, f"{gives} ({there} is there, but no {implementation.device})")
+                yield Finding("backends", key, NOTE, f"{gives} ({there} is there, but no {lacking})")
                 continue
             said = isolated(
                 f"from ss4d.doctor.self_test import self_test; print(self_test({part!r}, {name!r}, {device!r}))"

@@ -27,7 +27,7 @@ def self_test(part: str, name: str, device: str) -> str:
     Raises:
         BackendError: it does not run here, or differs from the reference.
     """
-    half = IMPLEMENTATIONS[part][name].half_only
+    half = IMPLEMENTATIONS[part][name].flash
     compute: dict[str, Callable[[], Tensor]] = {
         "attention": lambda: attention(device, torch.float16 if half else torch.float32),
         "convolution": lambda: convolution(device),

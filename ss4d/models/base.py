@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ss4d.config import check_value
 from ss4d.sparse import SparseTensor
 from ss4d.sparse.conv import Kernel
 
@@ -103,6 +104,20 @@ def check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     """Raise a ValueError naming the allowed values unless `value` is one of them."""
     if value not in allowed:
         raise ValueError(f"{name} = '{value}' is not supported: choose one of {', '.join(allowed)}")
+
+
+def check_counts(options: object, *names: str) -> None:
+    """Raise a ValueError unless each of these options, where it is given, is at least 1."""
+    for name in names:
+        value = getattr(options, name)
+        if value is not None:
+            check_value(value, int, name, at_least=1)
+
+
+def check_rotation(pe_mode: str, head_channels: int) -> None:
+    """Raise a ValueError if queries and keys are to be turned by their frame and their channels do not pair up."""
+    if pe_mode == "rope_t" and head_channels % 2:
+        raise ValueError(f"pe_mode 'rope_t' turns pairs of channels, but a head has {head_channels}: make it even")
 
 
 def zero(layer: Any) -> Any:

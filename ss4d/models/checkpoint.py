@@ -37,10 +37,20 @@ def save_model_weights(
         key: (value.to(dtype) if value.is_floating_point() else value).contiguous().cpu()
         for key, value in weights.items()
     }
-    save_weights(converted, stem.with_name(stem.name + ".safetensors"))
+    save_weights(converted, weights_file(stem))
     temporary = stem.with_name(stem.name + ".json.tmp")
     temporary.write_text(json.dumps({"name": name, "args": args}, indent=4) + "\n")
-    os.replace(temporary, stem.with_name(stem.name + ".json"))
+    os.replace(temporary, settings_file(stem))
+
+
+def settings_file(stem: Path) -> Path:
+    """Where a model's name and arguments are; a stem may hold dots, as in `flow_v1.5`."""
+    return stem.with_name(stem.name + ".json")
+
+
+def weights_file(stem: Path) -> Path:
+    """Where a model's weights are."""
+    return stem.with_name(stem.name + ".safetensors")
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
@@ -60,7 +70,7 @@ def load_model(stem: Path, as_stored: bool = False) -> nn.Module:
     Raises:
         CheckpointError: a missing or damaged file, an unknown model, or weights that do not fit it exactly.
     """
-    spec = read_json(stem.with_name(stem.name + ".json"))
+    spec = read_json(settings_file(stem))
     if not isinstance(spec, dict) or "name" not in spec or "args" not in spec:
         raise CheckpointError(f"{stem}.json must hold a model's 'name' and 'args'")
     try:
@@ -68,7 +78,7 @@ def load_model(stem: Path, as_stored: bool = False) -> nn.Module:
             model = create_model(spec["name"], **spec["args"])
     except ValueError as error:
         raise CheckpointError(f"{stem}.json: {error}") from error
-    load_weights(model, stem.with_name(stem.name + ".safetensors"), as_stored)
+    load_weights(model, weights_file(stem), as_stored)
     return model.eval()
 
 

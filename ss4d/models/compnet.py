@@ -44,7 +44,8 @@ class CompNetOptions(FlowOptions):
     conv_type: str = "3D_1D"  # paper; "3D_4D": joint kernels across frames, "4D": joint kernels throughout,
     # "non": frames packed without convolution, "3D": no temporal stage, which is TRELLIS
     io_block_channels: Sequence[int] | None = None  # widths of the spatial stages before the transformer; None: no ends
-    io_block_channels_t: Sequence[int] | None = None  # width of the temporal stage
+    io_block_channels_t: Sequence[int] | None = None  # width of the temporal stage, where conv_type has one; it begins
+    # where the spatial stages end, so that is model_channels
     num_io_res_blocks: int = 2  # blocks of each spatial stage
     num_io_res4d_blocks: int = 2  # blocks of the temporal stage
     use_skip_connection: bool = True
@@ -65,6 +66,8 @@ class CompNetOptions(FlowOptions):
             raise ValueError(
                 f"conv_type '{self.conv_type}' packs frames once: give io_block_channels_t one width, got {widths_t}"
             )
+        if self.conv_type in TEMPORAL_KERNELS and list(widths_t or []) != [self.model_channels]:
+            raise ValueError(f"io_block_channels_t = {widths_t} must be model_channels, [{self.model_channels}]")
         if self.conv_type == "4D" and len(widths or []) != 1:
             raise ValueError(f"conv_type '4D' packs once: give io_block_channels one width, got {widths}")
 

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from ss4d.models.base import TorsoModel, check_choice, zero
-from ss4d.models.projection import PixelProjection
+from ss4d.models.base import TorsoModel, check_choice, check_counts, check_rotation, zero
+from ss4d.models.projection import PIXEL_CHANNELS, PixelProjection
 from ss4d.nn import CrossBlockOptions, LayerNorm32, ModulatedCrossBlock, TimestepEmbedder
 from ss4d.nn.modulation import modulation
 
@@ -19,7 +19,7 @@ class FlowOptions(CrossBlockOptions):
     """Arguments of both flows; the names are those of the released JSON files.
 
     Raises:
-        ValueError: a choice that is not there, or channels that do not divide into heads.
+        ValueError: a choice that is not there, or channels that do not divide into heads (of pairs, for "rope_t").
     """
 
     resolution: int  # voxels along one side of what the model works on
@@ -38,7 +38,8 @@ class FlowOptions(CrossBlockOptions):
 
     def __post_init__(self) -> None:
         check_choice("pe_mode", self.pe_mode, ("rope_t", "ape"))
-        _ = self.heads  # checked here
+        check_counts(self, "resolution", "patch_size", "num_heads", "num_head_channels")
+        check_rotation(self.pe_mode, self.head_channels)
 
 
 class FlowTransformer(TorsoModel):
@@ -66,4 +67,13 @@ class FlowTransformer(TorsoModel):
             self.set_dtype(torch.float16)
 
     def torso(self) -> Iterable[nn.Module]:
+        """The blocks, and a modulation that they share, which the released classes leave in float32."""
         return [self.blocks] if self.adaLN_modulation is None else [self.blocks, self.adaLN_modulation]
+
+
+def check_condition(cond: Tensor | None, pixels: Tensor | None, rows: tuple[int, ...]) -> None:
+    """Raise a ValueError unless image tokens and pixels, where given, are of `rows` = (B, T) videos and frames."""
+    if cond is not None and (cond.ndim != 4 or tuple(cond.shape[:2]) != rows):
+        raise ValueError(f"cond must be [B, T, L, D] with B, T = {list(rows)}, got shape {list(cond.shape)}")
+    if pixels is not None and (pixels.ndim != 5 or tuple(pixels.shape[:3]) != (*rows, PIXEL_CHANNELS)):
+        raise ValueError(f"pixels must be [B, T, 4, S, S] with B, T = {list(rows)}, got shape {list(pixels.shape)}")

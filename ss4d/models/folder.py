@@ -21,11 +21,11 @@ from ss4d.files import content_hash, publish
 from ss4d.flow import SamplerSettings
 from ss4d.flow.path import SIGMA_MIN
 from ss4d.models.base import TorsoModel
-from ss4d.models.checkpoint import CheckpointError, load_model, read_json
+from ss4d.models.checkpoint import CheckpointError, load_model, read_json, settings_file, weights_file
+from ss4d.models.gaussian_decoder import GaussianDecoder
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.names import NAMES
 from ss4d.models.sparse_flow import SparseFlow
-from ss4d.models.sparse_vae import GaussianDecoder
 from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.models.structure_flow import StructureFlow
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
@@ -156,15 +156,16 @@ class PipelineFolder:
         """What a model is made of, without loading it; none for a DINOv2 that is no part of the folder."""
         if NAMES[ours].key not in self.args["models"]:
             return {}
-        return dict(read_json(self.stem(ours).with_suffix(".json")).get("args", {}))
+        return dict(read_json(settings_file(self.stem(ours))).get("args", {}))
 
     def weights_file(self, ours: str) -> Path | None:
         """The file of a model's weights; None for a DINOv2 that is no part of the folder."""
-        return self.stem(ours).with_suffix(".safetensors") if NAMES[ours].key in self.args["models"] else None
+        return weights_file(self.stem(ours)) if NAMES[ours].key in self.args["models"] else None
 
     def identity(self) -> str:
-        """A digest of what generates: pipeline.json and the weights."""
-        files = [file for name in self.generators() if (file := self.weights_file(name)) is not None]
+        """A digest of what generates: pipeline.json, and the arguments and weights of every model."""
+        stems = [self.stem(name) for name in self.generators() if self.weights_file(name) is not None]
+        files = [file for stem in stems for file in (settings_file(stem), weights_file(stem))]
         return content_hash(files) + json.dumps(self.args, sort_keys=True)
 
     def stem(self, ours: str) -> Path:

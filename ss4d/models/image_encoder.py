@@ -9,7 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import layer_norm
 
-from ss4d.nn import LayerNorm32, SelfAttentionPlan, SelfBlock
+from ss4d.nn import LayerNorm32, SelfAttentionPlan, SelfBlock, num_heads_of
 from ss4d.segments import Segments
 
 # Released (torch.hub) names of DINOv2 with registers and their homes on the Hub.
@@ -30,6 +30,9 @@ class PatchImageEncoder(nn.Module):
         image_size: height and width of the input in pixels.
         patch_size: height and width of a patch; one token each.
         in_channels: 3, or 4 to take in alpha besides.
+
+    Raises:
+        ValueError: an image that does not divide into patches, or channels that do not divide into heads.
     """
 
     def __init__(
@@ -43,12 +46,14 @@ class PatchImageEncoder(nn.Module):
         in_channels: int = 3,
     ):
         super().__init__()
-        if image_size % patch_size:
+        if patch_size < 1 or image_size % patch_size:
             raise ValueError(f"image_size = {image_size} does not divide into patches of {patch_size}")
+        heads = num_heads_of(channels, num_heads, channels)
         self.image_size, self.in_channels = image_size, in_channels
         self.patch = nn.Conv2d(in_channels, channels, patch_size, stride=patch_size)
-        self.position = nn.Parameter(0.02 * torch.randn((image_size // patch_size) ** 2, channels))
-        self.blocks = nn.ModuleList(SelfBlock(channels, num_heads, mlp_ratio) for _ in range(num_blocks))
+        self.position = nn.Parameter(torch.empty((image_size // patch_size) ** 2, channels))
+        nn.init.normal_(self.position, std=0.02)
+        self.blocks = nn.ModuleList(SelfBlock(channels, heads, mlp_ratio) for _ in range(num_blocks))
         self.norm = LayerNorm32(channels, elementwise_affine=False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -11,9 +11,10 @@ from torch import nn
 
 from ss4d.config import check_value, did_you_mean
 from ss4d.models.compnet import CompNetOptions
+from ss4d.models.gaussian_decoder import GaussianDecoder, GaussianDecoderOptions
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.sparse_flow import SparseFlow
-from ss4d.models.sparse_vae import GaussianDecoder, GaussianDecoderOptions, SparseEncoder, SparseEncoderOptions
+from ss4d.models.sparse_vae import SparseEncoder, SparseEncoderOptions
 from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.models.structure_flow import StructureFlow, StructureFlowOptions
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ss4d.models.compnet import CompNet, CompNetOptions, DiffusionEmbedding, pair_means, token_layout
+from ss4d.models.flow_transformer import check_condition
 from ss4d.models.projection import PixelProjection
 from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, absolute_position_embedding
 from ss4d.segments import Segments
@@ -59,7 +60,8 @@ class SparseFlow(CompNet):
         Raises:
             ValueError: shapes that do not fit the model or each other.
         """
-        frames = self._frames(x, t, cond)
+        frames = self._frames(x, t)
+        check_condition(cond, pixels, tuple(t.shape))
         feats = self.input_layer(x.feats)
         if self.projection is not None and pixels is not None:
             feats = feats + self._projected(self.projection, x, pixels)
@@ -103,16 +105,14 @@ class SparseFlow(CompNet):
             )
         return SelfAttentionPlan(geometry.video_segments, rotation=rotation)
 
-    def _frames(self, x: SparseTensor, t: Tensor, cond: Tensor | None) -> tuple[int, ...]:
-        """Frames of each video, after checking all shapes."""
+    def _frames(self, x: SparseTensor, t: Tensor) -> tuple[int, ...]:
+        """Frames of each video, after checking the shapes of both."""
         if x.feats.shape[1] != self.in_channels:
             raise ValueError(f"the model takes {self.in_channels} channels per voxel, got {x.feats.shape[1]}")
         if t.ndim != 2 or t.shape[0] != x.num_videos or t.shape[1] < max(x.num_frames, default=0):
             raise ValueError(
                 f"t must be [B, T] = [{x.num_videos}, {max(x.num_frames, default=0)}], got shape {list(t.shape)}"
             )
-        if cond is not None and (cond.ndim != 4 or cond.shape[:2] != t.shape):
-            raise ValueError(f"cond must be [B, T, L, D] with B, T = {list(t.shape)}, got shape {list(cond.shape)}")
         return x.num_frames if x.geometry.declared else (t.shape[1],) * x.num_videos
 
 

@@ -89,11 +89,13 @@ class StructureEstimator(nn.Module):
             frames: of a clip; those of a clip stand together among the N pictures.
 
         Raises:
-            ValueError: pictures of another size.
+            ValueError: pictures of another size, or of a part of a clip.
         """
         expected = (PIXEL_CHANNELS, self.image_size, self.image_size)
         if pixels.shape[1:] != expected:
             raise ValueError(f"pixels must be [N, {', '.join(map(str, expected))}], got {list(pixels.shape)}")
+        if len(pixels) % frames:
+            raise ValueError(f"{len(pixels)} pictures are no clips of {frames} frames")
         quarter = self.down1(silu(self.stem(pixels)))
         known = None if self.known is None else self.known(pixels)
         eighth = self.down2(quarter)

@@ -9,13 +9,14 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ss4d.models.flow_transformer import FlowOptions, FlowTransformer
+from ss4d.models.base import check_counts
+from ss4d.models.flow_transformer import FlowOptions, FlowTransformer, check_condition
 from ss4d.models.projection import PixelProjection, grid_points
 from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, TokenLayout, absolute_position_embedding
 from ss4d.segments import Segments
 from ss4d.sparse.windows import temporal_windows
 
-PROJECTED_POINTS, PROJECTED_CHANNELS = 16, 12  # along one side of the cube; of each
+PROJECTED_POINTS, PROJECTED_CHANNELS = 16, 12  # along one side of the cube, but at least one a token; of each
 FIRST_ATTENTION = "first attention"  # key of a memo
 INSERTED_ROPE_BASE = 10000.0  # the released inserted layers know no other
 
@@ -33,6 +34,7 @@ class StructureFlowOptions(FlowOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_counts(self, "window_size")
         if self.resolution % self.patch_size:
             raise ValueError(f"resolution = {self.resolution} does not divide into patches of {self.patch_size}")
         if self.share_mod and self.insert_temporal:
@@ -56,7 +58,7 @@ class StructureFlow(FlowTransformer):
         cells, channels = options.patch_size**3, options.model_channels
         grid, projection = options.resolution // options.patch_size, None
         if options.projection is not None:
-            points = grid_points(grid, PROJECTED_POINTS // grid)
+            points = grid_points(grid, max(1, PROJECTED_POINTS // grid))
             self.register_buffer("projection_points", points, persistent=False)
             projection = PixelProjection(options.projection, channels, points.shape[1], PROJECTED_CHANNELS)
         features = (options.in_channels * cells, channels, options.out_channels * cells)
@@ -88,7 +90,8 @@ class StructureFlow(FlowTransformer):
         Raises:
             ValueError: shapes that do not fit the model or each other.
         """
-        self._check(x, t, cond)
+        self._check(x, t)
+        check_condition(cond, pixels, tuple(t.shape))
         videos, frames = x.shape[:2]
         tokens = self.patchify(x)  # [B, T, M, p^3 C]
         per_frame = tokens.shape[2]
@@ -166,14 +169,12 @@ class StructureFlow(FlowTransformer):
         frame_of_token = torch.arange(frames, device=device).repeat_interleave(tokens).repeat(videos)
         return FrameRotation(frame_of_token, self.options.head_channels, base)
 
-    def _check(self, x: Tensor, t: Tensor, cond: Tensor | None) -> None:
+    def _check(self, x: Tensor, t: Tensor) -> None:
         expected = (self.in_channels, *[self.resolution] * 3)
         if x.ndim != 6 or x.shape[2:] != expected:
             raise ValueError(f"latents must be [B, T, {', '.join(map(str, expected))}], got shape {list(x.shape)}")
         if t.shape != x.shape[:2]:
             raise ValueError(f"t must be [B, T] = {list(x.shape[:2])}, got shape {list(t.shape)}")
-        if cond is not None and (cond.ndim != 4 or cond.shape[:2] != x.shape[:2]):
-            raise ValueError(f"cond must be [B, T, L, D] with B, T = {list(x.shape[:2])}, got shape {list(cond.shape)}")
 
 
 def _grid_embedding(size: int, channels: int) -> Tensor:

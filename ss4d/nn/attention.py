@@ -47,7 +47,8 @@ def packed_attention(
     if k.shape != v.shape or q.shape[1:] != k.shape[1:]:
         raise ValueError(f"q {list(q.shape)}, k {list(k.shape)} and v {list(v.shape)} must agree in heads and width")
     half = q.dtype in (torch.float16, torch.bfloat16)
-    return _KERNELS[resolve("attention", q.device, half, backend)](q, k, v, q_segments, k_segments)
+    name = resolve("attention", q.device, half, backend, head_channels=q.shape[-1])
+    return _KERNELS[name](q, k, v, q_segments, k_segments)
 
 
 def _reference(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:

@@ -248,7 +248,7 @@ def num_heads_of(channels: int, num_heads: int | None, num_head_channels: int) -
     """
     heads = num_heads or channels // num_head_channels
     if heads < 1 or channels % heads:
-        raise ValueError(f"model_channels = {channels} do not divide into {heads} heads")
+        raise ValueError(f"{channels} channels do not divide into {heads} heads")
     return heads
 
 

@@ -23,12 +23,12 @@ class TokenLayout:
 
     def modulate(self, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
         """x * (1 + scale) + shift with x [N, C] and one shift and scale per row, [R, C]; without gradients over x."""
-        into = None if torch.is_grad_enabled() else self._by_rows(x)
+        into = self._by_rows(x) if _may_overwrite(x, shift) else None
         return torch.addcmul(self._of_tokens(shift), self._by_rows(x), self._of_tokens(1 + scale), out=into).view_as(x)
 
     def gate(self, x: Tensor, update: Tensor, gate: Tensor) -> Tensor:
         """x + gate * update with one gate per row, [R, C]; without gradients over the update."""
-        into = None if torch.is_grad_enabled() else self._by_rows(update)
+        into = self._by_rows(update) if _may_overwrite(update, x) else None
         return torch.addcmul(self._by_rows(x), self._of_tokens(gate), self._by_rows(update), out=into).view_as(x)
 
     def _by_rows(self, x: Tensor) -> Tensor:
@@ -38,6 +38,12 @@ class TokenLayout:
     def _of_tokens(self, table: Tensor) -> Tensor:
         """Entries of a table [R, C] for every token."""
         return table[:, None] if self.row_of_token is None else table.index_select(0, self.row_of_token)
+
+
+def _may_overwrite(x: Tensor, other: Tensor) -> bool:
+    """Whether the sum of x and another may take the place of x: nobody needs it for gradients, and it is not of a
+    narrower type than the other, as under autocast."""
+    return not torch.is_grad_enabled() and torch.promote_types(x.dtype, other.dtype) == x.dtype
 
 
 def modulation(channels: int, chunks: int) -> nn.Sequential:

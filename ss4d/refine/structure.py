@@ -57,7 +57,7 @@ def align_structure(
     camera: Camera,
     settings: StructureSettings | None = None,
     progress: bool = False,
-    frames_at_once: int = FRAMES_AT_ONCE,
+    frames_at_once: int | None = None,
 ) -> AlignedStructure:
     """Move sampled structure latents until their silhouettes are the input's, staying near the sample.
 
@@ -69,11 +69,11 @@ def align_structure(
         latents: [1, T, C, r, r, r].
         alpha: of the input, float [T, H, W] in [0, 1].
         camera: of the input.
-        frames_at_once: that are decoded; memory for gradients grows with them.
+        frames_at_once: that are decoded, by default the clip; memory for gradients grows with them.
     """
-    settings = settings or StructureSettings()
+    settings, at_once = settings or StructureSettings(), frames_at_once or latents.shape[1]
     start, losses = latents.detach().clone(), []
-    before = decode(decoder, start, frames_at_once)
+    before = decode(decoder, start, at_once)
     target = dilate_half_voxel(shrink(alpha, settings.size).to(latents), camera, before.shape[-1])
     with torch.enable_grad():
         z = start.clone().requires_grad_()
@@ -82,7 +82,7 @@ def align_structure(
             restraint = _restraint(z - start, settings)
             (z.grad,) = torch.autograd.grad(restraint, z)
             losses.append(float(restraint.detach()))
-            for frames in torch.arange(z.shape[1]).split(frames_at_once):
+            for frames in torch.arange(z.shape[1]).split(at_once):
                 part = z.detach()[:, frames].requires_grad_()
                 seen = silhouette(decoder(part)[0, :, 0].sigmoid(), camera, settings.size)
                 loss = soft_iou_loss(seen, target[frames]) * (len(frames) / z.shape[1])
@@ -90,7 +90,7 @@ def align_structure(
                 z.grad[:, frames] += gradient / GRADIENT_SCALE
                 losses[-1] += float(loss.detach())
             optimizer.step()
-    occupancy = decode(decoder, z.detach(), frames_at_once)
+    occupancy = decode(decoder, z.detach(), at_once)
     if settings.carve:
         occupancy = carve(occupancy, target, camera, settings.margin)
     return AlignedStructure(
@@ -99,7 +99,7 @@ def align_structure(
 
 
 @torch.no_grad()
-def decode(decoder: nn.Module, latents: Tensor, frames_at_once: int = FRAMES_AT_ONCE) -> Tensor:
+def decode(decoder: nn.Module, latents: Tensor, frames_at_once: int) -> Tensor:
     """Occupancy bool [T, R, R, R] of latents [1, T, C, r, r, r]."""
     return torch.cat([decoder(part)[0, :, 0] > 0 for part in latents.split(frames_at_once, dim=1)])
 

@@ -90,11 +90,12 @@ def unpacked_convolution(
     Args and raises: as for `submanifold_convolution`; x [M, C_in] is packed, the result [N, C_out] is not.
     """
     _check(x, weight)
+    if resolve("convolution", x.feats.device, asked=backend) == "spconv":
+        return submanifold_convolution(unpacking(x), weight, bias, backend)
     kernel = _over_time(weight)
     pairs = neighbour_map(unpacking.fine, kernel)
     products_before = math.prod(kernel) * len(x)
-    spconv = resolve("convolution", x.feats.device, asked=backend) == "spconv"
-    if spconv or products_before >= pairs.num_pairs + len(unpacking.parent):
+    if products_before >= pairs.num_pairs + len(unpacking.parent):
         return submanifold_convolution(unpacking(x), weight, bias, backend)
     feats, weight, bias = _autocast(x.feats, weight, bias)
     out = UnpackedConvolution.apply(feats, weight, bias, pairs, unpacking.parent)

@@ -74,6 +74,7 @@ def spconv_convolution(feats: Tensor, weight: Tensor, bias: Tensor | None, geome
     layer = _layer(weight.shape[-1], weight.shape[0], kernel)
     zero_bias = weight.new_zeros(weight.shape[0]) if bias is None else bias
     parameters = {"weight": weight.to(dtype), "bias": zero_bias.to(dtype)}
-    out = torch.func.functional_call(layer, parameters, (x,))
+    with torch.autocast(feats.device.type, enabled=False):  # under which spconv would cast to float16
+        out = torch.func.functional_call(layer, parameters, (x,))
     grid.pairs.update(out.indice_dict)
     return out.features.to(feats.dtype)

@@ -227,7 +227,7 @@ def _resolve_frames(coords: Tensor, num_frames: int | Sequence[int] | None, num_
             raise ValueError(f"num_frames names {len(frames)} videos but num_videos is {num_videos}")
     else:
         videos = present if num_videos is None else num_videos
-        longest = torch.zeros(max(videos, present), dtype=torch.int64)
+        longest = torch.zeros(max(videos, present), dtype=torch.int64, device="cpu")
         longest.scatter_reduce_(0, coords[:, 0].long().cpu(), coords[:, 1].long().cpu() + 1, "amax")
         frames = tuple(longest.tolist()) if num_frames is None else (int(num_frames),) * videos
     if present > videos:

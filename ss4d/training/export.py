@@ -23,6 +23,7 @@ from ss4d.models.checkpoint import (
     save_model,
     save_model_weights,
     save_weights,
+    settings_file,
 )
 from ss4d.models.folder import PipelineFolder, write_pipeline
 from ss4d.models.image_encoder import DINO_HUB_IDS
@@ -76,7 +77,7 @@ def find_parts(runs: Mapping[str, Path], base: str | Path | None = None) -> Part
     dino = sources["image_encoder"] if isinstance(sources["image_encoder"], str) else None
     check_same_condition(runs, dino)
     files = {ours: source for ours, source in sources.items() if isinstance(source, Path)}
-    specs = {ours: read_json(stem.with_suffix(".json")) for ours, stem in files.items()}
+    specs = {ours: read_json(settings_file(stem)) for ours, stem in files.items()}
     frame = common_frame({flow: specs[flow]["args"].get("projection") for flow in FLOWS})
     estimator = specs.get("structure_estimator")
     if estimator is not None and (frame is None or ViewFrame(**estimator["args"]["frame"]) != frame):
@@ -112,12 +113,12 @@ def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | Non
     run = runs.get(name.run)
     if run is not None:
         trained = run / "ckpts" / name.trained_as
-        if trained.with_suffix(".json").is_file():
+        if settings_file(trained).is_file():
             return trained
         frozen = frozen_source(run, name.trained_as)
         if frozen in DINO_HUB_IDS:
             return frozen
-        if frozen is not None and Path(f"{frozen}.json").is_file():
+        if frozen is not None and settings_file(Path(frozen)).is_file():
             return Path(frozen)
     folder = None if base is None else PipelineFolder.open(base)
     if name.optional and (folder is None or name.key not in folder.args["models"]):

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ss4d.models.checkpoint import CheckpointError, read_weights
+from ss4d.models.checkpoint import CheckpointError, read_weights, weights_file
 from ss4d.models.folder import PipelineFolder
 from ss4d.models.names import NAMES
 from ss4d.training.checkpointing import averaged_weights
@@ -75,7 +75,7 @@ def _weights(source: str, objective: str, name: str) -> _Source:
             "says what it has): give a run folder"
         )
     stem = PipelineFolder.open(source).stem(ours)
-    return _Source(str(stem), read_weights(stem.with_suffix(".safetensors")))
+    return _Source(str(stem), read_weights(weights_file(stem)))
 
 
 def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:

@@ -205,6 +205,10 @@ def test_loading_takes_the_tensors_of_the_file_and_draws_nothing(tmp_path: Path)
     torch.manual_seed(5)
     state = torch.get_rng_state()
     loaded = load_model(tmp_path / "decoder")
+    args = {"image_size": 16, "patch_size": 8, "channels": 8, "num_blocks": 1, "num_heads": 2}
+    save_model(create_model("PatchImageEncoder", **args), tmp_path / "e", "PatchImageEncoder", args, torch.float16)
+    torch.set_rng_state(state)
+    load_model(tmp_path / "e")
     assert torch.equal(torch.get_rng_state(), state)
     for name, value in loaded.state_dict().items():
         torch.testing.assert_close(value, golden.weights[name].half().float(), rtol=0, atol=0)

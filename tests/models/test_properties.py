@@ -231,6 +231,11 @@ def test_half_precision_torso_keeps_norms_and_ends_in_float32():
         assert model(x, torch.rand(1, 3), torch.randn(1, 3, 5, 12)).feats.dtype == torch.float32
 
 
+def decoder_of(**representation: Any) -> nn.Module:
+    config = representation or {"num_gaussians": 2}
+    return create_model("GaussianDecoder", representation_config=config, **VAE)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -247,6 +252,18 @@ def test_half_precision_torso_keeps_norms_and_ends_in_float32():
             "do not divide into 5 heads",
         ),
         (lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "resolution": 5}), "patches of 2"),
+        (lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "patch_size": 0}), "patch_size = 0 must be"),
+        (lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "model_channels": 30}), "a head has 15"),
+        (lambda: create_model("StructureFlow", **{**STRUCTURE_FLOW, "window_size": 0}), "window_size = 0 must be"),
+        (
+            lambda: create_model("SparseFlow", **SPARSE_FLOW, io_block_channels_t=[48]),
+            "io_block_channels_t = .48. must be model_channels, .24.",
+        ),
+        (lambda: decoder_of(), "representation_config lacks voxel_size, lr"),
+        (lambda: decoder_of(**GAUSSIANS, voxel_siz=2), "voxel_siz is unknown: did you mean voxel_size"),
+        (lambda: decoder_of(**{**GAUSSIANS, "voxel_size": 1.0}), "voxel_size = 1.0 must be above 1"),
+        (lambda: decoder_of(**{**GAUSSIANS, "lr": {"_xyz": 1.0}}), "lr lacks _features_dc"),
+        (lambda: decoder_of(**{**GAUSSIANS, "opacity_bias": 1}), "opacity_bias = 1.0 must be above 0 and below 1"),
     ],
 )
 def test_impossible_models_are_refused(call: Any, message: str):
@@ -269,6 +286,12 @@ def test_shapes_that_do_not_fit_are_refused():
         sparse(voxels.replace(voxels.feats[:, :3]), t, None)
     with pytest.raises(ValueError, match="t must be"):
         sparse(voxels, t, None)
+    for model, clip in ((dense, x), (sparse, random_voxels([2], side=8, density=0.1, channels=4))):
+        with pytest.raises(ValueError, match=r"pixels must be .* B, T = .1, 2., got shape .1, 3, 4, 8, 8"):
+            model(clip, t, None, torch.rand(1, 3, 4, 8, 8))
+    decoder: Any = create_model("GaussianDecoder", representation_config=GAUSSIANS, **VAE)
+    with pytest.raises(ValueError, match="not 2: pass them one by one"):
+        next(decoder.frames(random_voxels([3, 3], side=8, density=0.1, channels=4)))
 
 
 @pytest.mark.parametrize("options", [{}, {"attn_mode": "windowed"}, {"attn_mode": "full"}, {"pe_mode": "ape"}])

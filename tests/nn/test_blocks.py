@@ -83,3 +83,6 @@ def test_modulation_in_place_gives_what_gradients_leave_alone():
         with torch.no_grad():
             torch.testing.assert_close(layout.modulate(x.clone(), shift, scale), modulated)
             torch.testing.assert_close(layout.gate(x, update.clone(), scale), gated)
+            half = layout.gate(x, update.bfloat16(), scale)  # as autocast leaves an update, which is no place for x
+            assert half.dtype == torch.float32
+            torch.testing.assert_close(half, x + scale[rows] * update.bfloat16())

@@ -95,7 +95,9 @@ def test_unpacking_refuses_voxels_of_another_packing():
         unpacking(packing_plan(other.geometry, "space").coarse, fine.geometry, ["space", "time"])
 
 
-def test_full_grid_equals_dense_convolution():
+@pytest.mark.parametrize("path", ["pairs", "columns"])
+def test_full_grid_equals_dense_convolution(monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(im2col, "_MOST_INPUT_CHANNELS", 64 if path == "columns" else 0)
     x = random_voxels([1], side=6, density=1.1, channels=4)
     weight, bias = torch.randn(5, 3, 3, 3, 4), torch.randn(5)
     dense = x.feats.T.reshape(1, 4, 6, 6, 6)
@@ -104,7 +106,9 @@ def test_full_grid_equals_dense_convolution():
     torch.testing.assert_close(out.T.reshape(1, 5, 6, 6, 6), expected, rtol=1e-4, atol=1e-4)
 
 
-def test_videos_do_not_touch():
+@pytest.mark.parametrize("path", ["pairs", "columns"])
+def test_videos_do_not_touch(monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(im2col, "_MOST_INPUT_CHANNELS", 64 if path == "columns" else 0)
     x = random_voxels([4, 3, 5], side=4, density=0.3, channels=3)
     weight, bias = torch.randn(2, 3, 3, 3, 3, 3), torch.randn(2)
     together = submanifold_convolution(x, weight, bias)
@@ -112,7 +116,9 @@ def test_videos_do_not_touch():
     torch.testing.assert_close(together.feats, torch.cat(alone))
 
 
-def test_row_order_inside_a_frame_does_not_matter():
+@pytest.mark.parametrize("path", ["pairs", "columns"])
+def test_row_order_inside_a_frame_does_not_matter(monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(im2col, "_MOST_INPUT_CHANNELS", 64 if path == "columns" else 0)
     x = random_voxels([2], side=4, density=0.4, channels=3)
     weight, bias = torch.randn(2, 3, 3, 3, 3), torch.randn(2)
     shuffle = torch.randperm(len(x))
@@ -123,7 +129,9 @@ def test_row_order_inside_a_frame_does_not_matter():
         torch.testing.assert_close(row, key[tuple(c)])
 
 
-def test_thread_count_does_not_change_the_result():
+@pytest.mark.parametrize("path", ["pairs", "columns"])
+def test_thread_count_does_not_change_the_result(monkeypatch: pytest.MonkeyPatch, path: str):
+    monkeypatch.setattr(im2col, "_MOST_INPUT_CHANNELS", 64 if path == "columns" else 0)
     x = random_voxels([6], side=12, density=0.3, channels=16)
     weight = torch.randn(16, 3, 3, 3, 16)
     threads, results = torch.get_num_threads(), []

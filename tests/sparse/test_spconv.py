@@ -40,6 +40,7 @@ class Layer(nn.Module):
         self.key = indice_key
 
     def forward(self, x: Tensor) -> Tensor:
+        assert not torch.is_autocast_enabled(x.features.device.type), "spconv would cast to float16"
         rows = {tuple(c): i for i, c in enumerate(x.indices.tolist())}
         weight: Any = self.weight
         sizes, out = weight.shape[1:-1], []
@@ -87,6 +88,15 @@ def compare(kernel: tuple[int, ...], gradients: bool) -> None:
 @pytest.mark.parametrize("kernel", KERNELS)
 def test_weights_and_voxels_are_handed_over_in_its_layout(kernel: tuple[int, ...], stand_in: None):
     compare(kernel, gradients=True)
+
+
+def test_autocast_ends_before_it(stand_in: None):
+    x = random_voxels([2], side=4, density=0.3, channels=2)
+    weight = torch.randn(3, 3, 3, 3, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        out = spconv_convolution(x.feats.bfloat16(), weight.bfloat16(), None, x.geometry)
+    expected = submanifold_convolution(x.replace(x.feats.bfloat16().float()), weight.bfloat16().float()).feats
+    torch.testing.assert_close(out, expected.bfloat16())
 
 
 def test_neighbours_are_kept_between_layers(stand_in: None):

@@ -17,7 +17,8 @@ from ss4d.data import FeatureBatch, FeatureDataset, PreparedSet, TargetView
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.metrics.lpips import load_lpips
 from ss4d.metrics.ssim import structural_similarity
-from ss4d.models.sparse_vae import GaussianDecoder, SparseEncoder
+from ss4d.models.gaussian_decoder import GaussianDecoder
+from ss4d.models.sparse_vae import SparseEncoder
 from ss4d.training.objectives.objective import Loss, Objective, ObjectiveOptions
 from ss4d.training.previews import VIDEOS, Preview, picture, tile
 
