@@ -6,17 +6,20 @@ import argparse
 import dataclasses
 import math
 import os
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ss4d.backend import Backend, use
 from ss4d.failures import note, notes, out_of_memory, run_command
 from ss4d.files import use_writable_numba_cache
 from ss4d.memory import in_gigabytes, parse_bytes
 from ss4d.quality import QUALITIES, find_quality
+
+if TYPE_CHECKING:
+    from ss4d.kept_stages import KeptStages
 
 # Before torch is loaded: its threads wait for each other some microseconds awake, since waking costs more, then asleep.
 # Otherwise they would spin on cores that others use.
@@ -86,7 +89,7 @@ def generate(options: argparse.Namespace) -> None:
     use_writable_numba_cache()
 
     from ss4d import SS4DPipeline  # after the options, which need no torch
-    from ss4d.kept_stages import claim
+    from ss4d.kept_stages import KeptStages
     from ss4d.result_folder import ResultFolder
     from ss4d.video import find_foreground, foreground_warnings, read_clip, stored, write_preview
 
@@ -100,16 +103,17 @@ def generate(options: argparse.Namespace) -> None:
     pipeline = SS4DPipeline.from_pretrained(options.model, options.device, **loading)
     use(backend, pipeline.device)
     refine = find_quality(options.quality).refine if options.refine is None else options.refine
-    plan = pipeline.plan(rgba, refine=refine)
+    plan = pipeline.plan(rgba, refine=refine, on_disk=True)
     if options.memory:
         print(plan)
-    write_preview(folder.preview, clip, rgba)
+    write_preview(preview := folder.preview, clip, rgba)
+    picture = preview.read_bytes()  # another run on the same folder may replace the file
     with notes():
-        kept = claim(folder.kept)
-    with going_on_later(kept, plan.least):
-        seen = dataclasses.replace(clip, frames=rgba)
-        if kept is not None:
-            seen = stored(seen, kept / "clip.npy")
+        kept = KeptStages(folder.kept)
+    with going_on_later(kept, plan.least), notes():
+        seen = dataclasses.replace(clip, frames=rgba, segmented=True)
+        if kept.folder is not None:
+            seen = stored(seen, kept.folder / "clip.npy")
         del clip, rgba  # the memory of the frames
         chosen = {"seed": options.seed, "steps": options.steps, "guidance": options.guidance, "refine": refine}
         result = pipeline.run(seen, **chosen, progress=True, keep=kept, quality=options.quality)
@@ -117,27 +121,25 @@ def generate(options: argparse.Namespace) -> None:
         def save(place: Path) -> None:
             about = {"input": str(options.input), "model": str(options.model)}
             result.write(place, options.size, ply=options.ply, about=about, progress=True)
-            shutil.copyfile(folder.preview, place / "preview.png")
+            (place / "preview.png").write_bytes(picture)
 
         place = folder.write(save)
         total = sum(result.gaussians.num_gaussians)
-    if kept is not None:
-        shutil.rmtree(kept, ignore_errors=True)
+    kept.remove()
     print(f"{len(result.gaussians)} frames, {total:,} Gaussians -> {place}")
 
 
 @contextmanager
-def going_on_later(kept: Path | None, least_memory: float) -> Iterator[None]:
-    """Say what to do where memory ran out or the user interrupted: finished stages stay in `kept`, if it is given."""
-    from ss4d.kept_stages import stages_in
-
+def going_on_later(kept: KeptStages, least_memory: float) -> Iterator[None]:
+    """Say what to do where memory ran out or the user interrupted: the finished stages of this run stay in `kept`."""
     try:
         yield
     except BaseException as error:
-        stages = [] if kept is None else stages_in(kept)
-        if kept is not None and not stages:
-            shutil.rmtree(kept, ignore_errors=True)
-        resume = f"; {' and '.join(stages)} are kept: the same command goes on from there" if stages else ""
+        if not kept.holds_any():
+            kept.remove()
+        stages = " and ".join(kept.stages)
+        verb = "is" if len(kept.stages) == 1 else "are"
+        resume = f"; {stages} {verb} kept: the same command goes on from there" if stages else ""
         if isinstance(error, KeyboardInterrupt):
             raise KeyboardInterrupt(f"interrupted; an earlier result is as it was{resume}") from None
         if out_of_memory(error):

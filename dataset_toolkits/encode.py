@@ -216,7 +216,8 @@ def model_stem(option: str, value: str) -> Path | None:
         StageError: it names no checkpoint.
     """
     from ss4d.models.checkpoint import CheckpointError
-    from ss4d.models.folder import PipelineFolder, is_hub_id
+    from ss4d.models.folder import PipelineFolder
+    from ss4d.models.hub import is_hub_id
     from ss4d.models.names import NAMES
 
     if not value:

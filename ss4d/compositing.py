@@ -31,3 +31,9 @@ def premultiplied(rgba: Tensor) -> Tensor:
     values = rgba.float() / 255
     colour, alpha = values.split([3, 1], dim=-3)
     return torch.cat([colour * alpha, alpha], dim=-3)
+
+
+def on_black(rgba: Tensor) -> Tensor:
+    """uint8 [T, S, S, 4], straight alpha -> uint8 [T, S, S, 3] over black."""
+    values = rgba.float() / 255
+    return (values[..., :3] * values[..., 3:] * 255).byte()

@@ -49,12 +49,15 @@ def run_command(work: Callable[[], object], arguments: Sequence[str], debug: boo
 @contextmanager
 def notes() -> Iterator[None]:
     """Print the warnings of the enclosed work as notes, a line each; those for programmers are left out."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("ignore")
-        warnings.simplefilter("always", UserWarning)
-        yield
-    for message in dict.fromkeys(str(warning.message) for warning in caught):
-        note(message)
+    caught: list[warnings.WarningMessage] = []
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("ignore")
+            warnings.simplefilter("always", UserWarning)
+            yield
+    finally:
+        for message in dict.fromkeys(str(warning.message) for warning in caught):
+            note(message)
 
 
 def show_warnings_as_notes() -> None:
@@ -137,7 +140,7 @@ def _report(error: BaseException, arguments: Sequence[str]) -> str:
     for folder in (Path.cwd(), Path(tempfile.gettempdir())):
         path = folder / f"ss4d-error-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.txt"
         try:
-            path.write_text("\n".join(lines), "utf-8")
+            path.write_text("\n".join(lines), "utf-8", errors="backslashreplace")  # names of files may be of any bytes
         except OSError:
             continue
         return f"{what}: please file an issue with the report {path}"

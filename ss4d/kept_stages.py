@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,10 +30,23 @@ class KeptStages:
 
     Args:
         folder: made where there is none; `None`, or one that another process uses: nothing is kept.
+
+    Attributes:
+        stages: names of those that this run has in the folder by now, in order.
     """
 
     def __init__(self, folder: Path | None = None):
-        self.folder = None if folder is None else claim(folder)
+        self.folder = self.claimed = None if folder is None else claim(folder)
+        self.stages: list[str] = []
+
+    def holds_any(self) -> bool:
+        """Whether the folder has a stage, of this run or of an earlier one."""
+        return self.claimed is not None and any(self.claimed.glob("*-*.safetensors"))
+
+    def remove(self) -> None:
+        """Remove the folder, if this process has it."""
+        if self.claimed is not None:
+            shutil.rmtree(self.claimed, ignore_errors=True)
 
     def get(self, stage: str, key: str, build: Callable[[], Tensor]) -> Tensor:
         """The tensor of a stage with this key; built where it is not there, and the stage's earlier one replaced."""
@@ -41,11 +55,14 @@ class KeptStages:
         path = self.folder / f"{stage}-{key}.safetensors"
         if path.is_file():
             try:
-                return load_file(path)[stage].clone()
+                value = load_file(path)[stage].clone()
+                self.stages.append(stage)
+                return value
             except (SafetensorError, KeyError):
                 path.unlink()  # damaged
         value = build()
         if self._write(path, {stage: value}):
+            self.stages.append(stage)
             for other in set(self.folder.glob(f"{stage}-*.safetensors")) - {path}:
                 other.unlink()
         return value
@@ -109,11 +126,6 @@ def _is_ours(folder: Path) -> bool:
         return True
     os.close(lock)
     return place in _LOCKS
-
-
-def stages_in(folder: Path) -> list[str]:
-    """Names of the stages that are kept in a folder."""
-    return [path.name.split("-")[0] for path in sorted(folder.glob("*-*.safetensors"), key=os.path.getmtime)]
 
 
 def key_of(*parts: Any) -> str:

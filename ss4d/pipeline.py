@@ -14,13 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d import backend
-from ss4d.compositing import premultiplied
+from ss4d.compositing import on_black, premultiplied
 from ss4d.flow import ImageCondition, SamplerSettings
 from ss4d.gaussians import GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
 from ss4d.memory import give_back, giving_back, parse_bytes
 from ss4d.models.folder import PAPER_FRAMES, PipelineFolder, PipelineModels, StoredModels
-from ss4d.plan import KEPT_BYTES, Job, Plan, plan_memory
+from ss4d.plan import KEPT_BYTES, SHORTEST_WINDOW, Job, Plan, plan_memory
 from ss4d.precision import generation_dtype, name_of
 from ss4d.quality import find_quality
 from ss4d.refine import Refiner, RefineSettings
@@ -113,26 +113,32 @@ class SS4DPipeline:
             *folder.latent_statistics(),
             device,
             folder.view_frame(),
-            window or folder.trained_frames(),
+            window or max(SHORTEST_WINDOW, folder.trained_frames()),
             folder,
             budget,
             precision,
         )
 
-    def plan(self, frames: Clip | ArrayLike, voxels: int | None = None, refine: bool = False) -> Plan:
+    def plan(
+        self, frames: Clip | ArrayLike, voxels: int | None = None, refine: bool = False, on_disk: bool = False
+    ) -> Plan:
         """How `run` takes a clip: frames at once, and within a budget what each stage takes.
 
         Args:
             voxels: of the fullest frame; by default an assumption, which `run` checks once it knows.
             refine: with the alignment with the input.
+            on_disk: with a folder for the Gaussians, as `keep` of `run`.
 
         Raises:
             BudgetError: the budget is too small.
+            ValueError: a clip without frames.
         """
         pictures = frames.frames if isinstance(frames, Clip) else np.asarray(frames)
+        if not len(pictures):
+            raise ValueError("the clip has no frames: pass at least one")
         if self.folder is None:
             return Plan(self.window, keep=KEPT_BYTES if len(pictures) <= self.window else 0)
-        job = Job(len(pictures), pictures[0, ..., 0].size, voxels, refine)
+        job = Job(len(pictures), pictures[0, ..., 0].size, voxels, refine, on_disk)
         return plan_memory(self.folder, job, self.window, self.memory)
 
     @torch.no_grad()
@@ -144,7 +150,7 @@ class SS4DPipeline:
         guidance: float | None = None,
         refine: RefineSettings | bool | None = None,
         progress: bool = False,
-        keep: Path | None = None,
+        keep: Path | KeptStages | None = None,
         quality: str = "balanced",
     ) -> Generation:
         """Generate the 4D object seen in a clip.
@@ -175,12 +181,13 @@ class SS4DPipeline:
         if structure.start < 1 and not self.models.estimates:
             raise ValueError(f"sampling starts at {structure.start}, but the checkpoint has no structure_estimator")
         stages: list[Stage] = []
-        plan, kept = self.plan(frames, refine=bool(refine)), KeptStages(keep)
+        kept = keep if isinstance(keep, KeptStages) else KeptStages(keep)
+        on_disk = kept.folder is not None
+        plan = self.plan(frames, refine=bool(refine), on_disk=on_disk)
         with self._stage("conditioning", stages):
-            # Frames that have their alpha already keep it, such as those of inference.py, which reads masks.
             rgba = find_foreground(frames if isinstance(frames, Clip) else np.asarray(frames))
             cropped, condition = self._look(rgba, plan, progress)
-            key = "" if keep is None else key_of(rgba, self._identity(), seed)
+            key = "" if kept.folder is None else key_of(rgba, self._identity(), seed)
             let_go(rgba)
         sampling = Sampling(condition, torch.Generator().manual_seed(seed), kept, key, progress)
         del condition
@@ -201,7 +208,7 @@ class SS4DPipeline:
         counts = occupancy.flatten(1).sum(1).tolist()
         del structure_latents, occupancy  # a long clip's are megabytes
         voxels = list(coords[:, 2:].cpu().split(counts))
-        plan = self.plan(rgba, max(map(len, voxels)), bool(refine))
+        plan = self.plan(rgba, max(map(len, voxels)), bool(refine), on_disk)
         with self._stage("latents", stages):
             z = self._sample_latents(coords, sampling, latents, plan)
         dtype = sampling.dtype
@@ -275,8 +282,7 @@ class SS4DPipeline:
         """
         assert condition.images is not None
         with self.models.use("structure_estimator") as estimator:
-            parts = condition.images[0].split(plan.window)
-            occupied = torch.cat([estimator.surface(premultiplied(part)) for part in parts])
+            occupied = estimator.surface_of_clip(condition.images[0], plan.window)
         with self.models.use("structure_encoder") as encoder:
             grids = occupied[None, :, None].split(plan.frames_at_once, dim=1)
             return torch.cat([encoder(part.float()).mean for part in grids], dim=1)
@@ -308,9 +314,3 @@ class SS4DPipeline:
         with self.models.use("gaussian_decoder") as decoder:
             frames = decoder.frames(z)
             return kept.frames(giving_back(frames, self.device) if self.gives_back else frames, self.device)
-
-
-def on_black(rgba: Tensor) -> Tensor:
-    """uint8 [T, S, S, 4], straight alpha -> uint8 [T, S, S, 3] over black."""
-    values = rgba.float() / 255
-    return (values[..., :3] * values[..., 3:] * 255).byte()

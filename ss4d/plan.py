@@ -80,13 +80,14 @@ class Plan:
 
 @dataclass(frozen=True)
 class Job:
-    """A clip of T frames of so many pixels, the voxels of its fullest frame where they are known, and whether it is
-    aligned with the input (`ss4d.refine`)."""
+    """A clip of T frames of so many pixels, the voxels of its fullest frame where they are known, whether it is aligned
+    with the input (`ss4d.refine`), and whether its Gaussians lie on disk as they are made."""
 
     frames: int
     pixels: int
     voxels: int | None = None
     refine: bool = False
+    on_disk: bool = False
 
 
 def plan_memory(folder: PipelineFolder, job: Job, window: int, budget: int | None) -> Plan:
@@ -99,25 +100,26 @@ def plan_memory(folder: PipelineFolder, job: Job, window: int, budget: int | Non
     Raises:
         BudgetError: no plan fits.
     """
-    plans = list(_plans(folder, job, min(window, job.frames)))
+    sizes = _Sizes(folder)
+    plans = list(_plans(sizes, job, min(window, job.frames)))
+    most = int(min(KEPT_BYTES, sizes.keys_and_values(job.frames)))
     if budget is None:
         weights = 2 * sum(stage.weights for stage in plans[0].stages)
         stages = tuple(replace(stage, weights=weights) for stage in plans[0].stages)
-        return Plan(window, keep=KEPT_BYTES if job.frames <= window else 0, stages=stages, least=plans[-1].bytes)
+        return Plan(window, keep=most if job.frames <= window else 0, stages=stages, least=plans[-1].bytes)
     for plan in plans:
         if plan.bytes <= budget:
-            keep = int(min(KEPT_BYTES, budget - plan.bytes)) if job.frames <= plan.window else 0
+            keep = int(min(most, budget - plan.bytes)) if job.frames <= plan.window else 0
             return Plan(plan.window, plan.frames_at_once, keep, plan.stages, budget, plans[-1].bytes)
     raise BudgetError(
-        f"--memory {in_gigabytes(budget)} is too little for {job.frames} frames: the least that works is "
+        f"--memory {budget / 1e9:.6g}GB is too little for {job.frames} frames: the least that works is "
         f"{in_gigabytes(plans[-1].bytes)}"
     )
 
 
-def _plans(folder: PipelineFolder, job: Job, window: int) -> Iterator[Plan]:
+def _plans(sizes: _Sizes, job: Job, window: int) -> Iterator[Plan]:
     """All plans, from the one that changes nothing to the one that takes least."""
     windows = [window, *range((window - 1) // 2 * 2, SHORTEST_WINDOW - 1, -2)]
-    sizes = _Sizes(folder)
     for length in windows:
         for at_once in (8, 4, 2, 1):
             if at_once == FRAMES_AT_ONCE or at_once < job.frames:
@@ -147,21 +149,36 @@ class _Sizes:
         voxels = job.voxels or ASSUMED_VOXELS * resolution**2
         clip = job.frames * (8 * job.pixels + 8 * self.pixels**2 + self._condition() + voxels * 100)
         held = PROCESS + clip
-        decoding = self.args["gaussian_decoder"].get("window_size", 8)
+        decoding = min(job.frames, self.args["gaussian_decoder"].get("window_size", 8))
+        made = job.frames * FLOAT * 14 * self._gaussians(voxels)  # the Gaussians of the clip, where they are in memory
         rows = (
             ("conditioning", "image_encoder", at_once, at_once * self._image_encoder()),
             *self._estimate(window, at_once),
             ("structure", "structure_flow", window, window * self._structure_flow()),
             ("occupancy", "structure_decoder", at_once, at_once * self._structure_decoder(resolution)),
             ("latents", "sparse_flow", window, window * self._sparse_flow(voxels)),
-            ("gaussians", "gaussian_decoder", decoding, min(decoding, job.frames) * self._decoder(voxels)),
+            (
+                "gaussians",
+                "gaussian_decoder",
+                decoding,
+                decoding * self._decoder(voxels) + (0 if job.on_disk else made),
+            ),
             *self._refinement(job, voxels, at_once, resolution),
-            ("writing", "", 1, WRITING),
+            ("writing", "", 1, WRITING + (made if job.refine or not job.on_disk else 0)),
         )
         return tuple(
             PlannedStage(name, model, frames, self.weights.get(model, 0), held, working)
             for name, model, frames, working in rows
         )
+
+    def keys_and_values(self, frames: int) -> float:
+        """What a flow can keep of the image from step to step, in float32."""
+        flows = (self.args["structure_flow"], self.args["sparse_flow"])
+        widest = max(2 * args["num_blocks"] * args["model_channels"] for args in flows)
+        return MARGIN * frames * FLOAT * self.tokens * widest
+
+    def _gaussians(self, voxels: int) -> int:
+        return voxels * self.args["gaussian_decoder"]["representation_config"]["num_gaussians"]
 
     def _condition(self) -> float:
         """Tokens, and pixels where a flow looks them up."""
@@ -200,10 +217,9 @@ class _Sizes:
         same refined, and 8 changes with their gradient and Adam's two means."""
         if not job.refine:
             return []
-        gaussians = voxels * self.args["gaussian_decoder"]["representation_config"]["num_gaussians"]
         return [
             ("to outlines", "structure_decoder", at_once, 2 * at_once * self._structure_decoder(resolution)),
-            ("to pixels", "", job.frames, job.frames * FLOAT * gaussians * (2 * 14 + 4 * 8)),
+            ("to pixels", "", job.frames, job.frames * FLOAT * self._gaussians(voxels) * (2 * 14 + 4 * 8)),
         ]
 
     def _structure_decoder(self, resolution: int) -> float:

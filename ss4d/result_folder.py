@@ -99,9 +99,11 @@ class ResultFolder:
                 f"{self.given} holds something else than an earlier result ({entry.name}): name another folder."
             )
 
-    def recover(self) -> None:
-        """Clear up behind processes that ended on the way: what is unfinished goes, what is complete is moved in."""
-        for folder in [*self.path.glob(f"{STAGING}*"), *self.path.glob(f"{COMPLETE}*")]:
+    def recover(self, reading: bool = False) -> None:
+        """Clear up behind processes that ended on the way: what is complete is moved in, and unless somebody only reads
+        the result, what is unfinished goes."""
+        unfinished = [] if reading else self.path.glob(f"{STAGING}*")
+        for folder in [*unfinished, *self.path.glob(f"{COMPLETE}*")]:
             lock = os.open(folder, os.O_RDONLY)
             try:
                 if not locked(lock):
@@ -193,6 +195,9 @@ class ResultFolder:
 
     def _move_in(self, complete: Path) -> None:
         """Move the files of a complete result into place, the report last; those of an earlier one go."""
+        if not (complete / FILE_LIST).is_file():  # all are in place: a process ended while it removed the folder
+            shutil.rmtree(complete)
+            return
         names = (complete / FILE_LIST).read_text().split("\n")
         for name in sorted(names, key=lambda name: name == REPORT):
             (self.path / name).parent.mkdir(exist_ok=True)

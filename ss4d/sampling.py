@@ -54,5 +54,5 @@ class Sampling:
             z = sample(flow, cast(Any, noise), self.condition, settings, bar, plan.keep, plan.window)
             return z.feats if isinstance(z, SparseTensor) else z
 
-        key = key_of(self.key, *parts, settings.entries(), plan.window)
+        key = key_of(self.key, *parts, settings.entries(), min(plan.window, self.frames))
         return self.kept.get(stage, key, build)

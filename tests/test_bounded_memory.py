@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from test_inference import frames, run, write_folder
+from tiny import IMAGE_SIZE
 from torch import nn
 
 import inference
@@ -25,6 +26,7 @@ from ss4d.gaussians.ply import read_ply
 from ss4d.memory import parse_bytes
 from ss4d.models.folder import PipelineFolder
 from ss4d.models.gaussian_decoder import GaussianDecoder
+from ss4d.plan import Job, plan_memory
 
 ROOT = Path(inference.__file__).parent
 SMALL = ["--size", 32, "--backend", "rasterizer=torch"]
@@ -167,7 +169,7 @@ def test_a_budget_that_is_too_small_names_the_smallest(pipeline_folder: Path, tm
     arguments = [source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL, "--memory"]
     assert run(*arguments, "100MB") == 1
     error = capsys.readouterr().err.strip()
-    least = re.fullmatch(r"error: --memory 0\.10GB is too little for 3 frames: the least that works is (\S+GB)", error)
+    least = re.fullmatch(r"error: --memory 0\.1GB is too little for 3 frames: the least that works is (\S+GB)", error)
     assert least is not None, error
     assert not (tmp_path / "out").exists()
     assert run(*arguments, least[1]) == 0
@@ -201,6 +203,8 @@ def test_a_run_that_was_cut_short_goes_on(
         (["--steps", 1], ["StructureFlow", "SparseFlow"]),
         (["--num-frames", 2], ["StructureFlow", "SparseFlow"]),
         (["--size", 64], []),
+        (["--memory", "2GB"], []),  # windows that are longer than the clip make no difference
+        (["--window", 16], []),
     ],
 )
 def test_only_the_same_run_goes_on(
@@ -213,6 +217,52 @@ def test_only_the_same_run_goes_on(
     sampled.clear()
     assert run(*arguments, *change) == 0
     assert sampled == again
+
+
+def test_what_another_run_kept_is_not_said_to_be_ours(
+    pipeline_folder: Path, tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    arguments = [source, "--model", pipeline_folder, "--out", tmp_path / "out", *SMALL]
+    with pytest.MonkeyPatch.context() as patch:
+        break_off(patch, MemoryError())
+        assert run(*arguments) == 1
+    capsys.readouterr()
+    steps = samplers.sample
+
+    def fail(model, *arguments):
+        if type(model).__name__ == "SparseFlow":
+            raise KeyboardInterrupt
+        return steps(model, *arguments)
+
+    monkeypatch.setattr("ss4d.sampling.sample", fail)
+    assert run(*arguments, "--seed", 7) == 130
+    assert "; structure is kept: the same command" in capsys.readouterr().err
+    monkeypatch.setattr("ss4d.sampling.sample", lambda *_: break_now())
+    assert run(*arguments, "--seed", 8) == 130
+    assert "kept" not in capsys.readouterr().err
+    monkeypatch.undo()
+    assert run(*arguments, "--seed", 7) == 0
+
+
+def break_now() -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_plan_counts_what_is_held(pipeline_folder: Path):
+    """The Gaussians of a clip unless they lie on disk, and no more keys and values than there are."""
+    folder = PipelineFolder.open(pipeline_folder)
+    voxels, per_voxel = 1000, 2
+    plans = {
+        on_disk: plan_memory(folder, Job(30, 64**2, voxels, on_disk=on_disk), 30, 10**10) for on_disk in (True, False)
+    }
+    bytes_of = {on_disk: {stage.name: stage.working for stage in plan.stages} for on_disk, plan in plans.items()}
+    for name in ("gaussians", "writing"):
+        assert bytes_of[False][name] - bytes_of[True][name] == 30 * voxels * per_voxel * 14 * 4
+    tokens, channels, blocks = (IMAGE_SIZE // 8) ** 2, 24, 1
+    least = 30 * tokens * channels * blocks * 2 * 4
+    assert least <= plans[True].keep < 1.3 * least
+    one = plan_memory(folder, Job(1, 64**2), 30, 10**10)
+    assert {stage.frames for stage in one.stages} == {1}
 
 
 def test_models_of_other_arguments_do_not_go_on(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -134,6 +135,60 @@ def test_a_broken_model_folder_is_refused(
     error = capsys.readouterr().err.strip()
     assert error.startswith("error: ") and message in error and "\n" not in error
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("truncated", "is damaged or cut short"),
+        ("no file", "has no ckpts/slat_flow_model.safetensors"),
+        ("no model", "names no model 'slat_flow_model'"),
+        ("no sampler", "the sampler 'FlowHeunSampler' is not known"),
+    ],
+)
+def test_a_budget_finds_a_broken_model_folder_before_the_work(
+    fault: str, message: str, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    source = write_folder(tmp_path / "in", frames(1))
+    model = broken_model(pipeline_folder, tmp_path, fault)
+    spec = json.loads((model / "pipeline.json").read_text())
+    if fault == "no model":
+        del spec["args"]["models"]["slat_flow_model"]
+    elif fault == "no sampler":
+        spec["args"]["slat_sampler"]["name"] = "FlowHeunSampler"
+    (model / "pipeline.json").write_text(json.dumps(spec))
+    assert run(source, "--model", model, "--out", tmp_path / "out", "--memory", "2GB") == 1
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("error: ") and message in error and "\n" not in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_another_run_that_ends_first_takes_nothing(
+    pipeline_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    source, out = write_folder(tmp_path / "in", frames(1)), tmp_path / "out"
+    small = ["--model", pipeline_folder, "--out", out, "--size", 32, "--backend", "rasterizer=torch"]
+    work = SS4DPipeline.run
+
+    def overtaken(pipeline: SS4DPipeline, *arguments: Any, **options: Any) -> Any:
+        with monkeypatch.context() as patch:
+            patch.setattr(SS4DPipeline, "run", work)
+            assert run(source, *small, "--seed", 2) == 0
+        return work(pipeline, *arguments, **options)
+
+    monkeypatch.setattr(SS4DPipeline, "run", overtaken)
+    assert run(source, *small, "--seed", 1) == 0
+    assert json.loads((out / "result.json").read_text())["seed"] == 1
+    assert (out / "preview.png").is_file() and "instead" not in capsys.readouterr().out
+    assert not list(tmp_path.glob("ss4d-result-*"))
+
+
+def test_a_mask_of_everything_is_taken_at_its_word(pipeline_folder: Path, tmp_path: Path):
+    """No background is looked for, though alpha is 255 throughout."""
+    source = busy_background(tmp_path)
+    masks = write_folder(tmp_path / "masks", np.full((2, 32, 32), 255, np.uint8))
+    small = ["--model", pipeline_folder, "--size", 32, "--backend", "rasterizer=torch"]
+    assert run(source, "--mask", masks, "--out", tmp_path / "out", *small) == 0
 
 
 def no_input(folder: Path) -> Path:

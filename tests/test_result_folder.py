@@ -182,6 +182,22 @@ def test_a_failure_that_has_nothing_to_do_with_files_leaves_nothing(tmp_path: Pa
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_whose_files_are_all_in_place_goes(tmp_path: Path) -> None:
+    """A process that ended while it removed the hidden folder, the list of files first."""
+    ResultFolder.open(tmp_path).write(save(1))
+    (tmp_path / ".ss4d-complete-0123/frames").mkdir(parents=True)
+    ResultFolder.open(tmp_path)
+    assert content(tmp_path) == result(1)
+
+
+def test_who_reads_leaves_what_others_write(tmp_path: Path) -> None:
+    (tmp_path / ".ss4d-unfinished-0123").mkdir()
+    ResultFolder(tmp_path, tmp_path).recover(reading=True)
+    assert (tmp_path / ".ss4d-unfinished-0123").is_dir()
+    ResultFolder.open(tmp_path)
+    assert not (tmp_path / ".ss4d-unfinished-0123").exists()
+
+
 def test_the_preview_of_a_run_does_not_touch_an_earlier_result(tmp_path: Path) -> None:
     from ss4d.result_folder import PREVIEW_MARK
 

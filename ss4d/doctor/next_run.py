@@ -75,7 +75,7 @@ def memory(options: argparse.Namespace) -> Iterator[Finding]:
     if plan is None:
         yield Finding("next run", "memory", OK, f"{there}; the size of the model is not known")
         return
-    needed = plan.bytes - plan.keep
+    needed = plan.bytes
     detail = f"about {needed / GIB:.1f} GiB for {options.num_frames} frames; {there}"
     if needed < free:
         yield Finding("next run", "memory", OK, detail)
@@ -93,7 +93,7 @@ def plan_of(model: str, frames: int) -> Plan | None:
     if Path(model).is_dir():
         with suppress(CheckpointError):
             folder = PipelineFolder.open(model)
-            return plan_memory(folder, Job(frames, CLIP_PIXELS), folder.trained_frames(), None)
+            return plan_memory(folder, Job(frames, CLIP_PIXELS, on_disk=True), folder.trained_frames(), None)
     return None
 
 

@@ -29,8 +29,8 @@ class TimeWindow:
 def time_windows(frames: int, length: int) -> list[TimeWindow]:
     """Windows of at most `length` frames that cover a clip; one window for a clip that fits.
 
-    They start at even frames, so that frames packed in pairs (CompNet) are the same pairs in every window. Weights
-    rise from the window's ends over the frames it shares.
+    They start at even frames and are of an even length, so that frames packed in pairs (CompNet) are the same pairs in
+    every window. Weights rise from the window's ends over the frames it shares.
 
     Raises:
         ValueError: a length below 4, of which nothing is left to share.
@@ -39,6 +39,7 @@ def time_windows(frames: int, length: int) -> list[TimeWindow]:
         return [TimeWindow(0, frames, torch.ones(frames))]
     if length < 4:
         raise ValueError(f"a window of {length} frames is too short for {frames} frames: take 4 or more")
+    length -= length % 2
     shared = max(2, int(length * OVERLAP))
     stride, last = (length - shared) // 2 * 2, (frames - length + 1) // 2 * 2
     steps = -(-last // stride)

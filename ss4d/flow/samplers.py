@@ -167,11 +167,13 @@ def sample(
         return blend.mean()
 
     start = noise.feats if isinstance(noise, SparseTensor) else noise
+    end = start
     states = tqdm(
         sampling_steps(at, start, settings),
         **{"total": settings.steps, "desc": progress, "unit": "step", "disable": progress is None},
     )
-    *_, end = states
+    for state in states:
+        end = state
     return noise.replace(end) if isinstance(noise, SparseTensor) else end
 
 

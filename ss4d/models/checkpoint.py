@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -178,6 +178,17 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         raise CheckpointError(f"there is no weight file {path}: check the model folder, or download it again")
     try:
         return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is damaged or cut short ({error}): download it again") from error
+
+
+def check_weights(path: Path) -> None:
+    """Raise a CheckpointError unless a safetensors file is whole by its header; no tensor is read."""
+    if not path.is_file():
+        raise CheckpointError(f"there is no weight file {path}: check the model folder, or download it again")
+    try:
+        with safe_open(path, "pt"):
+            pass
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}): download it again") from error
 

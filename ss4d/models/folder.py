@@ -21,8 +21,9 @@ from ss4d.files import content_hash, publish
 from ss4d.flow import SamplerSettings
 from ss4d.flow.path import SIGMA_MIN
 from ss4d.models.base import TorsoModel
-from ss4d.models.checkpoint import CheckpointError, load_model, read_json, settings_file, weights_file
+from ss4d.models.checkpoint import CheckpointError, check_weights, load_model, read_json, settings_file, weights_file
 from ss4d.models.gaussian_decoder import GaussianDecoder
+from ss4d.models.hub import fetch
 from ss4d.models.image_encoder import DinoImageEncoder, PatchImageEncoder
 from ss4d.models.names import NAMES
 from ss4d.models.sparse_flow import SparseFlow
@@ -31,6 +32,8 @@ from ss4d.models.structure_flow import StructureFlow
 from ss4d.models.structure_vae import StructureDecoder, StructureEncoder
 from ss4d.view_frame import ViewFrame
 
+RELEASED_SAMPLERS = {"FlowEulerGuidanceIntervalSampler": 3.0, "FlowEulerCfgSampler": 3.0, "FlowEulerSampler": 0.0}
+# by name, and the guidance that each has by default; the last one knows none
 PAPER_FRAMES = 32  # of the longest training clips (§4.3), for folders that do not name another length
 
 
@@ -65,9 +68,13 @@ class StoredModels:
 
     Args:
         dtype: that the torsos compute in; None: as the models' settings say.
+
+    Raises:
+        CheckpointError: a missing file, or one that is cut short.
     """
 
     def __init__(self, folder: PipelineFolder, device: torch.device, dtype: torch.dtype | None = None):
+        folder.check()
         self.folder, self.device, self.dtype = folder, device, dtype
 
     @property
@@ -126,6 +133,15 @@ class PipelineFolder:
         if NAMES["structure_estimator"].key in self.args["models"]:
             names += ["structure_estimator", "structure_encoder"]
         return names
+
+    def check(self) -> None:
+        """Raise a CheckpointError unless the models that generate are all there, with files that can be read."""
+        for name in self.generators():
+            if NAMES[name].key not in self.args["models"] and not (name == "image_encoder" and self.dino()):
+                raise CheckpointError(f"pipeline.json of {self.source} names no model '{NAMES[name].key}'")
+            self.arguments(name)
+            if (file := self.weights_file(name)) is not None:
+                check_weights(file)
 
     def load_generator(self, ours: str, as_stored: bool = False) -> nn.Module:
         """One of the models that generate, `as_stored` as for `load_model`; raises as `load_models`."""
@@ -189,7 +205,8 @@ class PipelineFolder:
 
     def sampler(self, key: str) -> SamplerSettings:
         """Settings of "sparse_structure_sampler" or "slat_sampler"."""
-        params = dict(self._argument(key).get("params", {}))
+        sampler = self._argument(key)
+        params = {**_released_defaults(sampler.get("name"), self.source), **sampler.get("params", {})}
         if "cfg_interval" in params:
             params["cfg_interval"] = tuple(params["cfg_interval"])
         try:
@@ -224,6 +241,18 @@ class PipelineFolder:
         return self.args[key]
 
 
+def _released_defaults(name: str | None, source: str) -> dict[str, Any]:
+    """What a released sampler takes where pipeline.json says nothing.
+
+    Raises:
+        CheckpointError: a sampler that is none of the released ones.
+    """
+    if name not in RELEASED_SAMPLERS:
+        known = ", ".join(RELEASED_SAMPLERS)
+        raise CheckpointError(f"pipeline.json of {source}: the sampler '{name}' is not known: name one of {known}")
+    return {"steps": 50, "rescale_t": 1.0, "cfg_interval": (0.0, 1.0), "cfg_strength": RELEASED_SAMPLERS[name]}
+
+
 def write_pipeline(
     folder: Path,
     models: Iterable[str],
@@ -246,8 +275,8 @@ def write_pipeline(
     """
 
     def sampler(settings: SamplerSettings) -> dict[str, Any]:
-        params, released = settings.entries(), "FlowEulerGuidanceIntervalSampler"
-        return {"name": released, "args": {"sigma_min": SIGMA_MIN}, "params": params}
+        params = settings.entries()
+        return {"name": "FlowEulerGuidanceIntervalSampler", "args": {"sigma_min": SIGMA_MIN}, "params": params}
 
     args: dict[str, Any] = {
         "models": {NAMES[name].key: f"ckpts/{NAMES[name].key}" for name in models},
@@ -264,34 +293,3 @@ def write_pipeline(
     temporary = folder / "pipeline.json.tmp"
     temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
     publish(temporary, folder / "pipeline.json")
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a text may be OWNER/NAME of a Hub repository, and no local path is meant."""
-    return source.count("/") == 1 and not source.startswith((".", "/", "~"))
-
-
-def fetch(source: str, file: str) -> Path:
-    """A file of a local folder, or of a Hub repository (downloaded once, then cached).
-
-    Raises:
-        CheckpointError: naming what is not there.
-    """
-    folder = Path(source)
-    if folder.is_dir():
-        if not (folder / file).is_file():
-            raise CheckpointError(f"the model folder {folder} has no {file}: check the path, or download it again")
-        return folder / file
-    if not is_hub_id(source):
-        raise CheckpointError(f"there is no model folder {source}: pass an existing folder, or a Hub id OWNER/NAME")
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(source, file))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{file} of '{source}' is neither a local folder's nor could it be fetched from the Hub ({reason}): "
-            "check the name and the connection"
-        ) from error

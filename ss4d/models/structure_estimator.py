@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pixel_shuffle, silu
 
+from ss4d.compositing import premultiplied
 from ss4d.models.base import zero
 from ss4d.models.efficientnet import STAGES, EfficientNetLite0
 from ss4d.models.projection import PIXEL_CHANNELS
@@ -116,6 +117,15 @@ class StructureEstimator(nn.Module):
         """Premultiplied RGBA [T, 4, S, S] of a clip -> surface voxels, bool [T, R, R, R]; none of an empty picture."""
         seen = pixels[:, 3].amax((1, 2)) > 0
         return (self(pixels, len(pixels))[:, 0] > SURFACE_LOGIT) & seen[:, None, None, None]
+
+    def surface_of_clip(self, images: Tensor, at_once: int) -> Tensor:
+        """`surface` of uint8 RGBA [T, 4, S, S] with straight alpha, so many frames at once: frames see those of their
+        part. The last part reaches back, so as to be as long as the others."""
+        parts = []
+        for first in range(0, len(images), at_once):
+            begin = max(0, min(first, len(images) - at_once))
+            parts.append(self.surface(premultiplied(images[begin : first + at_once]))[first - begin :])
+        return torch.cat(parts)
 
 
 @dataclass(frozen=True)

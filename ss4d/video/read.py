@@ -41,6 +41,7 @@ class Clip:
     frame_numbers: np.ndarray  # int [T] which frames of the source these are, ascending
     num_source_frames: int  # how many frames the source has
     times: np.ndarray | None = None  # float64 [T] seconds of the source at which each begins; None as for durations
+    segmented: bool = False  # the frames' alpha is the object's, even where it is 255 throughout
 
     def __len__(self) -> int:
         return len(self.frames)

@@ -35,7 +35,7 @@ def read_result(folder: Path) -> Result:
     Raises ValueError where `folder` is no such folder, or a file of it is damaged.
     """
     with suppress(OSError):  # somebody else's result may be read only
-        ResultFolder(folder.resolve(), folder).recover()
+        ResultFolder(folder.resolve(), folder).recover(reading=True)
     try:
         report = json.loads((folder / REPORT).read_text("utf-8"))
         files = [find_frame(folder, index) for index in range(report["num_frames"])]

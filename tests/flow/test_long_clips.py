@@ -20,6 +20,7 @@ LENGTHS = [(17, 16), (33, 16), (96, 16), (97, 16), (40, 32), (7, 4), (50, 9)]
 def test_windows_cover_the_clip_and_share_frames(frames: int, length: int):
     windows = time_windows(frames, length)
     assert windows[0].start == 0 and windows[-1].end == frames
+    assert all((window.end - window.start) % 2 == 0 or window.end == frames for window in windows)
     assert all(window.start % 2 == 0 and 0 < window.end - window.start <= length for window in windows)
     for before, after in itertools.pairwise(windows):
         assert before.start < after.start < before.end < after.end  # at least one frame is shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import Any
 
 import pytest
@@ -131,6 +132,20 @@ def test_what_is_kept_of_the_condition_between_steps_changes_nothing(budget: int
         assert len(calls) == (3 if budget > 10**6 else 3 + 2)
         plain, kept = (end.feats if isinstance(end, SparseTensor) else end for end in ends)
         torch.testing.assert_close(kept, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_is_forgotten_when_the_next_is_made():
+    seen: list[weakref.ref] = []
+
+    class Flow:
+        def __call__(self, x: torch.Tensor, *_: object) -> torch.Tensor:
+            seen.append(weakref.ref(x))
+            assert sum(state() is not None for state in seen) <= 3
+            return x * 0.5
+
+    noise = torch.randn(1, 2, 2, 4, 4, 4)
+    sample(Flow(), noise, ImageCondition(torch.randn(1, 2, 4, 5)), SamplerSettings(steps=12, cfg_strength=0.0))
+    assert len(seen) == 12
 
 
 def test_guidance_shares_the_first_self_attention():

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ss4d.models import create_model
+from ss4d.models.structure_estimator import StructureEstimator
 from ss4d.view_frame import ViewFrame
 
 FRAME = {"crop": 0.8, "distance": 1.4}
@@ -79,6 +80,20 @@ def test_frames_of_a_clip_share_what_they_show_and_a_single_one_is_alone():
     changed[1] = torch.rand(4, SIZE, SIZE)
     moved = (model(changed, frames=2) - pairs).abs().amax((1, 2, 3, 4))
     assert bool((moved[:2] > 1e-4).all()) and moved[2:].max() == 0
+
+
+def test_the_last_part_of_a_clip_sees_as_many_frames_as_the_others():
+    class Counting:
+        """In place of the network: says of each frame how many it sees, and the first pixel."""
+
+        def surface(self, pixels: torch.Tensor) -> torch.Tensor:
+            return torch.stack([torch.tensor([len(pixels), round(float(frame[0, 0, 0]) * 255)]) for frame in pixels])
+
+    images = torch.arange(9, dtype=torch.uint8)[:, None, None, None].expand(9, 4, 2, 2).clone()
+    images[:, 3] = 255
+    for at_once, seen in ((4, [4] * 9), (9, [9] * 9), (16, [9] * 9), (1, [1] * 9)):
+        surface = StructureEstimator.surface_of_clip(Counting(), images, at_once)  # type: ignore[arg-type]
+        assert surface.tolist() == [[count, number] for number, count in enumerate(seen)]
 
 
 def test_features_of_imagenet_are_frozen_and_at_first_add_nothing():
