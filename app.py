@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 from inference import DEFAULT_MODEL
-from ss4d.files import use_writable_numba_cache
 
 NEEDED = "The web app needs packages that are not installed: pip install -e '.[app]'"
 
@@ -28,7 +27,6 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # through the `finally` below, like an interrupt
-    use_writable_numba_cache()
     from ss4d.app.folder import work_folder
     from ss4d.app.jobs import Jobs, Limits
 

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 from ss4d.backend import Backend, use
 from ss4d.failures import note, notes, out_of_memory, run_command
-from ss4d.files import use_writable_numba_cache
 from ss4d.memory import in_gigabytes, parse_bytes
 from ss4d.quality import QUALITIES, find_quality
 
@@ -86,7 +85,6 @@ def generate(options: argparse.Namespace) -> None:
     """Run the pipeline and save the result to `options.out`."""
     check(options)
     backend = Backend.parse(options.backend)
-    use_writable_numba_cache()
 
     from ss4d import SS4DPipeline  # after the options, which need no torch
     from ss4d.kept_stages import KeptStages

@@ -6,9 +6,10 @@ testing", 2001): they are apart if and only if one of 13 axes separates them.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from ss4d.compiled import njit
 
 
 def surface_voxels(corners: NDArray[np.floating], resolution: int) -> NDArray[np.int16]:
@@ -22,7 +23,7 @@ def surface_voxels(corners: NDArray[np.floating], resolution: int) -> NDArray[np
     return np.argwhere(grid).astype(np.int16)
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.bool_]) -> None:
     """Set the cells of `grid` [R, R, R] that triangles `corners` [F, 3, 3], in units of cells, overlap."""
     resolution = grid.shape[0]
@@ -39,7 +40,7 @@ def _mark_overlaps(corners: NDArray[np.float64], grid: NDArray[np.bool_]) -> Non
                         grid[x, y, z] = True
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _overlaps(triangle: NDArray[np.float64], x: float, y: float, z: float) -> bool:
     """Whether a triangle [3, 3] touches the unit box around (x, y, z), given that its bounding box does."""
     a0, a1, a2 = triangle[0, 0] - x, triangle[0, 1] - y, triangle[0, 2] - z
@@ -65,6 +66,6 @@ def _overlaps(triangle: NDArray[np.float64], x: float, y: float, z: float) -> bo
     return True
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _apart(first: float, second: float, third: float, radius: float) -> bool:
     return min(first, second, third) > radius or max(first, second, third) < -radius

@@ -33,9 +33,8 @@ def main() -> None:
     from PIL import Image
 
     from ss4d import SS4DPipeline, load_video
-    from ss4d.files import use_writable_numba_cache, written_atomically
+    from ss4d.files import written_atomically
 
-    use_writable_numba_cache()
     clip = load_video(options.clip, num_frames=options.num_frames)
     result = SS4DPipeline.from_pretrained(options.model).run(clip, refine=options.refine, progress=True)
     pictures = turntable(result, options.size) if options.turntable else [sheet(result, options.size)]

@@ -31,6 +31,15 @@ CACHE = """
 
 
 @pytest.mark.skipif(not ROOT, reason="needs two users")
+def test_whoever_compiles_has_that_cache(tmp_path: Path) -> None:
+    (reachable(tmp_path) / "tmp").mkdir()
+    os.chmod(tmp_path / "tmp", 0o1777)
+    script = "import ss4d.compiled, numba; print(numba.config.CACHE_DIR)"
+    answer = as_nobody(script, TMPDIR=str(tmp_path / "tmp"))
+    assert answer.stdout.strip() == str(tmp_path / "tmp" / "ss4d-numba-65534"), answer.stderr
+
+
+@pytest.mark.skipif(not ROOT, reason="needs two users")
 def test_numba_gets_a_cache_where_there_is_no_home(tmp_path: Path) -> None:
     (reachable(tmp_path) / "tmp").mkdir()
     os.chmod(tmp_path / "tmp", 0o1777)

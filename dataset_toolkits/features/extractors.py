@@ -9,7 +9,6 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from ss4d.compiled import njit
 from ss4d.data.format import COLOUR_MIDDLE, COLOUR_SPREAD
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def filled_pyramid(values: Tensor, weight: Tensor) -> list[Tensor]:
     return filled[:0:-1]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _normals(depth: NDArray[np.float32], directions: NDArray[np.float32]) -> NDArray[np.float32]:
     """Unit normals [S, S, 3] towards the camera; 0 where nothing is, or a pixel lacks neighbours.
 
@@ -150,7 +150,7 @@ def _normals(depth: NDArray[np.float32], directions: NDArray[np.float32]) -> NDA
     return normals
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _step(
     depth: NDArray[np.float32], directions: NDArray[np.float32], row: int, column: int, to_row: int, to_column: int
 ) -> tuple[float, float, float]:
@@ -160,7 +160,7 @@ def _step(
     return there * to_ray[0] - here * ray[0], there * to_ray[1] - here * ray[1], there * to_ray[2] - here * ray[2]
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _nearer(here: float, before: float, after: float) -> int:
     """-1 or 1: which neighbour's depth is closer to `here`; 0 where both are infinite."""
     if np.isinf(before) and np.isinf(after):

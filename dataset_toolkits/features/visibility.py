@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.features.projection import FrameViews, Projection, project, voxel_centres
+from ss4d.compiled import njit
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def _pixels(projection: Projection, size: int) -> tuple[NDArray[np.int64], NDArr
     return row, column
 
 
-@numba.njit(cache=True)
+@njit(cache=True)
 def _add_points(
     depth: NDArray[np.float32],
     origins: NDArray[np.float32],

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ss4d.files import use_writable_numba_cache
+from ss4d.compiled import njit
 from ss4d.gaussians import Gaussians
 
 Array = NDArray[Any]
@@ -86,7 +85,6 @@ def density(gaussians: Gaussians, grid: int) -> Field:
     reach = REACH * np.sqrt(np.einsum("nij,nj->ni", axes**2, (spread / cell) ** 2))
     result = Field(np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32), origin, cell)
     colour = g.rgb.clamp(0, 1).double().numpy()
-    use_writable_numba_cache()
     splat(
         result.density, result.colour, (xyz - origin) / cell, inverse, reach, g.opacity[:, 0].double().numpy(), colour
     )

@@ -13,6 +13,7 @@ that go by line numbers do not trip over it, and `kernel_size` in another.
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from typing import BinaryIO, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.special import expit
 
 from ss4d.files import written_atomically
 from ss4d.gaussians.gaussians import KERNEL_SIZE, Gaussians
@@ -156,11 +158,12 @@ def read_ply(path: str | os.PathLike[str], up: Up | None = None) -> Gaussians:
     rotation = stack("rot_0", "rot_1", "rot_2", "rot_3")
     matrix, quaternion = TURNS[up or header.up or "-y"]
     xyz, rotation = xyz @ matrix, multiply_quaternions(quaternion * [1, -1, -1, -1], rotation)
-    opacity = 1 / (1 + np.exp(-stack("opacity")))
+    opacity = expit(stack("opacity"))
     sh = stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     scale = np.exp(stack("scale_0", "scale_1", "scale_2"))
     arrays = (xyz, scale, canonical_quaternions(rotation), opacity, sh)
-    tensors = (torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays)
+    with np.errstate(over="ignore"):  # what is too large for float32 is infinite
+        tensors = [torch.from_numpy(np.ascontiguousarray(a, np.float32)) for a in arrays]
     return Gaussians(*tensors, kernel_size=header.kernel_size)
 
 
@@ -206,9 +209,8 @@ def read_header(file: BinaryIO, path: str | os.PathLike[str]) -> Header:
     missing = [name for name in COLUMNS if name not in names and name not in ("nx", "ny", "nz")]
     if missing or len(set(names)) != len(names):
         raise ValueError(f"{path} lacks the columns {missing} or repeats one, so it is no Gaussian Splatting PLY.")
-    kernel = next((line[len(KERNEL_COMMENT) :] for line in lines if line.startswith(KERNEL_COMMENT)), None)
     dtype = np.dtype([(words[2], PLY_TYPES[words[1]]) for words in properties])
-    return Header(int(first[2]), dtype, _written_up(lines, path), KERNEL_SIZE if kernel is None else float(kernel))
+    return Header(int(first[2]), dtype, _written_up(lines, path), _written_kernel_size(lines, path))
 
 
 def _written_up(header: list[str], path: str | os.PathLike[str]) -> Up | None:
@@ -221,6 +223,17 @@ def _written_up(header: list[str], path: str | os.PathLike[str]) -> Up | None:
                 return UPS[axis]
             raise ValueError(f"{path} says that {axis!r} points up, but we read -y, +y and +z alone.")
     return None
+
+
+def _written_kernel_size(header: list[str], path: str | os.PathLike[str]) -> float:
+    given = next((line[len(KERNEL_COMMENT) :] for line in header if line.startswith(KERNEL_COMMENT)), KERNEL_SIZE)
+    try:
+        size = float(given)
+    except ValueError:
+        size = 0.0
+    if not 0 < size < math.inf:
+        raise ValueError(f"{path} says that its kernel_size is {given}: it must be a number above 0.")
+    return size
 
 
 def _check_up(up: str) -> None:
@@ -238,7 +251,8 @@ def multiply_quaternions(first: Array, second: Array) -> Array:
 
 
 def canonical_quaternions(quaternions: Array) -> Array:
-    """The same rotations as unit quaternions [M, 4] whose largest component is positive."""
+    """The same rotations as unit quaternions [M, 4] whose largest component is positive; none for zeros."""
     norm = np.linalg.norm(quaternions, axis=1, keepdims=True)
     largest = np.take_along_axis(quaternions, np.abs(quaternions).argmax(1)[:, None], axis=1)
-    return quaternions * np.where(largest < 0, -1.0, 1.0) / np.maximum(norm, 1e-12)
+    unit = quaternions * np.where(largest < 0, -1.0, 1.0) / np.maximum(norm, 1e-12)
+    return np.where(norm > 0, unit, [1.0, 0.0, 0.0, 0.0])

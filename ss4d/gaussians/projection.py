@@ -19,8 +19,9 @@ NEAR = 0.01  # world units; what lies nearer to the camera plane is not drawn
 ALPHA_MIN = 1.0 / 255.0  # a Gaussian does not contribute to a pixel where its alpha is below this
 ALPHA_MAX = 0.999
 TRANSMITTANCE_MIN = 1e-4  # a pixel is finished before the Gaussian that would push it below this
-# Bounds the derivative of the compensation's square root; opacities it touches are far below ALPHA_MIN.
-DETERMINANT_MIN = 1e-12  # pixels^4
+# Of the compensation, which is at most sqrt(det before) / kernel size: bounds the derivative of its square root.
+# Opacities that it touches are far below ALPHA_MIN.
+COMPENSATION_MIN = 1e-5
 
 # Times (ww, xx, yy, zz, wx, wy, wz, xy, xz, yz) of a unit quaternion: its rotation matrix, row by row.
 ROTATION = (
@@ -75,7 +76,7 @@ def project(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Sp
     before = torch.linalg.cross(row_x, row_y, dim=0).square().sum(0)
     after = before + kernel_size * (xx + yy) + kernel_size**2
     conic = torch.stack([yy + kernel_size, -xy, xx + kernel_size]) / after
-    opacity = gaussians.opacity[:, 0] * torch.sqrt(before.clamp_min(DETERMINANT_MIN) / after)
+    opacity = gaussians.opacity[:, 0] * torch.sqrt(before.clamp_min((COMPENSATION_MIN * kernel_size) ** 2) / after)
 
     with torch.no_grad():
         cutoff = torch.log(opacity / ALPHA_MIN)

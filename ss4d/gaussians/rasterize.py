@@ -11,7 +11,7 @@ from torch import Tensor
 from ss4d.backend import resolve
 from ss4d.cameras import Camera
 from ss4d.compositing import composite_premultiplied
-from ss4d.gaussians.gaussians import Gaussians, Rendering
+from ss4d.gaussians.gaussians import TENSORS, Gaussians, Rendering
 
 # Each module has `render(gaussians, camera, height, width)`, which draws over black.
 BACKENDS = {
@@ -54,24 +54,38 @@ def rasterize(
 
     Args:
         gaussians: M Gaussians; gradients reach all of their fields.
-        camera: on any device.
+        camera: on any device; it gets no gradients, but from "torch".
         size: height and width of the image in pixels; one number where they are the same.
         background: [3] colour behind everything, white by default; a tensor gets gradients too.
-        backend: "numba" (CPU), "torch" (any device and precision, slow), "gsplat" (CUDA) or "inria" (CUDA,
+        backend: "numba" (CPU), "torch" (any device, float64 too, slow), "gsplat" (CUDA) or "inria" (CUDA,
             the optional non-commercial `diff_gaussian_rasterization` of mip-splatting); by default what
             `ss4d.backend` says.
 
     Raises:
-        ValueError: a shape or size that does not fit.
+        ValueError: a shape, a size or a type that does not fit.
         BackendError: the backend is not installed or does not run on the Gaussians' device.
     """
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = size if isinstance(size, Sequence) else (size, size)
     if height < 1 or width < 1:
         raise ValueError(f"The image must have at least one pixel, but its size is {height} x {width}.")
     device, dtype = gaussians.xyz.device, gaussians.xyz.dtype
     behind = torch.as_tensor(background).to(device, dtype)
     if behind.shape != (3,):
         raise ValueError(f"background must have shape [3], but it has {list(behind.shape)}.")
-    module = importlib.import_module(BACKENDS[resolve("rasterizer", device, asked=backend)])
-    image: Rendering = module.render(gaussians, camera.to(device, dtype), height, width)
+    name = resolve("rasterizer", device, asked=backend)
+    _check_types(gaussians, name)
+    module = importlib.import_module(BACKENDS[name])
+    with torch.autocast(device.type, enabled=False):
+        image: Rendering = module.render(gaussians, camera.to(device, dtype), int(height), int(width))
     return Rendering(composite_premultiplied(image.colour, image.alpha, behind), image.alpha, image.depth)
+
+
+def _check_types(gaussians: Gaussians, backend: str) -> None:
+    """ValueError unless all fields are float32 or, for the reference, float64."""
+    types = {getattr(gaussians, name).dtype for name in TENSORS}
+    if types not in ({torch.float32}, {torch.float64}) or (types == {torch.float64} and backend != "torch"):
+        names = " and ".join(sorted(str(dtype).removeprefix("torch.") for dtype in types))
+        raise ValueError(
+            f"The rasteriser '{backend}' takes float32 Gaussians, but these are {names}: convert them with .float() "
+            "(float64: or name the backend torch)."
+        )

@@ -105,6 +105,8 @@ def refine_gaussians(
     """
     settings = settings or AppearanceSettings()
     start = [frame.detach() for frame in gaussians]
+    if not settings.steps:
+        return RefinedGaussians(GaussianSequence(start), [])
     changes = [Changes.none(len(frame), frame.xyz.device) for frame in start]
     pairs = [_same_voxels(a, b, resolution) for a, b in itertools.pairwise(voxels)]
     colours = [change.colour for change in changes]

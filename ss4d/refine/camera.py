@@ -85,7 +85,8 @@ def _boxed(grid: Tensor, alpha: Tensor, azimuth: float, elevation: float, fov: f
     camera = orbit_camera(azimuth, elevation, radius, fov)
     seen = _box(silhouette(grid, camera, SIZE))
     target = _box(alpha)
-    size = max(seen[2] - seen[0], seen[3] - seen[1]) - voxel_width(camera, grid.shape[-1])
+    width = max(seen[2] - seen[0], seen[3] - seen[1])
+    size = max(width - voxel_width(camera, grid.shape[-1]), width / 2)  # the latter for what is thinner than a voxel
     scale = size / max(target[2] - target[0], target[3] - target[1])
     middle = [(seen[axis] + seen[axis + 2]) / 2 for axis in (0, 1)]
     aim = [(target[axis] + target[axis + 2]) / 2 for axis in (0, 1)]

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from ss4d.files import use_writable_numba_cache
 from ss4d.video.errors import ForegroundError
 
 DEFAULT_MODEL = "birefnet-general-lite"
@@ -69,6 +70,7 @@ def open_session(model: str = DEFAULT_MODEL) -> MattingSession:
     Raises:
         ForegroundError: as for `remove_background`.
     """
+    use_writable_numba_cache()  # for what rembg compiles when it is imported
     try:
         rembg: Any = importlib.import_module("rembg")
     except (ImportError, SystemExit) as error:  # rembg exits where onnxruntime is missing

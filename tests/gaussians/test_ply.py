@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import shutil
 import subprocess
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +97,21 @@ def test_extreme_opacity_and_scale_stay_finite(tmp_path: Path) -> None:
     torch.testing.assert_close(after.scale, g.scale, atol=1e-6, rtol=0)
 
 
+def test_logits_and_logarithms_beyond_all_numbers_and_rotations_of_length_0_are_read(tmp_path: Path) -> None:
+    g = random_gaussians(3)
+    write_ply(g, tmp_path / "g.ply")
+    data, columns = (tmp_path / "g.ply").read_bytes(), len(COLUMNS)
+    values = np.frombuffer(data[-4 * 3 * columns :], "<f4").reshape(3, columns).copy()
+    values[0, COLUMNS.index("opacity")], values[1, COLUMNS.index("scale_0")] = -1000, 100
+    values[2, COLUMNS.index("rot_0") :] = 0
+    (tmp_path / "h.ply").write_bytes(data[: -4 * 3 * columns] + values.tobytes())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        after = read_ply(tmp_path / "h.ply")
+    assert float(after.opacity[0, 0]) == 0 and math.isinf(float(after.scale[1, 0]))
+    assert after.rotation[2].tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
 def test_extra_columns_and_elements_are_read_over(tmp_path: Path) -> None:
     plyfile = pytest.importorskip("plyfile")
     g = random_gaussians(5)
@@ -121,6 +138,8 @@ def test_broken_files_raise_one_clear_sentence(tmp_path: Path) -> None:
         "not a plain number": good.replace(b"property float opacity", b"property list uchar int opacity"),
         "does not begin with a vertex element": good.replace(b"element vertex", b"element face"),
         "was written with -y up": good,
+        "bad.ply says that its kernel_size is abc": good.replace(b"kernel_size 0.1", b"kernel_size abc"),
+        "bad.ply says that its kernel_size is 0": good.replace(b"kernel_size 0.1", b"kernel_size 0"),
         "says that '\\+x' points up": good.replace(b"comment ss4d up -y", b"comment ss4d up +x"),
     }
     for message, content in cases.items():

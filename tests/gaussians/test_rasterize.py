@@ -8,6 +8,7 @@ import sys
 import types
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -258,8 +259,32 @@ def test_bad_input_is_one_clear_sentence() -> None:
     with pytest.raises(ValueError, match="No rasterizer runs on device 'meta'"):
         rasterize(g.to("meta"), **good)
     double = Gaussians(*(getattr(g, name).double() for name in FIELDS))
-    with pytest.raises(ValueError, match="needs float32 Gaussians"):
+    with pytest.raises(ValueError, match="'numba' takes float32 Gaussians, but these are float64"):
         rasterize(double, **good)
+    with pytest.raises(ValueError, match="'torch' takes float32 Gaussians, but these are float16 and float32"):
+        rasterize(dataclasses.replace(g, opacity=g.opacity.half()), **{**good, "backend": "torch"})
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_sizes_of_numpy_and_cameras_with_gradients_are_taken(backend: str) -> None:
+    g = random_scene(20, 0.1)
+    camera = Camera(FRONT.clone().requires_grad_(), INTRINSICS.clone().requires_grad_())
+    image = rasterize(g, camera, np.int64(12), BACKGROUND, backend)  # type: ignore[arg-type]
+    torch.testing.assert_close(image.colour, rasterize(g, CAMERA, 12, BACKGROUND, backend).colour)
+
+
+def test_autocast_ends_before_the_rasteriser() -> None:
+    g = random_scene(60, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        image = rasterize(g, CAMERA, 24, BACKGROUND, "torch")
+    torch.testing.assert_close(image.colour, rasterize(g, CAMERA, 24, BACKGROUND, "torch").colour)
+
+
+@pytest.mark.parametrize("kernel_size", [1.0, 0.1, 1e-4, 1e-6])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_gaussian_without_size_is_not_seen_whatever_the_filter(backend: str, kernel_size: float) -> None:
+    g = dataclasses.replace(make([[0.0] * 3], [[0.0] * 3], [0.9], [[1.0] * 3]), kernel_size=kernel_size)
+    assert rasterize(g, CAMERA, 9, BACKGROUND, backend).alpha.max() == 0
 
 
 # CUDA.
@@ -271,7 +296,7 @@ def test_bad_input_is_one_clear_sentence() -> None:
 def test_cuda_backends_equal_torch(backend: str, package: str) -> None:
     pytest.importorskip(package)
     g = random_scene(2000, 0.02)
-    near = (g.xyz[:, 1] + 2 < 0.3) | (g.opacity[:, 0] > 0.98)  # where Inria's near plane and alpha bound differ
+    near = (g.xyz[:, 1] + 2 < 0.3) | (g.opacity[:, 0] > 0.98)  # where near plane and alpha bound may differ
     g = Gaussians(*(getattr(g, name)[~near] for name in FIELDS))
     rendering, gradients = render_with_gradients(g, 96, 112, backend, device="cuda")
     reference, expected_gradients = render_with_gradients(g, 96, 112, "torch")
@@ -289,12 +314,13 @@ def test_inria_adapter_speaks_the_interface(monkeypatch: pytest.MonkeyPatch) -> 
         def __init__(self, raster_settings: types.SimpleNamespace) -> None:
             self.settings = raster_settings
 
-        def __call__(self, means3D: Tensor, colors_precomp: Tensor, **_: Any) -> tuple[Tensor, None]:
+        def __call__(self, means3D: Tensor, colors_precomp: Tensor, rotations: Tensor, **_: Any) -> tuple[Tensor, None]:
             s = self.settings
             image = s.bg[:, None, None].repeat(1, s.image_height, s.image_width)
             clip = torch.nn.functional.pad(means3D, (0, 1), value=1.0) @ s.projmatrix
             size = torch.tensor([s.image_width, s.image_height])
             column, row = ((clip[:, :2] / clip[:, 3:] + 1) * size / 2).long().T
+            torch.testing.assert_close(rotations.norm(dim=1), torch.ones(len(rotations)))  # it takes no others
             image[:, row, column] = colors_precomp.T
             return image, None
 

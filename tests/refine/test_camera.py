@@ -38,6 +38,14 @@ def test_the_camera_of_a_picture_is_found(azimuth: float, elevation: float):
     assert voxel_width(fit.camera, 24) == pytest.approx(voxel_width(cropped, 24), rel=0.03)  # half a voxel is 3%
 
 
+def test_what_is_thinner_than_a_voxel_of_a_coarse_grid_is_fitted():
+    grid = torch.zeros(1, 16, 16, 16, dtype=torch.bool)
+    grid[0, 8, 8, 8] = True
+    alpha = torch.zeros(1, 48, 48)
+    alpha[0, 10:38, 10:38] = 1
+    assert fit_camera(grid, alpha).iou > 0.3
+
+
 def test_nothing_to_fit_is_refused():
     with pytest.raises(ValueError, match="no camera can be fitted"):
         fit_camera(torch.zeros(1, 8, 8, 8, dtype=torch.bool), torch.ones(1, 16, 16))

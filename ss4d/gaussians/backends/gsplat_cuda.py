@@ -1,7 +1,7 @@
 """CUDA rasteriser: gsplat (Apache-2.0).
 
-Its "antialiased" mode is the mip-splatting filter, `eps2d` the filter's size; its bounds on alpha,
-transmittance and depth are those of our definition.
+Its "antialiased" mode is the mip-splatting filter, `eps2d` the filter's size; its bounds on alpha, transmittance and
+depth are those of our definition (up to version 1.5; what follows has alpha at most 0.99).
 """
 
 from __future__ import annotations

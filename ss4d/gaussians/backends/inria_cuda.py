@@ -1,8 +1,9 @@
 """CUDA rasteriser of mip-splatting, for users who installed `diff_gaussian_rasterization`.
 
-That package is for non-commercial use only; nothing of it is part of this project. It differs from the
-other backends by its bounds (alpha at most 0.99, nothing nearer than 0.2) and yields colour alone, so alpha
-and depth come from a second pass that draws (1, depth, 0).
+That package is for non-commercial use only; nothing of it is part of this project. It differs from the other backends
+by its bounds (alpha at most 0.99, nothing nearer than 0.2, nothing whose ellipse before the filter is smaller than
+1e-6 pixels^4 in determinant), takes unit quaternions alone, and yields colour alone, so alpha and depth come from a
+second pass that draws (1, depth, 0).
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Ren
             colors_precomp=colour,
             opacities=gaussians.opacity,
             scales=gaussians.scale,
-            rotations=gaussians.rotation,
+            rotations=torch.nn.functional.normalize(gaussians.rotation, dim=1),
         )
         return image
 

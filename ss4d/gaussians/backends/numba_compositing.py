@@ -15,9 +15,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ss4d.compiled import njit
 from ss4d.gaussians.backends.numba_projection import FAST, GRADIENT_COLUMNS
 from ss4d.gaussians.projection import ALPHA_MAX, TRANSMITTANCE_MIN
 

@@ -3,7 +3,7 @@
 Bitwise reproducible on any number of threads, which are as many as torch uses. The kernels are plain loops that need
 no lock of Python, run by threads of Python: they compile in less time than numba's own parallel loops, whose threads
 also spin while they wait and change torch's. The first call compiles for some seconds; the result is cached on disk
-beside this file, or where NUMBA_CACHE_DIR says.
+(`ss4d.compiled`).
 """
 
 from __future__ import annotations
@@ -106,13 +106,8 @@ def in_threads(kernel: Callable[..., None], count: int, *arguments: Any) -> None
 
 
 def render(gaussians: Gaussians, camera: Camera, height: int, width: int) -> Rendering:
-    """See `ss4d.gaussians.rasterize.rasterize`, over black; ValueError unless the Gaussians are float32 on the CPU."""
+    """See `ss4d.gaussians.rasterize.rasterize`, over black."""
     g = gaussians
-    if g.xyz.device.type != "cpu" or g.xyz.dtype != torch.float32:
-        raise ValueError(
-            f"The numba rasteriser needs float32 Gaussians on the CPU, but these are {g.xyz.dtype} on "
-            f"{g.xyz.device}; convert them or name another backend."
-        )
     packed = pack_camera(camera, height, width, g.kernel_size)
     image = Rasterize.apply(packed, height, width, g.xyz, g.scale, g.rotation, g.opacity, g.sh)
     colour, depth, transmittance = image.split([3, 1, 1])

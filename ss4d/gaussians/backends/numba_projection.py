@@ -9,12 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from ss4d.cameras import Camera
+from ss4d.compiled import njit
 from ss4d.gaussians.gaussians import SH_DEGREE_0
-from ss4d.gaussians.projection import ALPHA_MIN, DETERMINANT_MIN, NEAR, jacobian_limits
+from ss4d.gaussians.projection import ALPHA_MIN, COMPENSATION_MIN, NEAR, jacobian_limits
 
 Array = NDArray[Any]
 Scalar = Any  # a float32 inside the kernels
@@ -32,12 +32,12 @@ def pack_camera(camera: Camera, height: int, width: int, kernel_size: float) -> 
     Rows are the camera's axes: rotation 0-2, translation 3, focal length 4 and centre 5 in pixels, the
     limits 6-7 of the slope at which the Jacobian is taken; the third row has the kernel size at 4.
     """
-    packed = np.zeros((3, 8), np.float32)
-    packed[:, :4] = camera.extrinsics[:3].numpy()
+    packed, intrinsics = np.zeros((3, 8), np.float32), camera.intrinsics.detach()
+    packed[:, :4] = camera.extrinsics[:3].detach().numpy()
     size = np.array([width, height], np.float32)
-    packed[:2, 4] = camera.intrinsics.diagonal()[:2].numpy() * size
-    packed[:2, 5] = camera.intrinsics[:2, 2].numpy() * size
-    packed[:2, 6:] = jacobian_limits(camera.intrinsics).numpy()
+    packed[:2, 4] = intrinsics.diagonal()[:2].numpy() * size
+    packed[:2, 5] = intrinsics[:2, 2].numpy() * size
+    packed[:2, 6:] = jacobian_limits(intrinsics).numpy()
     packed[2, 4] = kernel_size
     return packed
 
@@ -100,6 +100,7 @@ def project(
 ) -> None:  # fmt: skip
     """Splats [M, 13] of Gaussians `first` to `last` - 1 of [M, 3], [M, 3], [M, 4], [M, 1], [M, 1, 3]."""
     kernel = camera[2, 4]
+    floor = (F(COMPENSATION_MIN) * kernel) ** 2
     for m in range(first, last):
         x, y, z = camera_point(camera, xyz[m])
         visible = z > F(NEAR)
@@ -116,7 +117,7 @@ def project(
         xx, xy, yy, normal = dot(u, u), dot(u, v), dot(v, v), cross(u, v)
         before = dot(normal, normal)
         after = before + kernel * (xx + yy) + kernel * kernel
-        compensated = opacity[m, 0] * np.sqrt(max(before, F(DETERMINANT_MIN)) / after)
+        compensated = opacity[m, 0] * np.sqrt(max(before, floor) / after)
         cutoff = np.log(compensated / F(ALPHA_MIN))
         drawn = visible and cutoff >= F(0)
         splats[m, 0] = camera[0, 4] * (x / z) + camera[0, 5]
@@ -138,6 +139,7 @@ def project_backward(
     """Gradients of xyz, scale, rotation, opacity and sh of Gaussians `first` to `last` - 1, from those of the splats
     [M, 10], into arrays of zeros."""
     kernel = camera[2, 4]
+    floor = (F(COMPENSATION_MIN) * kernel) ** 2
     for m in range(first, last):
         if splats[m, 7] < F(0):
             continue
@@ -165,7 +167,7 @@ def project_backward(
         g_a, g_b, g_c = gradient[m, 2], gradient[m, 3], gradient[m, 4]
         g_opacity = gradient[m, 5] * splats[m, 5]  # dL/d ln(compensated opacity)
         g_after = -(g_a * splats[m, 2] + g_b * splats[m, 3] + g_c * splats[m, 4] + F(0.5) * g_opacity) / after
-        g_before = g_after + (F(0.5) * g_opacity / before if before > F(DETERMINANT_MIN) else F(0))
+        g_before = g_after + (F(0.5) * g_opacity / before if before > floor else F(0))
         g_xx, g_xy, g_yy = g_c / after + kernel * g_after, -g_b / after, g_a / after + kernel * g_after
         g_u = combine(F(1), combine(F(2) * g_xx, u, g_xy, v), F(2) * g_before, cross(v, normal))
         g_v = combine(F(1), combine(F(2) * g_yy, v, g_xy, u), F(2) * g_before, cross(normal, u))
