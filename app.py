@@ -21,7 +21,11 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--max-megabytes", type=int, default=100, help="size of an upload")
     parser.add_argument("--max-seconds", type=int, default=60, help="length of a clip")
     parser.add_argument("--max-frames", type=int, default=32, help="frames of a result")
-    return parser.parse_args(argv)
+    options = parser.parse_args(argv)
+    for name in ("max_megabytes", "max_seconds", "max_frames"):
+        if getattr(options, name) < 1:
+            parser.error(f"--{name.replace('_', '-')} must be at least 1, but it is {getattr(options, name)}")
+    return options
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -44,6 +48,9 @@ def main(argv: list[str] | None = None) -> int:
             serve(jobs, options.host, options.port)
         except KeyboardInterrupt:
             pass
+        except ValueError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         finally:
             jobs.close()
     return 0

@@ -66,13 +66,15 @@ make_venv() {
     "$python" -c 'import ensurepip, venv' 2>/dev/null ||
         fail "Python $version lacks its venv module; on Debian and Ubuntu: apt-get install python$version-venv"
     say "creating $VENV with Python $version"
-    "$python" -m venv "$VENV"
+    "$python" -m venv --clear "$VENV"
 }
 
 install() {
     local needed version
-    needed=$(cat requirements.txt pyproject.toml | cksum)
+    needed="$(cat requirements.txt pyproject.toml | cksum) $PWD"
     if [[ -f $STAMP && $(<"$STAMP") == "$needed" && -x $VENV/bin/python ]]; then return; fi
+    # Scripts in the environment and the link to this checkout name its place: one that was moved is made anew.
+    if [[ -f $STAMP && $(<"$STAMP") == *" /"* && $(<"$STAMP") != *" $PWD" ]]; then rm -rf "$VENV"; fi
     rm -f "$STAMP"
     "$VENV/bin/python" -m pip --version >/dev/null 2>&1 || make_venv
     version=$(python_version "$VENV/bin/python") || version="broken"

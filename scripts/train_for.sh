@@ -9,17 +9,17 @@ if (($# < 3)) || ! [[ $1 =~ ^[0-9]+([.][0-9]+)?$ ]]; then
     sed -n '2,6s/^# \{0,1\}//p' "$0" >&2
     exit 2
 fi
-minutes=$1 parts=$2 out=$3
+mkdir -p "$3"
+minutes=$1 parts=$(realpath "$2") out=$(realpath "$3")
 shift 3
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=python3
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 data=${DATA:-/tmp/ss4d-data}
 [[ -d $data/encode ]] || "$python" scripts/pack_training_set.py unpack "$parts" "$data"
-mkdir -p "$out"
 status=0
 # SIGTERM stops a run after its step, with a checkpoint and an export.
-timeout --signal=TERM --kill-after=60 "$(awk "BEGIN {print int(60 * $minutes)}")" \
+timeout --signal=TERM --kill-after=60 "$(awk "BEGIN {print int(60 * $minutes) + 1}")" \
     "$python" train.py data.root="$data" run_dir="$out" train.keep=1 "$@" || status=$?
 case $status in
     0 | 124 | 143 | 75) echo "train_for.sh: stopped after at most $minutes minutes; the run is in $out" ;;

@@ -12,7 +12,7 @@ from ss4d.backend import IMPLEMENTATIONS, BackendError
 from ss4d.doctor import next_run, packages
 from ss4d.doctor.__main__ import main
 from ss4d.doctor.finding import BROKEN, MISSING, OK, Finding
-from ss4d.doctor.machine import machine, main_memory
+from ss4d.doctor.machine import CGROUPS, machine, main_memory
 from ss4d.doctor.self_test import self_test
 from ss4d.memory import in_gigabytes
 
@@ -93,6 +93,16 @@ def test_a_wrong_implementation_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setitem(attention._KERNELS, "sdpa", lambda *inputs: kernel(*inputs) * 1.1)
     with pytest.raises(BackendError, match="attention = sdpa differs from torch by"):
         self_test("attention", "sdpa", "cpu")
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_memory_of_a_container_counts_what_gives_way(tmp_path: Path, version: int) -> None:
+    names = CGROUPS[2 - version]
+    statistics = f"rss 5\n{'total_' * (2 - version)}inactive_file 700\n"
+    for name, content in zip(names, (2**20, 2**20 - 1000, statistics), strict=True):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(str(content))
+    assert main_memory(tmp_path) == (2**20, 1700)
 
 
 def test_memory_within_a_container_is_positive() -> None:

@@ -41,6 +41,14 @@ def test_what_a_user_can_mend_is_one_sentence(
     assert not list(tmp_path.iterdir())
 
 
+def test_names_of_any_bytes_are_reported(capsys: pytest.CaptureFixture[str], tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"caf\xe9.mp4")
+    assert run_command(fail(TypeError(name)), [name]) == 1
+    (report,) = tmp_path.glob("ss4d-error-*.txt")
+    assert "udce9" in report.read_text("utf-8") and str(report.name) in capsys.readouterr().err
+
+
 def test_an_interruption_is_no_failure_of_ours(capsys: pytest.CaptureFixture[str]):
     assert run_command(fail(KeyboardInterrupt()), []) == 130
     assert capsys.readouterr().err.startswith("error: interrupted")

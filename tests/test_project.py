@@ -162,3 +162,27 @@ def test_setup_installs_torch_first_and_once(checkout: Path) -> None:
         file.write("# changed\n")
     assert run_setup("install", folder=checkout).returncode == 0
     assert "-r requirements.txt" in log.read_text()
+
+
+def test_setup_makes_an_environment_anew_whose_python_is_gone_or_whose_checkout_was_moved(checkout: Path) -> None:
+    """The stand-in for Python makes environments of stand-ins, and writes down how it was asked."""
+    log = checkout / "log"
+    note = f'echo "$@" >>"{log}"'
+    inner = f'if [ "$1" = -c ]; then echo 3.11; else {note}; fi'
+    make = f'rm -rf .venv; mkdir -p .venv/bin; printf %s "$INNER" >.venv/bin/python; chmod +x .venv/bin/python; {note}'
+    script = f'case "$1" in -c) echo 3.11 ;; -m) {make} ;; esac'
+    environment = {"PYTHON": executable(checkout / "python", script), "INNER": f"#!/bin/sh\n{inner}\n"}
+    (checkout / ".venv/bin").mkdir(parents=True)
+    (checkout / ".venv/bin/python").symlink_to("/nowhere/python3")
+    assert run_setup("install", folder=checkout, **environment).returncode == 0
+    assert "-m venv --clear .venv" in log.read_text().splitlines()
+
+    moved = checkout.rename(checkout.with_name("moved"))
+    environment["PYTHON"] = executable(moved / "python", script.replace(str(checkout), str(moved)))
+    environment["INNER"] = environment["INNER"].replace(str(checkout), str(moved))
+    (moved / "log").unlink()
+    assert run_setup("install", folder=moved, **environment).returncode == 0
+    assert "-m venv --clear .venv" in (moved / "log").read_text().splitlines()
+    (moved / "log").unlink()
+    assert run_setup("install", folder=moved, **environment).returncode == 0
+    assert not (moved / "log").exists()

@@ -25,6 +25,7 @@ from ss4d.video.read import VIDEO_SUFFIXES
 
 ROOT = Path(__file__).parent.parent.parent  # where inference.py lies
 SERVED = {"preview.png": "preview.png", "player.html": "result/player.html", "result.zip": "result.zip"}
+DAY = 86400.0  # seconds
 PROGRESS = re.compile(r"(.+?):\s+(\d+)%\|")  # a line of tqdm
 
 
@@ -75,6 +76,7 @@ class Job:
     notes: list[str] = field(default_factory=list)  # what is likely to spoil the result
     process: subprocess.Popen[str] | None = None  # while it runs
     cancelled: bool = False
+    waiting: bool = False  # for its turn in the queue
     used: float = field(default_factory=time.monotonic)
 
     @property
@@ -160,6 +162,12 @@ class Jobs:
             raise JobError("There is no clip: upload one first.")
         return job
 
+    def wait(self, session: str) -> None:
+        """Note that the job of a page, if there is one, waits for its turn."""
+        job = self._of_session.get(session)
+        if job is not None:
+            job.waiting, job.used = True, time.monotonic()
+
     def generate(self, session: str, settings: Settings, progress: Callable[[float, str], None]) -> Job:
         """Run a job to its end; while another one runs, wait.
 
@@ -181,7 +189,7 @@ class Jobs:
                 sentence = follow(process, progress)
             finally:
                 end(process)
-                job.process, job.used = None, time.monotonic()
+                job.process, job.waiting, job.used = None, False, time.monotonic()
         if job.cancelled:
             raise JobError("Cancelled.")
         if process.returncode or not (job.folder / "result" / REPORT).is_file():
@@ -205,7 +213,7 @@ class Jobs:
         """End the run of a page, if there is one; its clip stays."""
         job = self._of_session.get(session)
         if job is not None:
-            job.cancelled = True
+            job.cancelled, job.waiting = True, False
             if job.process is not None:
                 end(job.process)
 
@@ -217,10 +225,11 @@ class Jobs:
             shutil.rmtree(job.folder, ignore_errors=True)
 
     def remove_old(self, seconds: float) -> None:
-        """Remove uploads, and jobs that do not run, that nobody has touched for so long."""
+        """Remove uploads, and jobs that do not run, that nobody has touched for so long; those that wait for their turn
+        stay a day, should their page be gone without a word."""
         now = time.monotonic()
         for session, job in list(self._of_session.items()):
-            if job.process is None and now - job.used > seconds:
+            if job.process is None and now - job.used > (max(seconds, DAY) if job.waiting else seconds):
                 self.remove(session)
         for file in set(self.uploads.rglob("*")) - self.examples:
             with suppress(FileNotFoundError):

@@ -27,7 +27,8 @@ def build_page(jobs: Jobs) -> gr.Blocks:
                 video = gr.Video(label="Clip", sources=["upload"], height=320, elem_id="clip")
                 gr.Examples([[str(EXAMPLE)]], [video], preload=False, example_labels=["a figure that jumps"])
             with gr.Column():
-                frames = gr.Slider(1, limits.frames, defaults.frames, step=1, label="Frames", elem_id="frames")
+                count = min(defaults.frames, limits.frames)
+                frames = gr.Slider(1, limits.frames, count, step=1, label="Frames", elem_id="frames")
                 steps = gr.Slider(1, limits.steps, defaults.steps, step=1, label="Steps of sampling", elem_id="steps")
                 refine = gr.Checkbox(defaults.refine, label="Refine: align the result with the clip's pixels; slower")
                 seed = gr.Number(defaults.seed, precision=0, label="Seed", minimum=0, maximum=2**31 - 1)
@@ -52,15 +53,23 @@ def build_page(jobs: Jobs) -> gr.Blocks:
             return attempt(lambda: show_preview(jobs.look(session, int(count))))[0]
 
         def run(
-            count: float, number: float, fit: bool, seed: float, request: gr.Request, progress: gr.Progress = PROGRESS
+            count: float,
+            number: float,
+            fit: bool,
+            seed: float | None,
+            request: gr.Request,
+            progress: gr.Progress = PROGRESS,
         ) -> str:
-            settings = Settings(int(count), int(number), fit, int(seed))
+            settings = Settings(int(count), int(number), fit, defaults.seed if seed is None else int(seed))
 
             def tell(share: float, stage: str) -> None:
                 progress(share, desc=stage)
 
             progress(0, desc="loading the model")
             return attempt(lambda: show_result(jobs.generate(session_of(request), settings, tell)))[0]
+
+        def wait(request: gr.Request) -> None:
+            jobs.wait(session_of(request))
 
         def stop(request: gr.Request) -> str:
             jobs.cancel(session_of(request))
@@ -71,6 +80,7 @@ def build_page(jobs: Jobs) -> gr.Blocks:
 
         video.change(take, [video, frames], [preview, generate, result], api_visibility="private")
         frames.release(look_again, frames, preview, api_visibility="private")
+        generate.click(wait, None, None, queue=False, api_visibility="private")
         running = generate.click(
             run, [frames, steps, refine, seed], result, concurrency_limit=1, api_visibility="private"
         )
@@ -83,7 +93,7 @@ def introduction(limits: Limits) -> str:
     return f"""# SS4D: a video of one moving object becomes 4D Gaussians
 
 Upload a clip of one object, before a background of one colour or with transparency: **at most {limits.megabytes} MB
-and {limits.seconds} seconds** (mp4, mov, webm, gif ...), of which up to {limits.frames} frames are taken. One job runs
+and {limits.seconds} seconds** (mp4, mov, webm ...), of which up to {limits.frames} frames are taken. One job runs
 at a time, others wait in a queue. Clip and result are deleted when you close this page."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 
 import gradio as gr
@@ -45,8 +46,22 @@ def build_server(jobs: Jobs) -> FastAPI:
     )
 
 
+def listen(host: str, port: int) -> socket.socket:
+    """A socket at an address; port 0: any that is free.
+
+    Raises:
+        ValueError: the address cannot be taken.
+    """
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ValueError(f"the app cannot listen at {host}, port {port} ({reason}): choose another --port") from error
+
+
 def serve(jobs: Jobs, host: str, port: int) -> None:
-    """Serve until interrupted."""
+    """Serve until interrupted; raises as `listen`."""
+    address = listen(host, port)
     stopped = threading.Event()
 
     def keep_clean() -> None:
@@ -56,9 +71,10 @@ def serve(jobs: Jobs, host: str, port: int) -> None:
     server = build_server(jobs)
     jobs.examples = set(jobs.uploads.rglob("*"))  # Gradio has copied them by now
     threading.Thread(target=keep_clean, daemon=True).start()
-    print(f"The web app is at http://{host}:{port}", flush=True)
+    place = f"[{host}]" if ":" in host else host
+    print(f"The web app is at http://{place}:{address.getsockname()[1]}", flush=True)
     try:
         # Open pages hold connections for ever; they are not waited for.
-        uvicorn.run(server, host=host, port=port, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Server(uvicorn.Config(server, log_level="warning", timeout_graceful_shutdown=1)).run([address])
     finally:
         stopped.set()

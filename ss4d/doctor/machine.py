@@ -25,14 +25,23 @@ def machine() -> Iterator[Finding]:
     yield Finding(section, "/dev/shm", state, f"{shared / GIB:.1f} GiB", advice)
 
 
-def main_memory() -> tuple[int, int]:
+CGROUPS = (  # limit, use and statistics of memory: control groups of version 2 and 1
+    ("memory.max", "memory.current", "memory.stat"),
+    ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat"),
+)
+
+
+def main_memory(root: Path = Path("/sys/fs/cgroup")) -> tuple[int, int]:
     """Bytes of main memory in all, and available to this process, within the limits of its container."""
     lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
     total, free = (1024 * int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
-    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
-    if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
-        total = min(total, int(most))
-        free = min(free, int(most) - int(used.read_text()))
+    for names in CGROUPS:
+        limit, used, statistics = (root / name for name in names)
+        if limit.is_file() and used.is_file() and (most := limit.read_text().strip()) != "max":
+            numbers = dict(line.split() for line in statistics.read_text().splitlines() if len(line.split()) == 2)
+            cache = int(numbers.get("total_inactive_file", numbers.get("inactive_file", 0)))  # gives way
+            total = min(total, int(most))
+            free = min(free, int(most) - int(used.read_text()) + cache)
     return total, max(free, 0)
 
 

@@ -26,7 +26,8 @@ GIVES = {
 # Of pyproject.toml, by what is imported.
 REQUIRED = {
     **dict.fromkeys(("torch", "numpy", "scipy", "numba", "einops", "safetensors", "av", "imageio", "tqdm"), ""),
-    **{"PIL": "pillow", "huggingface_hub": "huggingface-hub"},
+    **{"PIL": "pillow", "huggingface_hub": "huggingface-hub", "hydra": "hydra-core", "omegaconf": "omegaconf"},
+    **{"pyarrow": "pyarrow", "tensorboardX": "tensorboardx"},
 }
 EXTRAS = {
     "rembg": ("matting", "removes backgrounds that are not one colour"),

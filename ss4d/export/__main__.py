@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ss4d.export.formats import FORMATS, Format
+from ss4d.failures import run_command
 
 if TYPE_CHECKING:
     from ss4d.gaussians import Gaussians
@@ -70,21 +71,21 @@ def main(argv: list[str] | None = None) -> int:
     if options.formats:
         print(describe_formats())
         return 0
-    try:
-        chosen = FORMATS[options.to]
-        chosen.require()
-        from ss4d.viewer.result import read_result  # loads torch, which --help does not need
+    return run_command(lambda: convert(options), sys.argv[1:] if argv is None else argv)
 
-        out = options.out or options.result / "exports" / chosen.output
-        result = read_result(options.result)
-        out.parent.mkdir(parents=True, exist_ok=True)
-        export(result, chosen, out, {name: getattr(options, name) for name in chosen.options})
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+
+def convert(options: argparse.Namespace) -> None:
+    """Read the result, and write it in the format asked for."""
+    chosen = FORMATS[options.to]
+    chosen.require()
+    from ss4d.viewer.result import read_result  # loads torch, which --help does not need
+
+    out = options.out or options.result / "exports" / chosen.output
+    result = read_result(options.result)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    export(result, chosen, out, {name: getattr(options, name) for name in chosen.options})
     files = sorted(out.iterdir()) if out.is_dir() else [out]
     print(f"{len(result.gaussians)} frames, {sum(f.stat().st_size for f in files) / 1e6:.1f} MB -> {out}")
-    return 0
 
 
 def export(result: Result, chosen: Format, out: Path, options: dict) -> None:
@@ -124,14 +125,16 @@ def export(result: Result, chosen: Format, out: Path, options: dict) -> None:
 
 def write_each_frame(result: Result, folder: Path, suffix: str, write: Callable[[Gaussians, Path], None]) -> None:
     """One file a frame, `frame_00000` and so on; files of a longer clip that was there before go."""
-    foreign = sorted(file.name for file in folder.glob("*") if not re.fullmatch(rf"frame_\d+\{suffix}", file.name))
+    visible = [file for file in folder.glob("*") if not file.name.startswith(".")]
+    foreign = sorted(file.name for file in visible if not re.fullmatch(rf"frame_\d+\{suffix}", file.name))
     if foreign:
         raise ValueError(f"{folder} holds something else than frames ({foreign[0]}): name another folder with --out")
     folder.mkdir(exist_ok=True)
     names = [folder / f"frame_{index:05d}{suffix}" for index in range(len(result.gaussians))]
     for gaussians, path in zip(result.gaussians, names, strict=True):
         write(gaussians, path)
-    for file in set(folder.iterdir()) - set(names):
+    left = folder.glob(f".frame_*{suffix}.*.tmp")  # of an export that was killed
+    for file in {*visible, *left} - set(names):
         file.unlink()
 
 

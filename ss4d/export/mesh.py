@@ -27,8 +27,10 @@ def write_mesh(sequence: GaussianSequence, path: Path, fps: float, faces: int = 
         faces, grid: see `extract_surface`.
 
     Raises:
-        ValueError: fewer than 4 faces or 8 cells, or no frame has a surface.
+        ValueError: another suffix, fewer than 4 faces or 8 cells, or no frame has a surface.
     """
+    if path.suffix.lower() != ".glb":
+        raise ValueError(f"Meshes are written as .glb, but the path is {path}.")
     if faces < 4 or grid < 8:
         raise ValueError(f"A mesh takes at least 4 faces and 8 cells, but --faces is {faces} and --grid {grid}.")
     file = Glb()

@@ -38,7 +38,8 @@ def extract_surface(gaussians: Gaussians, faces: int = 20_000, grid: int = 160) 
     Args:
         gaussians: M Gaussians; without any dense part the mesh is empty.
         faces: triangles at most, about.
-        grid: cells along the longest side of the box around the Gaussians.
+        grid: cells along the longest side of the box around the centres; fewer where Gaussians reach so far beyond it
+            that their box would have more than twice as many.
     """
     import fast_simplification
     from skimage.measure import marching_cubes
@@ -75,7 +76,8 @@ def density(gaussians: Gaussians, grid: int) -> Field:
     if not len(g):
         return Field(np.zeros((2, 2, 2), np.float32), np.zeros((2, 2, 2, 3), np.float32), np.zeros(3), 1.0)
     low, high = xyz.min(0), xyz.max(0)
-    cell = max(float((high - low).max()), 1e-6) / grid
+    extent = max(float((high - low).max()), 1e-6)
+    cell = max(extent, (extent + 2 * REACH * float(scale.max())) / 2) / grid
     spread = np.sqrt(scale**2 + (cell / 2) ** 2)
     margin = REACH * float(spread.max()) + 2 * cell  # the surface is closed within the grid
     origin = low - margin

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -15,9 +16,9 @@ from ss4d.export.path import View, interpolate, render_path
 from ss4d.files import written_atomically
 from ss4d.gaussians import GaussianSequence
 from ss4d.video import write_video
+from ss4d.visualize import orbit_order
 
 SIZE = (512, 512)
-MIN_ORBIT_FRAMES = 48
 TICKS = 90000  # time stamps a second
 BT709, LIMITED_RANGE = 1, 1  # Rec. ITU-T H.273
 SOLID = 0.5  # alpha from which a pixel's colour is taken for what is outside the object
@@ -48,12 +49,10 @@ def write_orbit(
     """
     orbit = orbit or Orbit()
     views = views or [View(0.0, 15.0, orbit.radius), View(360.0, 15.0, orbit.radius)]
-    there_and_back = [*range(len(sequence)), *range(len(sequence) - 2, 0, -1)]
-    count = frames or -(-MIN_ORBIT_FRAMES // len(there_and_back)) * len(there_and_back)
-    indices = [there_and_back[step % len(there_and_back)] for step in range(count)]
-    pictures = render_path(sequence, indices, interpolate(views, count), size, orbit.fov_deg)
-    on_white = [np.rint(255 * (p[..., :3] + 1 - p[..., 3:])).astype(np.uint8) for p in pictures]
-    write_video(path, np.stack(on_white), fps)
+    indices = orbit_order(len(sequence), frames)
+    pictures = render_path(sequence, indices, interpolate(views, len(indices)), size, orbit.fov_deg)
+    on_white = (np.rint(255 * (p[..., :3] + 1 - p[..., 3:])).astype(np.uint8) for p in pictures)
+    write_video(path, on_white, durations=np.full(len(indices), 1 / fps))
 
 
 def write_alpha(
@@ -105,7 +104,10 @@ def encode(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
     from ss4d.video.decode import filter_graph
 
     container_format, encoder, pixels, options = ENCODERS[path.suffix]
-    with written_atomically(path) as temporary, av.open(str(temporary), "w", format=container_format) as container:
+    with (
+        written_atomically(path) as temporary,
+        av.open(os.path.abspath(temporary), "w", format=container_format) as container,
+    ):
         stream: Any = None
         graph: Any = None
         for index, picture in enumerate(pictures):

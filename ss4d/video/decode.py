@@ -7,6 +7,7 @@ because `VideoFrame.reformat` of PyAV 14 to 16 takes every matrix for BT.601 (an
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -61,7 +62,7 @@ def read_timeline(path: Path) -> Timeline:
     first = next(_decode(path), None)
     if first is None:
         raise VideoError(f"{path} holds no video frames; pass another file.")
-    with av.open(str(path)) as container:
+    with av.open(os.path.abspath(path)) as container:
         stream = container.streams.video[0]
         ratio, transfer = float(stream.sample_aspect_ratio or 1), int(stream.codec_context.color_trc)
         base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)
@@ -150,7 +151,7 @@ def _timed(path: Path, timeline: Timeline, start: float | None = None) -> Iterat
 
 def _decode(path: Path, start: float | None = None) -> Iterator[av.VideoFrame]:
     """Frames of the first video stream; none where there is no such stream. `start` is in the file's own seconds."""
-    with av.open(str(path)) as container:
+    with av.open(os.path.abspath(path)) as container:
         if not container.streams.video:
             return
         stream = container.streams.video[0]

@@ -59,7 +59,7 @@ def read_picture(file: Path, scale: float = 1.0) -> np.ndarray:
         size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
         if size != image.size:
             image.draft(image.mode, size)  # JPEG: decoded at an eighth, a quarter or half of its size
-        return np.asarray(upright(_reduced(image, size), image))
+        return np.asarray(upright(reduced(image, size), image))
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+def reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """RGB or RGBA, 8 bits, of this size (width, height)."""
     mode = "RGBA" if image.has_transparency_data else "RGB"
     factor = min(image.width // size[0], image.height // size[1])
@@ -124,5 +124,10 @@ def _eight_bits(image: Image.Image) -> Image.Image:
         raise ValueError("its pixels are floating-point numbers: save it with 8 or 16 bits")
     if not image.mode.startswith("I"):
         return image
-    grey = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
-    return Image.fromarray(((grey + 128) // 257).astype(np.uint8))
+    pixels = np.clip(np.asarray(image), 0, 65535).astype(np.uint32)
+    grey = Image.fromarray(((pixels + 128) // 257).astype(np.uint8))
+    clear = image.info.get("transparency")  # the one grey that is transparent, which 8 bits may not tell from others
+    if isinstance(clear, int):
+        grey = grey.convert("LA")
+        grey.putalpha(Image.fromarray(np.where(pixels == clear, 0, 255).astype(np.uint8)))
+    return grey

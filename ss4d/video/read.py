@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ss4d.video.animation import count_frames, read_animation, read_durations
 from ss4d.video.errors import VideoError
 from ss4d.video.pictures import PICTURE_SUFFIXES, list_pictures, picture_size, read_picture
 
@@ -90,7 +91,9 @@ def read_clip(
         raise VideoError(f"start must not be negative, and end must lie behind it, but they are {start} and {end}.")
     if not path.exists():
         raise VideoError(f"There is no video or folder of images at {path}.")
-    if path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
+    if path.is_file() and path.suffix.lower() in PICTURE_SUFFIXES and count_frames(path) > 1:
+        clip = _read_animation(path, num_frames, start, end, fps)
+    elif path.is_dir() or path.suffix.lower() in PICTURE_SUFFIXES:
         if (start, end, fps) != (None, None, None):
             raise VideoError(f"{path} holds pictures, which have no times: start, end and fps are for videos.")
         clip = _read_pictures(path, num_frames)
@@ -177,6 +180,23 @@ def _read_pictures(path: Path, num_frames: int | None) -> Clip:
             )
     scale = fit_scale(sizes[0], len(chosen), path)
     return Clip(_stack([read_picture(file, scale) for file in chosen]), None, path, numbers, len(files))
+
+
+def _read_animation(
+    path: Path, num_frames: int | None, start: float | None, end: float | None, fps: float | None
+) -> Clip:
+    durations = read_durations(path)
+    if durations is None and (start, end, fps) != (None, None, None):
+        raise VideoError(f"{path} does not say when its frames are shown: start, end and fps cannot be used.")
+    spans = np.ones(count_frames(path)) if durations is None else durations
+    numbers, chosen = choose_frames(spans, num_frames, start, end, fps)
+    if not len(numbers):
+        raise VideoError(f"{path} lasts {spans.sum():.3f} s, so nothing of it is left from {start} s on.")
+    scale = fit_scale(picture_size(path), len(numbers), path)
+    frames = _stack(list(read_animation(path, numbers.tolist(), scale)))
+    if durations is None:
+        return Clip(frames, None, path, numbers, len(spans))
+    return Clip(frames, chosen, path, numbers, len(spans), (np.cumsum(spans) - spans)[numbers])
 
 
 def _stack(pictures: list[np.ndarray]) -> np.ndarray:

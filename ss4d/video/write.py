@@ -57,7 +57,7 @@ def write_video(
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        with av.open(os.path.abspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
             # Without B-frames packets come in the order in which they are shown, each with its own duration.
             options = {"crf": "16", "preset": "medium", "bf": "0"}
             rate = Fraction((len(stamps) - 1) * TICKS, stamps[-1]).limit_denominator(1001) or Fraction(1, 1001)

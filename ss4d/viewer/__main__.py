@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from ss4d.failures import run_command
+
 
 def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m ss4d.viewer", description=__doc__)
@@ -20,12 +22,7 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
 
 def main(argv: list[str] | None = None) -> int:
     options = parse_arguments(argv)
-    try:
-        (show_live if options.live else write)(options)
-    except (ValueError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_command(lambda: (show_live if options.live else write)(options), sys.argv[1:] if argv is None else argv)
 
 
 def write(options: argparse.Namespace) -> None:

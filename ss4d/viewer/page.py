@@ -52,13 +52,13 @@ def write_player(
         images: the input clip, T of uint8 [H, W, 3 or 4], shown beside the object.
         fps: frames per second of the clip at normal speed.
         orbit: where the page opens, as for `ss4d.visualize`; None: `Orbit()`.
-        title: of the page, and the name of its screenshots.
+        title: of the page, and the name of its screenshots; what is no text (of a file's name, say) becomes "?".
 
     Raises:
         ValueError: no frames, values that are not finite, a number of images or voxel sets other than T, or a
             resolution above 128.
     """
-    frames = sequence.detach().to("cpu").frames
+    frames, title = sequence.detach().to("cpu").frames, title.encode("utf-8", "replace").decode("utf-8")
     check(frames, voxels, resolution, images)
     if voxels is None:
         voxels = [occupied_voxels(frame, resolution) for frame in frames]
@@ -78,6 +78,7 @@ def write_player(
     }
     texts = (to_text(encode_frame(*pair, ranges)) for pair in zip(frames, occupied, strict=True))
     path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as file:
         try:
             file.writelines(page_parts(header, texts))

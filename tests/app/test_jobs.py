@@ -207,7 +207,11 @@ def test_what_nobody_uses_is_removed(jobs: Jobs) -> None:
     job = jobs.add("page", CLIP, 1)
     jobs.remove_old(60)
     assert job.folder.exists() and example.exists() and not upload.exists()
+    jobs.wait("page")
     job.used -= 61
+    jobs.remove_old(60)  # it waits for its turn
+    assert job.folder.exists()
+    job.waiting = False
     jobs.remove_old(60)
     assert not job.folder.exists()
 

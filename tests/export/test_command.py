@@ -56,5 +56,7 @@ def test_a_folder_of_something_else_is_left_alone(
 
 def test_frames_of_a_longer_clip_go(result: Path, tmp_path: Path) -> None:
     (tmp_path / "frame_00007.glb").write_bytes(b"old")
+    (tmp_path / ".frame_00003.glb.1a2b3c4d.tmp").write_bytes(b"of an export that was killed")
+    (tmp_path / ".DS_Store").write_bytes(b"of the Finder")
     assert main([str(result), "--to", "gltf", "--out", str(tmp_path)]) == 0
-    assert sorted(file.name for file in tmp_path.iterdir()) == [f"frame_{k:05d}.glb" for k in range(3)]
+    assert sorted(file.name for file in tmp_path.iterdir()) == [".DS_Store", *(f"frame_{k:05d}.glb" for k in range(3))]

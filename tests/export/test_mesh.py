@@ -66,6 +66,25 @@ def test_one_frame_is_seen_at_any_time(mesh: Path, sequence: GaussianSequence) -
     assert resting == [1, 0, 0]
 
 
+def test_a_giant_among_small_ones_does_not_take_all_memory() -> None:
+    from ss4d.export.surface import density
+
+    count = 8
+    xyz, sizes = 0.01 * torch.rand(count, 3), torch.full((count, 3), 0.002)
+    sizes[0] = 0.5
+    rotation, shape = torch.tensor([[1.0, 0, 0, 0]]).expand(count, 4), (count, 1)
+    field = density(Gaussians(xyz, sizes, rotation, torch.full(shape, 0.9), torch.zeros(count, 1, 3)), 40)
+    assert max(field.density.shape) <= 2 * 40 + 12
+    assert field.density.max() > 0.5
+
+
+def test_a_mesh_of_another_kind_of_file_is_refused(tmp_path: Path, sequence: GaussianSequence) -> None:
+    from ss4d.export.mesh import write_mesh
+
+    with pytest.raises(ValueError, match=r"Meshes are written as \.glb"):
+        write_mesh(sequence, tmp_path / "mesh.gltf", 12)
+
+
 def test_nothing_dense(tmp_path: Path) -> None:
     from ss4d.export.mesh import write_mesh
 

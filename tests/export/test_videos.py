@@ -105,6 +105,14 @@ def test_orbit_of_any_size_and_path(result: Path, sequence: GaussianSequence) ->
     assert np.abs(frames[0].astype(float) - frames[-1]).mean() > 2
 
 
+def test_an_orbit_of_another_suffix_is_refused_before_anything_is_rendered(
+    result: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ss4d.export.path.rasterize", lambda *_, **__: pytest.fail("rendered"))
+    assert main([str(result), "--to", "orbit", "--out", str(tmp_path / "orbit.webm")]) == 1
+    assert "Videos are written as .mp4" in capsys.readouterr().err
+
+
 def test_a_result_in_the_frame_of_its_view_is_taken_as_near_as_the_input(
     framed: Path, sequence: GaussianSequence
 ) -> None:

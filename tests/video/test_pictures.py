@@ -63,6 +63,38 @@ def test_a_single_picture_is_a_clip(tmp_path: Path) -> None:
     assert np.array_equal(clip.frames, letter()[None]) and clip.fps is None
 
 
+@pytest.mark.parametrize("suffix", ["webp", "png"])
+def test_animated_pictures_are_clips_with_their_times(tmp_path: Path, suffix: str) -> None:
+    pictures = [Image.fromarray(np.full((16, 20, 3), 20 + 50 * number, np.uint8)) for number in range(4)]
+    path, times = tmp_path / f"clip.{suffix}", [100, 100, 300, 100]
+    options: dict = {"lossless": True} if suffix == "webp" else {}
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=times, loop=0, **options)
+    clip = read_clip(path)
+    assert clip.frames[:, 0, 0, 0].tolist() == [20, 70, 120, 170]
+    assert clip.durations is not None and clip.durations.tolist() == pytest.approx([0.1, 0.1, 0.3, 0.1])
+    assert read_clip(path, start=0.2, fps=10).frames[:, 0, 0, 0].tolist() == [120, 120, 120, 170]
+    assert read_clip(path, 2).frame_numbers.tolist() == [0, 3]
+    with pytest.raises(VideoError, match="nothing of it is left"):
+        read_clip(path, start=5)
+
+
+def test_pages_are_a_clip_without_times(tmp_path: Path) -> None:
+    pages = [Image.fromarray(np.full((16, 20), 50 * number, np.uint8)) for number in range(3)]
+    pages[0].save(tmp_path / "clip.tif", save_all=True, append_images=pages[1:])
+    clip = read_clip(tmp_path / "clip.tif")
+    assert clip.frames[:, 0, 0, 0].tolist() == [0, 50, 100] and clip.fps is None
+    with pytest.raises(VideoError, match="does not say when"):
+        read_clip(tmp_path / "clip.tif", fps=5)
+
+
+def test_the_transparent_grey_of_16_bits_is_transparent(tmp_path: Path) -> None:
+    grey = np.full((16, 20), 1000, np.uint16)
+    grey[4:9, 5:15] = 1001  # the same in 8 bits
+    Image.fromarray(grey).save(tmp_path / "grey.png", transparency=1000)
+    alpha = read_clip(tmp_path / "grey.png").frames[0, ..., 3]
+    assert np.array_equal(alpha > 0, grey == 1001)
+
+
 def test_a_photo_of_200_megapixels_is_read_within_memory(tmp_path: Path) -> None:
     photo = Image.new("1", (16320, 12240), 1)
     photo.paste(0, (4080, 3060, 8160, 9180))

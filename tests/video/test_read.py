@@ -54,6 +54,12 @@ def test_frames_are_sampled_from_first_to_last(tmp_path: Path, num_frames: int, 
     assert video.num_source_frames == 12
 
 
+def test_names_with_colons_are_no_addresses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_video("take-12:30.mp4", ramp(3), fps=10)
+    assert len(read_clip("take-12:30.mp4")) == 3
+
+
 def test_a_short_clip_is_returned_whole_with_a_warning(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", ramp(3), fps=10)
     with pytest.warns(UserWarning, match="only 3 of the 8 frames"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import zlib
@@ -117,6 +118,12 @@ def test_the_page_escapes_its_title_and_names_every_frame(tmp_path: Path) -> Non
     assert header["title"] == title and header["gaussians"] == [5, 0] and header["input"] == []
     assert page.count('<script type="text/plain" id="frame-') == 2
     assert [path.name for path in tmp_path.iterdir()] == ["player.html"]
+
+
+def test_a_title_that_is_no_text_and_a_new_folder_are_taken(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "player.html"
+    write_player(path, GaussianSequence([random_gaussians(5)]), title=os.fsdecode(b"caf\xe9"))
+    assert "<title>caf?</title>" in path.read_text("utf-8")
 
 
 @pytest.mark.parametrize(

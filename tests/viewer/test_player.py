@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -206,6 +207,25 @@ def test_once_stops_at_the_end(page: Page) -> None:
     page.wait("loop.textContent === 'Once'")
     page.press(" ")
     page.wait("ss4d.player.index === 3 && !ss4d.player.playback.playing")
+
+
+def test_what_comes_next_is_what_is_decoded_ahead(page: Page) -> None:
+    """There and back, and around again when the loop is changed on the way back."""
+    walk = """([loop, index, steps]) => {
+        const { playback } = ss4d.player, seen = [];
+        [playback.loop, playback.playing, playback.due] = [loop, true, 0];
+        for (let step = 1; step <= steps; step++) {
+            const next = playback.next(index);
+            index = playback.advance(index, 1e9 * step);
+            seen.push(next === index ? index : -1);
+        }
+        return seen;
+    }"""
+    last = page.evaluate("ss4d.player.clip.length") - 1
+    there_and_back = [*range(1, last + 1), *range(last - 1, -1, -1)]
+    assert page.evaluate(f"({walk})({json.dumps(['bounce', 0, 2 * last + 1])})") == [*there_and_back, 1]
+    assert page.evaluate(f"({walk})({json.dumps(['bounce', last, 1])})") == [last - 1]
+    assert page.evaluate(f"({walk})({json.dumps(['loop', last - 1, 3])})") == [last, 0, 1]
 
 
 def test_mouse(page: Page, orbit: Orbit) -> None:

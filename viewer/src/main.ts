@@ -57,6 +57,7 @@ class Page {
     document.body.classList.toggle("with-input", this.images.length > 0);
     this.timeline.max = String(clip.length - 1);
     document.body.classList.toggle("still", clip.length < 2);
+    if (!document.fullscreenEnabled) byId("fullscreen").style.display = "none"; // phones, and frames without the right
     this.bind();
     setInterval(() => this.refreshRate(), 500);
   }
@@ -224,7 +225,8 @@ function room(): Room {
 
 function toggleFullscreen(): void {
   if (document.fullscreenElement) void document.exitFullscreen();
-  else void document.documentElement.requestFullscreen().catch(fail);
+  else if (document.fullscreenEnabled)
+    void document.documentElement.requestFullscreen().catch((reason) => console.warn(reason)); // refused: no harm
 }
 
 function fail(reason: unknown): void {

@@ -31,21 +31,19 @@ export class Playback {
   advance(index: number, now: number): number {
     if (!this.playing || now < this.due) return index;
     this.due = Math.max(this.due + this.interval, now); // no hurry after a delay
-    return this.next(index);
+    const next = this.next(index);
+    if (next === index) this.playing = false;
+    this.direction = next < index ? -1 : 1;
+    return next;
   }
 
-  /** The frame that follows `index`, without regard to time. */
+  /** The frame that follows `index`, without regard to time; itself at the end. */
   next(index: number): number {
     const last = this.length - 1;
-    const next = index + this.direction;
+    const next = index + (this.loop === "bounce" ? this.direction : 1);
     if (next >= 0 && next <= last) return next;
     if (this.loop === "loop") return 0;
-    if (this.loop === "bounce" && last > 0) {
-      this.direction = -this.direction;
-      return index + this.direction;
-    }
-    this.playing = false;
-    return index;
+    return this.loop === "bounce" && last > 0 ? 2 * index - next : index;
   }
 
   private get interval(): number {

@@ -68,7 +68,7 @@ export class Player {
       if (this.wanted !== index) return;
       [this.frame, this.index] = [frame, index];
       this.draw();
-      if (this.clip.length > 1) this.clip.frame((index + 1) % this.clip.length).catch(this.failed);
+      this.clip.frame(this.playback.next(index)).catch(this.failed);
     } catch (reason) {
       this.playback.pause();
       this.failed(reason);
