@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from dataset_toolkits.engine.stage import Item, Stage
 from dataset_toolkits.normalize import placement
-from dataset_toolkits.overlap import surface_voxels
 from ss4d.data.format import SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, at_resolution, read_table
+from ss4d.data.overlap import surface_voxels
 from ss4d.data.posed_clip import read_posed_clip
 from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 

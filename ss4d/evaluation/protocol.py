@@ -21,6 +21,7 @@ SET_METRICS = ("fvd", "fvd_views", "fvd_diagonal")  # of a whole set of objects
 
 SHAPE_METRICS = ("iou", "f1", "front_iou", "side_iou", "top_iou", "chamfer")
 MOTION_METRICS = ("cd_3d", "cd_4d", "cd_m")  # against the true surface and its motion (`ss4d.metrics.motion`)
+SSIM_WINDOW = 11  # pixels
 FLICKERING_TARGET = "flickering_target"  # of the true views, beside a method's own
 NOVEL_PSNR = "novel_psnr"  # PSNR over the views that show other sides than the input
 METRICS = (*IMAGE_METRICS, *VIDEO_METRICS, *SHAPE_METRICS, *MOTION_METRICS)
@@ -98,6 +99,8 @@ class Protocol:
                 f"azimuths {', '.join(f'{azimuth:g}' for azimuth in views.azimuths)}, elevation {views.elevation:g}"
             )
         found = {"views": cameras, "frames": f"the first {self.frames} at most"}
+        found["background"] = ", ".join(f"{value:g}" for value in self.background)
+        found |= {"occlusion": f"{self.occlusion:g} of the object"} if self.occlusion else {}
         if self.crop:
             found["box"] = f"{self.crop_shape}, of the true alpha, one a {self.crop_per}, margin {self.crop_margin:g}"
             found["resizing"] = f"{self.crop_filter} to {self.crop_size} pixels"
@@ -198,6 +201,11 @@ def _check(protocol: Protocol, origin: str) -> None:
     for name in ("frames", "size", "crop_size", "clips_per_object"):
         if getattr(protocol, name) < 1:
             raise ValueError(f"{origin}: {name} must be at least 1, but it is {getattr(protocol, name)}.")
+    size = "crop_size" if protocol.crop else "size"
+    if "ssim" in protocol.metrics and getattr(protocol, size) < SSIM_WINDOW:
+        raise ValueError(f"{origin}: SSIM takes at least {SSIM_WINDOW} pixels: raise {size}.")
+    if len(protocol.background) != 3 or not all(0 <= value <= 1 for value in protocol.background):
+        raise ValueError(f"{origin}: background must be three numbers from 0 to 1, but it is {protocol.background}.")
     if not 0 <= protocol.occlusion < 1 or (protocol.occlusion and protocol.dataset != "prepared"):
         raise ValueError(
             f"{origin}: occlusion must lie in [0, 1) and is for prepared sets alone, but it is {protocol.occlusion}."

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -35,6 +36,7 @@ from ss4d.metrics.ssim import ssim
 from ss4d.metrics.warping import warping_error
 
 POINTS = 10_000  # of a frame of a prediction, at most, that are compared with a surface
+EQUAL = 100.0  # dB of a picture that is exactly right, beside others that are not
 BATCH = 16  # images that go through a network at once
 
 
@@ -80,8 +82,9 @@ def score(subject: Subject, prediction: Rendered, protocol: Protocol, networks: 
         ]
         metrics |= {name: sum(view.metrics[name] for view in views) / len(views) for name in views[0].metrics}
         if "psnr" in views[0].metrics:
-            novel = [view.metrics["psnr"] for view, other in zip(views, subject.other_sides(), strict=True) if other]
-            metrics[NOVEL_PSNR] = sum(novel) / len(novel) if novel else None
+            decibels = [view.metrics["psnr"] for view in views]
+            novel = [value for value, other in zip(decibels, subject.other_sides(), strict=True) if other]
+            metrics |= {"psnr": mean_psnr(decibels), NOVEL_PSNR: mean_psnr(novel) if novel else None}
         features = {name: torch.cat([view.features[name] for view in views]) for name in views[0].features}
         if networks.video is not None:
             for name in views[0].videos:
@@ -166,8 +169,17 @@ def _image_scores(prediction: Tensor, target: Tensor, protocol: Protocol, networ
     found: dict[str, float] = {}
     for name in (name for name in IMAGE_METRICS if name in protocol.metrics and name in comparisons):
         pairs = zip(prediction.split(BATCH), target.split(BATCH), strict=True)
-        found[name] = float(torch.cat([comparisons[name](x, y) for x, y in pairs]).mean())
+        values = torch.cat([comparisons[name](x, y) for x, y in pairs])
+        found[name] = mean_psnr(values.tolist()) if name == "psnr" else float(values.mean())
     return found
+
+
+def mean_psnr(values: Sequence[float]) -> float:
+    """The mean of PSNRs in dB, of which an infinite one counts as `EQUAL` unless all are: a frame in which neither the
+    object nor its prediction is seen must not hide all others."""
+    if all(map(math.isinf, values)):
+        return math.inf
+    return sum(min(value, EQUAL) for value in values) / len(values)
 
 
 def _shape_scores(target: Tensor, prediction: Rendered, protocol: Protocol) -> dict[str, float | None]:

@@ -72,6 +72,8 @@ def check_arguments(suite: Suite, arguments: Sequence[str]) -> None:
     """ValueError for an argument that no method of the suite reads, or that cannot be the same for all of them."""
     methods = [entry.get("method", RunOptions.method) for entry in suite.methods]
     for text in arguments:
+        if text.partition("=")[0] == "shard":
+            raise ValueError(f"{text}: a suite ends with tables of all objects. Share `run` out, then call the suite.")
         if text.partition("=")[0] in ("method", "label", "inputs"):
             raise ValueError(f"{text} cannot be given to a suite, whose methods differ in it: use `run`.")
         if not any(text in arguments_of(method, [text]) for method in methods):

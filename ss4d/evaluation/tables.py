@@ -17,7 +17,7 @@ from ss4d.evaluation.subjects.subject import file_name
 from ss4d.evaluation.summary import Summary, summarise
 from ss4d.evaluation.table_formats import Column, Row, Table, counted, write_tables
 from ss4d.evaluation.timing import read_timings, timed_on
-from ss4d.evaluation.user_study import read_ratings
+from ss4d.evaluation.user_study import rate
 
 
 @dataclass
@@ -115,7 +115,9 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
     if spec.unlike and spec.paper:
         table.notes.append(f"* not comparable with this code's rows to the digit: {spec.unlike}")
     if spec.study:
-        ours = read_ratings(study) if study is not None else {}
+        rated = rate(study) if study is not None else None
+        table.notes += [f"{note}." for note in rated.notes] if rated else []
+        ours = rated.methods if rated else {}
         table.rows += [Row(name, False, [ratings.get(c.metric) for c in columns]) for name, ratings in ours.items()]
     elif spec.timing:
         for name, report in read_timings(results).items():
@@ -124,7 +126,7 @@ def build_table(spec: TableSpec, results: Path, study: Path | None, protocol: Pr
         if protocol.split:
             table.title += f" ({protocol.split} split)"
         choices = "; ".join(f"{name}: {choice}" for name, choice in protocol.assumptions().items())
-        table.notes += [f"This code's choices: {choices}."] if spec.paper else []
+        table.notes.append(f"This code's choices: {choices}.")
         add_rows(table, spec.rows, results, protocol)
         table.notes += other_results(results, protocol)
     if all(row.published for row in table.rows):
@@ -214,19 +216,28 @@ def methods_with_results(folder: Path) -> dict[str, str]:
     return {name: name for name in there if not name.startswith("reconstruction")}
 
 
+def has_differences(column: Column, protocol: Protocol) -> bool:
+    """Whether a column has a value for every object, so that methods can be compared object by object."""
+    return column.metric in protocol.results and column.metric not in SET_METRICS
+
+
 def tables_of_differences(spec: TableSpec, results: Path, protocol: Protocol, against: str) -> list[Table]:
     """The differences of a table's methods from one of them, of all objects and of each kind."""
     folder = protocol_folder(results, protocol)
     methods = (spec.rows or methods_with_results(folder)).values()
     if against not in methods or len(methods) < 2:
         return []
-    found = comparable({method: read_method(folder, method, protocol) for method in methods}).results
-    columns = [Column(*column) for column in spec.columns if column[0] in protocol.results]
+    selection = comparable({method: read_method(folder, method, protocol) for method in methods})
+    found = selection.results
+    if against not in found:
+        return []
+    columns = [column for each in spec.columns if has_differences(column := Column(*each), protocol)]
     tables = []
     for kind, objects in {"": None, **protocol.kinds}.items():
         chosen = {m: [r for r in rs if objects is None or r.object in objects] for m, rs in found.items()}
         title = f"{spec.title}{': ' if kind else ''}{kind}, differences from {against}, object by object"
-        table = differences_from(against, title, columns, chosen)
+        table = differences_from(against, title, columns, chosen, protocol, selection.mixed)
+        table.notes += selection.notes
         table.id = "_".join(filter(None, (spec.id, kind, "minus", against)))
         tables.append(table)
     return tables

@@ -62,7 +62,7 @@ def measure(options: TimingOptions) -> dict[str, Any]:
         "name": options.label,
         "model": str(options.model),
         "sha256": checkpoint_hash(options.model),
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else cpu_name(),
+        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name(),
         "threads": torch.get_num_threads(),
         "frames": len(rgba),
         "voxels": sum(len(voxels) for voxels in results[-1].voxels),

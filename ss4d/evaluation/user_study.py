@@ -132,11 +132,6 @@ class Ratings:
     notes: list[str]  # on sheets that are incomplete or left out
 
 
-def read_ratings(study: Path) -> dict[str, dict[str, Interval]]:
-    """Average ratings of every method by question (see `rate`)."""
-    return rate(study).methods
-
-
 def rate(study: Path) -> Ratings:
     """Average ratings with intervals over raters and items, and how far raters agree.
 
@@ -180,7 +175,12 @@ def rate(study: Path) -> Ratings:
 
 def read_sheet(path: Path, key: dict[str, Any]) -> dict[str, Any]:
     """The answers of one person, checked."""
-    content: dict[str, Any] = read_json(path)
+    content: Any = read_json(path)
+    kinds = {"study": str, "participant": str, "answers": list}
+    if not isinstance(content, dict) or not all(isinstance(content.get(name), kind) for name, kind in kinds.items()):
+        raise ValueError(f"{path} is no file of answers: it needs {', '.join(kinds)}, as the page saves them.")
+    if not all(isinstance(answer, dict) for answer in content["answers"]):
+        raise ValueError(f"{path} has answers that are none: leave the file as the page saved it.")
     if content.get("study") != key["id"]:
         raise ValueError(f"{path} has answers to another study than {key['id']}.")
     for answer in content["answers"]:

@@ -22,7 +22,6 @@ from typing import BinaryIO, Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import expit
 
 from ss4d.files import written_atomically
 from ss4d.gaussians.gaussians import KERNEL_SIZE, Gaussians
@@ -158,7 +157,7 @@ def read_ply(path: str | os.PathLike[str], up: Up | None = None) -> Gaussians:
     rotation = stack("rot_0", "rot_1", "rot_2", "rot_3")
     matrix, quaternion = TURNS[up or header.up or "-y"]
     xyz, rotation = xyz @ matrix, multiply_quaternions(quaternion * [1, -1, -1, -1], rotation)
-    opacity = expit(stack("opacity"))
+    opacity = 1 / (1 + np.exp(-stack("opacity").clip(min=-700)))  # below, exp is no number
     sh = stack("f_dc_0", "f_dc_1", "f_dc_2")[:, None]
     scale = np.exp(stack("scale_0", "scale_1", "scale_2"))
     arrays = (xyz, scale, canonical_quaternions(rotation), opacity, sh)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ss4d.metrics.frechet import frechet_distance
-from ss4d.metrics.i3d import load_i3d
+from ss4d.metrics.i3d import Resizing, load_i3d
 
 WEIGHTS = ("i3d.safetensors", "i3d_torchscript.pt")
 
@@ -28,23 +28,23 @@ class Variant:
     Attributes:
         fewest_frames: that a clip must have.
         pooled_steps: steps of time that I3D's last average pooling spans.
-        antialias: of the bicubic resizing to I3D's size.
+        resizing: to I3D's size, "bilinear" as the published code does, or "pil", antialiased bicubic.
     """
 
     fewest_frames: int
     pooled_steps: int
-    antialias: bool
+    resizing: Resizing
 
 
 VARIANTS = {
     # Features of a clip are averaged over time, and a Gaussian is laid over all clips of a set.
-    "clips": Variant(9, 2, False),
+    "clips": Variant(9, 2, "bilinear"),
     # A Gaussian over the steps of time of one clip; the distances of the pairs are averaged.
-    "steps_of_time": Variant(17, 2, False),
+    "steps_of_time": Variant(17, 2, "bilinear"),
     # As Consistent4D's evaluation/compute_fvd.py computes it: a clip is one vector of logits, averaged over time. NumPy
     # (below 2.2) takes the covariance of a single row for the scalar variance of its 400 values, so the distance is
     # |m1 - m2|^2 + (s1 - s2)^2 with their standard deviations s. The distances of the pairs are averaged.
-    "consistent4d": Variant(2, 1, True),
+    "consistent4d": Variant(2, 1, "pil"),
 }
 
 VideoNetwork = Callable[[Tensor], Tensor]  # a clip [1, 3, T, H, W] in [0, 255] to features [t, D]
@@ -58,7 +58,7 @@ def load_video_network(path: Path, variant: str = "clips") -> VideoNetwork:
     """
     way = find_variant(variant)
     if path.suffix == ".safetensors":
-        return load_i3d(path, way.pooled_steps, way.antialias)
+        return load_i3d(path, way.pooled_steps, way.resizing)
     if variant != "clips":
         raise ValueError(f"FVD as {variant} takes i3d.safetensors, not {path}: docs/evaluation.md has its source.")
     script: Any = torch.jit.load(str(path)).eval()

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool3d, pad, relu
 
 from ss4d.metrics.pretrained import load_strictly
+
+Resizing = Literal["bilinear", "pil"]
 
 CLASSES = 400  # of Kinetics-400, whose logits are the features
 SIDE = 224  # pixels the network was trained at
@@ -85,12 +88,12 @@ class I3D(nn.Module):
 
     Args:
         pooled_steps: steps of time that the last average pooling spans; 2 in the paper's network.
-        antialias: of the bicubic resizing to 224 pixels; with it, it is that of PIL.
+        resizing: to 224 pixels: "bilinear" without antialiasing, or "pil", bicubic with it, as PIL does.
     """
 
-    def __init__(self, pooled_steps: int = 2, antialias: bool = False) -> None:
+    def __init__(self, pooled_steps: int = 2, resizing: Resizing = "bilinear") -> None:
         super().__init__()
-        self.pooled_steps, self.antialias = pooled_steps, antialias
+        self.pooled_steps, self.resizing = pooled_steps, resizing
         self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2)
         self.Conv3d_2b_1x1 = Unit(64, 64)
         self.Conv3d_2c_3x3 = Unit(64, 192, 3)
@@ -100,7 +103,9 @@ class I3D(nn.Module):
 
     def resize(self, frames: Tensor) -> Tensor:
         """Frames [T, 3, H, W] at the network's size."""
-        return interpolate(frames, (SIDE, SIDE), mode="bicubic", align_corners=False, antialias=self.antialias)
+        smooth = self.resizing == "pil"
+        mode = "bicubic" if smooth else "bilinear"
+        return interpolate(frames, (SIDE, SIDE), mode=mode, align_corners=False, antialias=smooth)
 
     def forward(self, clip: Tensor) -> Tensor:
         """A clip [1, 3, T, H, W] in [0, 255] to logits [t, 400]."""
@@ -115,7 +120,7 @@ class I3D(nn.Module):
         return self.logits["conv3d"](x)[0].mean(dim=(2, 3)).T
 
 
-def load_i3d(path: Path, pooled_steps: int = 2, antialias: bool = False) -> I3D:
+def load_i3d(path: Path, pooled_steps: int = 2, resizing: Resizing = "bilinear") -> I3D:
     """I3D with the weights of a safetensors file, in evaluation mode.
 
     Raises:
@@ -123,6 +128,6 @@ def load_i3d(path: Path, pooled_steps: int = 2, antialias: bool = False) -> I3D:
     """
     from safetensors.torch import load_file
 
-    model = I3D(pooled_steps, antialias)
+    model = I3D(pooled_steps, resizing)
     load_strictly(model, load_file(path), path, "I3D")
     return model

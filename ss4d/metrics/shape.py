@@ -62,7 +62,7 @@ class ShapeScores:
     front_iou: float
     side_iou: float
     top_iou: float
-    chamfer: float  # world units, the object being about 1 long; NaN where a frame has no voxel
+    chamfer: float  # world units, the object being about 1 long; NaN where a frame has no voxel and the target has
 
 
 def shape_scores(grid: Tensor, target: Tensor) -> ShapeScores:
@@ -86,13 +86,15 @@ def shape_scores(grid: Tensor, target: Tensor) -> ShapeScores:
 
 def chamfer_distance(points: Tensor, target: Tensor) -> float:
     """Mean of the mean distances to the nearest point of the other set, both ways (Fan, Su and Guibas, "A Point Set
-    Generation Network", 2017, with distances instead of their squares); NaN where a set is empty.
+    Generation Network", 2017, with distances instead of their squares); 0 where both sets are empty, NaN where one is.
 
     Args:
         points, target: [N, 3] and [M, 3].
     """
     from scipy.spatial import cKDTree
 
+    if not len(points) and not len(target):
+        return 0.0
     if not len(points) or not len(target):
         return float("nan")
     there, back = cKDTree(target.numpy()).query(points.numpy())[0], cKDTree(points.numpy()).query(target.numpy())[0]

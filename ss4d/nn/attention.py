@@ -56,7 +56,14 @@ def _reference(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments
     for q_run, k_run, v_run in _runs(q, k, v, q_segments, k_segments):
         score = einsum(q_run, k_run, "query head d, key head d -> head query key") / math.sqrt(q.shape[-1])
         out.append(einsum(score.softmax(-1), v_run, "head query key, key head d -> query head d"))
-    return torch.cat(out) if out else torch.zeros_like(q)
+    return _joined(out, q)
+
+
+def _joined(out: list[Tensor], q: Tensor) -> Tensor:
+    """What the segments give, for all queries; a single one is not copied."""
+    if not out:
+        return torch.zeros_like(q)
+    return out[0] if len(out) == 1 else torch.cat(out)
 
 
 def _fused(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
@@ -68,7 +75,7 @@ def _fused(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Se
     for runs in _runs(q, k, v, q_segments, k_segments):
         batched = (rearrange(x, "token head d -> 1 head token d") for x in runs)
         out.append(rearrange(_heads(*batched), "1 head token d -> token head d"))
-    return torch.cat(out) if out else torch.zeros_like(q)
+    return _joined(out, q)
 
 
 # On a CPU torch's fused bfloat16 kernel is slow, its backward most of all (docs/benchmarks.md): below this length

@@ -7,9 +7,9 @@ from scenes import box, run, sphere_cameras, write_scene
 
 from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
-from dataset_toolkits.overlap import surface_voxels
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage, place
 from ss4d.data.format import read_table
+from ss4d.data.overlap import surface_voxels
 
 
 def test_every_frame_is_placed_and_voxelised(tmp_path):

@@ -128,6 +128,12 @@ def test_stopped_and_started_again_it_goes_on_and_redoes_nothing(
     assert made(tmp_path) == after and (folder / "tables.md").read_text() == tables
     assert main(["ablate", *command, "train.steps=3"]) == 1
     assert "was trained with train.steps=4, but now it is 3: give another out=DIR" in capsys.readouterr().err
+    start = tmp_path / "runs" / "structure_vae"
+    weights = next((Path(str(path)) for path in tmp_path.rglob("init_from.sha256")), None)
+    assert weights is not None, start
+    weights.write_text("of an earlier start")
+    assert main(["ablate", *command]) == 1
+    assert f"{weights.parent} began with other weights of" in capsys.readouterr().err
 
 
 def test_an_ablated_flow_is_refused_with_a_checkpoint_of_another_frame(tmp_path: Path, capsys):

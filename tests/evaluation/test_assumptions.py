@@ -57,14 +57,16 @@ def test_the_boxes_are_what_they_are_called():
     ramp = torch.arange(12).expand(2, 3, 12, 12) / 20  # each column its own grey
 
     def cropped(*changes: str) -> torch.Tensor:
-        return crop_videos([ramp], alpha, load_protocol("objaversedy", ["crop_filter=nearest", *changes]))[0][:, 0]
+        return crop_videos(
+            [ramp], alpha, load_protocol("objaversedy", ["metrics=[psnr]", "crop_filter=nearest", *changes])
+        )[0][:, 0]
 
     assert torch.allclose(cropped("crop_size=7")[:, 0], torch.arange(1, 8) / 20)  # the square around both
     assert cropped("crop_size=7", "crop_shape=tight").shape == (2, 7, 7)
     frames = cropped("crop_size=4", "crop_per=frame")
     assert torch.allclose(frames[:, 1], torch.tensor([[1, 2, 3, 4], [4, 5, 6, 7]]) / 20)
     tall = torch.arange(12)[:, None].expand(2, 3, 12, 12) / 20  # each row its own grey
-    tight = load_protocol("objaversedy", ["crop_filter=nearest", "crop_size=2", "crop_shape=tight"])
+    tight = load_protocol("objaversedy", ["metrics=[psnr]", "crop_filter=nearest", "crop_size=2", "crop_shape=tight"])
     assert torch.allclose(crop_videos([tall], alpha, tight)[0][0, 0, :, 0], torch.tensor([3, 4]) / 20)
     assert torch.allclose(cropped("crop_size=11", "crop_margin=0.25")[0, 5, :2], torch.tensor([1.0, 0.0]))  # column -1
 
@@ -104,5 +106,5 @@ def test_published_rows_are_marked_and_the_choices_stand_below(tmp_path: Path):
             "| paper* |" in table and "| paper |" not in table and "- * not comparable with this code's rows" in table
         )
     second = text.split("### Table 2. ")[1].split("###")[0]
-    assert "This code's choices: views: all views of the set; frames: the first 32 at most; box: square" in second
+    assert "This code's choices: views: all views of the set; frames: the first 32 at most; background: 1" in second
     assert "LPIPS: 0.1, vgg; CLIP: openai/clip-vit-base-patch32; FVD: clips" in second

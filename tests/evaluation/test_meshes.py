@@ -13,6 +13,7 @@ from tiny import RESOLUTION
 from scripts.eval.__main__ import main
 from ss4d.data.format import read_table
 from ss4d.data.posed_clip import read_posed_clip
+from ss4d.evaluation.methods.meshes import Mesh, mesh_voxels
 
 trimesh = pytest.importorskip("trimesh")
 CHANGES = [*SMALL, "protocol.metrics=[iou,cd_3d,cd_4d,cd_m]", "protocol.aligned=false"]
@@ -55,6 +56,18 @@ def test_the_true_meshes_are_at_no_distance_and_still_ones_lack_the_motion(data:
         assert still[name]["cd_3d"] < 0.02  # each frame alone is right
         assert still[name]["cd_m"] == pytest.approx(2 * 1.5 * step, rel=0.1)  # 0, 1, 2, 3 steps behind, both ways
         assert true[name]["cd_m"] < still[name]["cd_4d"] < still[name]["cd_m"]
+
+
+def test_every_voxel_that_a_sphere_touches_is_found():
+    sphere, resolution = trimesh.creation.icosphere(5, 0.37), 64
+    coords = mesh_voxels([Mesh(np.asarray(sphere.vertices), np.asarray(sphere.faces))], resolution).coords
+    found = np.zeros((resolution,) * 3, bool)
+    found[tuple(coords[:, 1:].numpy().T)] = True
+    centres = np.abs((np.stack(np.meshgrid(*[np.arange(resolution)] * 3, indexing="ij"), -1) + 0.5) / resolution - 0.5)
+    half = 0.5 / resolution
+    nearest, farthest = (np.linalg.norm(np.maximum(centres + side * half, 0), axis=-1) for side in (-1, 1))
+    touched = (nearest <= 0.37) & (farthest >= 0.37)
+    assert (found & touched).sum() / (found | touched).sum() > 0.99
 
 
 @pytest.mark.parametrize(("suffix", "y_up"), [(".obj", False), (".ply", True)])

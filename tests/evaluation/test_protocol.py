@@ -49,6 +49,8 @@ def test_the_papers_protocols_say_what_the_paper_says():
         ({"views": {}}, "views.azimuths must name the cameras"),
         ({"views": {"azimuts": [0]}}, "unknown key views.azimuts: did you mean views.azimuths"),
         ({"metrics": ["iou"]}, "shape metrics need voxel_resolution"),
+        ({"metrics": ["ssim"], "crop_size": 8}, "SSIM takes at least 11 pixels: raise crop_size"),
+        ({"background": [255, 255, 255]}, "background must be three numbers from 0 to 1"),
     ],
 )
 def test_impossible_protocols_are_refused(changes: dict, says: str):

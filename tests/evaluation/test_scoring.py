@@ -54,6 +54,15 @@ def test_an_error_counts_inside_the_crop_alone(subject: Subject):
     )
 
 
+def test_a_picture_that_is_exactly_right_does_not_hide_the_others(subject: Subject):
+    views = true_views(subject)
+    changed = views.clone()
+    changed[0, 0] = (changed[0, 0] - 0.2).clamp(0, 1)
+    found = score(subject, Rendered(changed), small_protocol(), Networks()).metrics
+    assert found["psnr"] is not None and 20 < found["psnr"] < 100
+    assert found["novel_psnr"] == math.inf  # the other sides are all exact
+
+
 def test_networks_are_used_where_they_are_and_na_where_not(subject: Subject, tmp_path: Path):
     protocol = small_protocol(metrics=["psnr", "lpips_alex", "lpips_vgg"], crop_size=64)
     model = LPIPS("alex")

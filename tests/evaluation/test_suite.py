@@ -42,6 +42,8 @@ def test_one_command_makes_tables_and_figure(clip_folder: Path, tmp_path: Path, 
     assert "There is no suite 'none'; there are ss4d_assets" in capsys.readouterr().err
     assert main(["suite", str(path), *options, "steps=3"]) == 1
     assert "steps=3: no method of the suite reads it." in capsys.readouterr().err
+    assert main(["suite", str(path), *options, "shard=0/2"]) == 1
+    assert "shard=0/2: a suite ends with tables of all objects" in capsys.readouterr().err
     assert main(["suite", str(path), *options, "protocols.size=77"]) == 1
     assert "there is no option protocols.size; did you mean protocol.?" in capsys.readouterr().err
 

@@ -16,7 +16,7 @@ from PIL import Image
 
 from scripts.eval.__main__ import main
 from ss4d.evaluation.protocol import load_protocol
-from ss4d.evaluation.user_study import read_ratings
+from ss4d.evaluation.user_study import rate
 from ss4d.metrics.agreement import krippendorff_alpha
 
 CHANGES = ["objects=[guppie]", "size=32", "views.azimuths=[0,90]"]
@@ -94,7 +94,7 @@ def test_three_pairs_are_rated_in_a_browser_by_keyboard_alone(study: Path, tmp_p
             time.sleep(0.1)
     content = json.loads(saved[0].read_text())
     assert {answer.pop("item"): answer for answer in content["answers"]} == expected
-    ratings = read_ratings(study)
+    ratings = rate(study).methods
     assert set(ratings) == set(METHODS)
     for item, given in expected.items():
         assert {name: rating.mean for name, rating in ratings[key[item]["method"]].items()} == given
@@ -113,7 +113,7 @@ def test_answers_become_averages_with_intervals_over_people(study: Path, capsys:
     for name, ours in (("a", 5), ("b", 4)):
         content = answers(study, name, {"SS4D": ours, "DG4D": 2, "L4GM": 3})
         (study / "answers" / f"{name}.json").write_text(json.dumps(content))
-    ratings = read_ratings(study)
+    ratings = rate(study).methods
     assert (ratings["SS4D"]["texture"].mean, ratings["DG4D"]["motion"].mean) == (4.5, 2)
     low, high = ratings["SS4D"]["geometry"].low, ratings["SS4D"]["geometry"].high
     assert (low, high) == pytest.approx((4.5 - 6.353, 4.5 + 6.353), abs=1e-2)  # Student's t of 4 and 5
@@ -123,11 +123,14 @@ def test_answers_become_averages_with_intervals_over_people(study: Path, capsys:
 
 def test_answers_that_do_not_fit_are_refused(study: Path):
     with pytest.raises(ValueError, match="answers is empty"):
-        read_ratings(study)
+        rate(study)
     good = answers(study, "a", dict.fromkeys(METHODS, 3))
     path = study / "answers" / "a.json"
     for change, message in (
         ({"study": "other"}, "answers to another study"),
+        ({"participant": None}, "a.json is no file of answers"),
+        ({"answers": None}, "a.json is no file of answers"),
+        ({"answers": [3]}, "has answers that are none"),
         ({"answers": [{"item": "x"}]}, "rates 'x', which is no item"),
         ({"answers": [{**good["answers"][0], "motion": 6}]}, r"rates motion of .* 6, not 1 to 5"),
         ({"answers": [{**good["answers"][0], "motion": None}]}, "None, not 1 to 5"),
@@ -137,7 +140,7 @@ def test_answers_that_do_not_fit_are_refused(study: Path):
     ):
         path.write_text(json.dumps(good | change))
         with pytest.raises(ValueError, match=message):
-            read_ratings(study)
+            rate(study)
 
 
 def test_a_study_is_not_overwritten_and_needs_all_results(study: Path, tmp_path: Path, capsys):
@@ -207,7 +210,7 @@ def test_the_interval_is_over_raters_and_items(larger: Path):
 
     for person, base in (("a", 2), ("b", 3)):
         sheet(larger, person, by(base))
-    low, high = (getattr(read_ratings(larger)["SS4D"]["motion"], bound) for bound in ("low", "high"))
+    low, high = (getattr(rate(larger).methods["SS4D"]["motion"], bound) for bound in ("low", "high"))
     over_raters, over_items = 12.706 * 0.5, 12.706 * 1.0
     assert (high - low) / 2 == pytest.approx(np.hypot(over_raters, over_items), abs=1e-2)
 

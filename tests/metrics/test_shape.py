@@ -50,6 +50,7 @@ def test_figures_are_means_over_frames():
 def test_empty_grids_agree_and_have_no_distance():
     empty = torch.zeros(1, 16, 16, 16, dtype=torch.bool)
     assert shape_scores(empty, empty).iou == shape_scores(empty, empty).f1 == 1
+    assert shape_scores(empty, empty).chamfer == 0
     scores = shape_scores(empty, box(3))
     assert scores.iou == scores.f1 == scores.front_iou == 0
     assert math.isnan(scores.chamfer)

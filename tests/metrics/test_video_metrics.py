@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ss4d.metrics.flickering import flickering
 from ss4d.metrics.frechet import frechet_distance
 from ss4d.metrics.fvd import frechet_video_distance, load_video_network, video_features
-from ss4d.metrics.i3d import I3D, pad_same
+from ss4d.metrics.i3d import I3D, Resizing, pad_same
 from ss4d.metrics.psnr import psnr
 
 
@@ -125,8 +125,9 @@ def test_i3d_for_consistent4d_resizes_as_pil_and_pools_no_steps_of_time(tmp_path
     assert video_features(network, torch.rand(1, 9, 3, 32, 32)).shape == (1, 2, 400)  # 9 frames: 5, 3, 2
     plane = 255 * torch.rand(300, 300)
     expected = np.asarray(Image.fromarray(plane.numpy(), mode="F").resize((224, 224), Image.Resampling.BICUBIC))
-    for antialias, agrees in ((True, True), (False, False)):
-        resized = I3D(1, antialias).resize(plane[None, None].expand(1, 3, -1, -1))[0, 0].numpy()
+    resizings: dict[Resizing, bool] = {"pil": True, "bilinear": False}
+    for resizing, agrees in resizings.items():
+        resized = I3D(1, resizing).resize(plane[None, None].expand(1, 3, -1, -1))[0, 0].numpy()
         assert np.allclose(resized, expected, atol=0.01) == agrees
     (tmp_path / "i3d_torchscript.pt").touch()
     with pytest.raises(ValueError, match=r"as consistent4d takes i3d\.safetensors, not"):

@@ -15,11 +15,12 @@ from ss4d.evaluation.ablations.plan import Plan, make_plan
 from ss4d.evaluation.ablations.runs import train_run
 from ss4d.evaluation.differences import difference_table
 from ss4d.evaluation.options import AblateOptions
+from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import Result, protocol_folder, read_method
 from ss4d.evaluation.selection import comparable
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.table_formats import Table, write_tables
-from ss4d.evaluation.tables import build_table
+from ss4d.evaluation.tables import build_table, has_differences
 from ss4d.models.folder import PipelineFolder
 from ss4d.training.export import export, find_parts
 
@@ -83,6 +84,9 @@ def tables(plan: Plan) -> list[Table]:
     ablation = plan.ablation
     found: list[Table] = []
     results: dict[str, dict[str, list[Result]]] = {}
+    protocols: dict[str, Protocol] = {}
+    mixed: set[str] = set()
+    notes: dict[str, None] = {}  # in order, each once
     for number, setting in enumerate(ablation.settings):
         spec = ablation.table()
         if setting:
@@ -90,10 +94,16 @@ def tables(plan: Plan) -> list[Table]:
         if len(ablation.settings) > 1:
             spec = replace(spec, id=f"{spec.id}_{number + 1}")
         judged = next(iter(plan.evaluations.values()))[number]
-        protocol = judged.load_protocol()
+        protocol = protocols[setting] = judged.load_protocol()
         found.append(build_table(spec, plan.folder, None, protocol))
         methods = protocol_folder(plan.folder, protocol)
         every = {label: read_method(methods, label, protocol) for label in ablation.variants}
-        results[setting] = comparable(every).results
+        selection = comparable(every)
+        results[setting] = selection.results
+        mixed |= selection.mixed
+        notes |= dict.fromkeys(selection.notes)
     title = f"{ablation.title}: differences, object by object"
-    return [*found, difference_table(title, found[0].columns, results)]
+    columns = [column for column in found[0].columns if has_differences(column, next(iter(protocols.values())))]
+    table = difference_table(title, columns, results, protocols, mixed)
+    table.notes += notes
+    return [*found, table]

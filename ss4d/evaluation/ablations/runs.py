@@ -6,6 +6,7 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.files import content_hash
 from ss4d.nested import leaves
 from ss4d.training.checkpointing import SaveError
 from ss4d.training.phases import read_phases
@@ -22,6 +23,7 @@ def train_run(config: DictConfig) -> None:
     """
     run_dir = Path(config.run_dir)
     check_same_options(run_dir, config)
+    check_same_start(run_dir, config)
     if is_finished(run_dir, config) and not config.dry_run:
         print(f"{run_dir} is trained already")
         return
@@ -32,6 +34,20 @@ def train_run(config: DictConfig) -> None:
         raise ValueError(f"{run_dir}: {error}") from error
     if not config.dry_run and not is_finished(run_dir, config):
         raise ValueError(f"{run_dir} was stopped before its end; the same command resumes it.")
+
+
+def check_same_start(run_dir: Path, config: DictConfig) -> None:
+    """ValueError where a run folder began with other weights of the run that `init_from` names."""
+    start, noted = Path(config.init_from or ""), run_dir / "init_from.sha256"
+    if not config.init_from or not (start / "ckpts").is_dir():
+        return
+    digest = content_hash(sorted((start / "ckpts").glob("*.safetensors")))
+    if not (run_dir / "config.yaml").exists():
+        if not config.dry_run:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            noted.write_text(digest + "\n")
+    elif noted.exists() and noted.read_text().strip() != digest:
+        raise ValueError(f"{run_dir} began with other weights of {start}: give another out=DIR, or delete that folder.")
 
 
 def is_finished(run_dir: Path, config: DictConfig) -> bool:

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from ss4d.data.overlap import surface_voxels
 from ss4d.evaluation.methods.external_files import files_of, frame_files, named, open_object
 from ss4d.evaluation.methods.method import Method
 from ss4d.evaluation.prediction import Prediction, SurfacePoints, Voxels
@@ -27,7 +28,6 @@ from ss4d.metrics.motion import sample_surface
 
 SUFFIXES = (".glb", ".obj", ".ply", ".off", ".stl")
 POINTS = 10_000  # of a surface, as ActionBench
-POINTS_FOR_VOXELS = 200_000  # of a frame: so many that they leave no hole in a surface of 64^3 voxels
 FROM_Y_UP = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, -1.0], [0.0, 1.0, 0.0]])  # glTF: front +z; ours: z up, front -y
 
 
@@ -103,11 +103,9 @@ def surface_points(meshes: list[Mesh]) -> SurfacePoints:
 
 
 def mesh_voxels(meshes: list[Mesh], resolution: int) -> Voxels:
-    """Voxels that the surface touches."""
+    """Voxels that the surface touches, found as those of data sets are."""
     found = []
     for frame, mesh in enumerate(meshes):
-        points = torch.from_numpy(sample_surface(mesh.vertices[None], mesh.triangles, POINTS_FOR_VOXELS)[0])
-        index = ((points + 0.5) * resolution).floor().long()
-        inside = ((index >= 0) & (index < resolution)).all(1)
-        found.append(torch.nn.functional.pad(index[inside].unique(dim=0), (1, 0), value=frame))
+        touched = torch.from_numpy(surface_voxels(mesh.vertices[mesh.triangles], resolution).astype(np.int64))
+        found.append(torch.nn.functional.pad(touched, (1, 0), value=frame))
     return Voxels(torch.cat(found), resolution)

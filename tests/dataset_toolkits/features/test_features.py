@@ -14,9 +14,9 @@ from dataset_toolkits.engine.stage import StageError
 from dataset_toolkits.features.aggregation import aggregate
 from dataset_toolkits.features.projection import project, voxel_centres
 from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
-from dataset_toolkits.overlap import surface_voxels
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage
 from ss4d.cameras import orbit_camera
+from ss4d.data.overlap import surface_voxels
 
 RED, BLUE = [220, 30, 40], [20, 60, 210]
 SLAB = box([-0.3, -0.1, -0.3], [0.3, 0.1, 0.3], [[90, 90, 90], [90, 90, 90], RED, BLUE, [90, 90, 90], [90, 90, 90]])

@@ -8,8 +8,8 @@ from scenes import box, render, sphere_cameras, stack_cameras
 
 from dataset_toolkits.features.projection import pixel_rays, project, voxel_centres
 from dataset_toolkits.features.visibility import count_on_foreground, find_visible
-from dataset_toolkits.overlap import surface_voxels
 from ss4d.cameras import crop_intrinsics, orbit_camera
+from ss4d.data.overlap import surface_voxels
 from ss4d.data.views import Cameras
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scenes import box
 
-from dataset_toolkits.overlap import surface_voxels
+from ss4d.data.overlap import surface_voxels
 
 
 def clipped(polygon: np.ndarray, axis: int, bound: float, sign: int) -> np.ndarray:
