@@ -40,6 +40,7 @@ ALL = ("collect", "pose", "curate", "render", "voxelize", "features", "report")
 def main(arguments: list[str] | None = None) -> int:
     """Run a stage; returns the number of items that failed, at most 100, or 2 if it cannot start."""
     given = parse_arguments(arguments)
+    given.root = given.root.absolute()  # processes of a cluster work in other folders
     try:
         return _run_command(given)
     except ValueError as error:

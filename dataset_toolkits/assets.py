@@ -57,6 +57,11 @@ def find_assets(folder: Path, val_share: float) -> list[Asset]:
     paths = sorted(path for path in _files(folder) if path.suffix.lower() in SUFFIXES and path.is_file())
     if not paths:
         raise StageError(f"{folder} holds no {', '.join(SUFFIXES)} file and no index.json")
+    for path in paths:
+        try:
+            str(path).encode()
+        except UnicodeEncodeError as error:
+            raise StageError(f"{str(path)!a} has a name that is no UTF-8 text: rename it") from error
     objects = [path.relative_to(folder).with_suffix("").as_posix() for path in paths]
     formats = Counter(objects)  # two of one object side by side: their ids keep the endings, they share split and group
     return [

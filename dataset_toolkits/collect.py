@@ -119,7 +119,7 @@ def _sources(root: Path, options: CollectOptions) -> list[Asset]:
 
 def _read_lines(file: str, option: str) -> list[str]:
     try:
-        lines = Path(file).read_text().split()
+        lines = [stripped for line in Path(file).read_text().splitlines() if (stripped := line.strip())]
     except (OSError, UnicodeDecodeError) as error:
         raise StageError(f"collect.{option}={file} cannot be read: {error}") from error
     return list(dict.fromkeys(lines))

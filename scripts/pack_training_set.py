@@ -72,6 +72,8 @@ def pack(root: Path, target: Path, part_bytes: int) -> int:
             size = head
         groups[-1].append(clip)
         size += needed
+    for old in target.glob("part-*.tar"):  # of an earlier set, which unpacking would mix with this one
+        old.unlink()
     for number, group in enumerate(groups):
         _write_part(target / f"part-{number:03d}.tar", root, tables, group)
     return len(groups)

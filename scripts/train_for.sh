@@ -16,12 +16,16 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 python=python3
 [[ -x .venv/bin/python ]] && python=.venv/bin/python
 data=${DATA:-/tmp/ss4d-data}
-[[ -d $data/encode ]] || "$python" scripts/pack_training_set.py unpack "$parts" "$data"
+if [[ ! -d $data/encode ]]; then
+    rm -rf "$data.unfinished"
+    "$python" scripts/pack_training_set.py unpack "$parts" "$data.unfinished"
+    mv -T "$data.unfinished" "$data"
+fi
 status=0
 # SIGTERM stops a run after its step, with a checkpoint and an export.
-timeout --signal=TERM --kill-after=60 "$(awk "BEGIN {print int(60 * $minutes) + 1}")" \
+timeout --preserve-status --signal=TERM --kill-after=60 "$(awk "BEGIN {print int(60 * $minutes) + 1}")" \
     "$python" train.py data.root="$data" run_dir="$out" train.keep=1 "$@" || status=$?
 case $status in
-    0 | 124 | 143 | 75) echo "train_for.sh: stopped after at most $minutes minutes; the run is in $out" ;;
+    0 | 143) echo "train_for.sh: stopped after at most $minutes minutes; the run is in $out" ;;
     *) exit "$status" ;;
 esac

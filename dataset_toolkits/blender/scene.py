@@ -9,6 +9,7 @@ from typing import Any
 
 import bpy
 
+from dataset_toolkits.blender.albedo import base_colour, emission
 from dataset_toolkits.blender.clips import Animation, gltf_clips, take_clips, whole_scene_clip
 from dataset_toolkits.blender.errors import JobError
 from dataset_toolkits.blender.gltf import count_triangles, import_gltf
@@ -16,6 +17,7 @@ from dataset_toolkits.blender.gltf import count_triangles, import_gltf
 FPS = 24  # of the scene while glTF is read; other formats bring their own
 FAR = 100.0  # sizes of an object from the origin to it, beyond which it is moved there: Blender has single precision
 ORIGIN = "ss4d origin"
+SLIDER = 10.0  # weights of morph targets that a slider allows, as far as Blender lets it go
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,26 @@ def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | Non
         raise JobError(f"Blender cannot read {path}: {_reason(error)}") from error
     if not bpy.data.objects:  # some importers only print what is wrong
         raise JobError(f"Blender finds nothing in {path}: it is empty or damaged")
+    check_pictures(path)
+    for keys in bpy.data.shape_keys:  # animated weights of glTF may go beyond the 0 to 1 of Blender's sliders
+        for block in keys.key_blocks:
+            block.slider_min, block.slider_max = -SLIDER, SLIDER
     _hide(hide_nodes)
     return asset
+
+
+def check_pictures(path: Path) -> None:
+    """Raises:
+    JobError: a picture that the colours of a material are made of is missing or damaged; it would be magenta.
+    """
+    for material in bpy.data.materials:
+        for colour in (base_colour(material), emission(material)):
+            picture = None if colour.image is None else colour.image.image
+            if picture is not None and not all(picture.size):  # asked for its size, Blender reads it
+                raise JobError(
+                    f"{path}: the picture {picture.filepath or picture.name} of {material.name} is missing or damaged; "
+                    "put it where the file has it, or take it out of the material"
+                )
 
 
 def _reason(error: RuntimeError) -> str:

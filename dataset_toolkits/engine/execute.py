@@ -65,6 +65,11 @@ def run_stage(stage: Stage, execution: Execution) -> int:
     if not missing and (pending or not table_path(stage.root, stage.name).exists()):
         write_table(stage.root, stage.name, _rows([record for record in records if record is not None]))
     share = execution.shard.of(records)
+    if lost := share.count(None):
+        raise StageError(
+            f"{stage.name}: {lost} of {len(share)} items left no record in {stage.root}: with --executor ray it must "
+            "be a folder that all machines share"
+        )
     failed = sum(record is not None and record.error is not None for record in share)
     state = f"the table waits for {missing} items of other shards" if missing else f"{len(items)} items in the table"
     print(f"{stage.name}: {len(pending)} made, {len(share) - len(pending)} were there, {failed} failed; {state}")

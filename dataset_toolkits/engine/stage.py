@@ -17,7 +17,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
-from dataset_toolkits.engine.records import Record, move_into_place, read_record, temporary_folder, write_record
+from dataset_toolkits.engine.records import (
+    Record,
+    move_into_place,
+    read_record,
+    record_path,
+    temporary_folder,
+    write_record,
+)
 from ss4d.data.format import Row, artifact_path
 
 
@@ -100,6 +107,7 @@ class Stage(ABC):
             path = folder / f"artifact{self.suffix}" if self.suffix else None
             rows = self.process(item, path)
             if path is not None:
+                record_path(self.root, self.name, item.name).unlink(missing_ok=True)  # of what is replaced now
                 move_into_place(path, self.artifact(item.name))
         record = self.record(item, rows=rows)
         write_record(self.root, self.name, record)

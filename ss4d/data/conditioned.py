@@ -51,10 +51,11 @@ class ConditionedDataset(WindowDataset):
         view = self._front_view(pictures, cube.turns, generator) if cube.view is None else cube.view
         rgba = torch.from_numpy(np.stack([pictures.cond(view, frame) for frame in window.frames]))
         images = premultiplied(rgba.movedim(-1, -3))
-        if recoloring is not None:
-            images = recoloring.images(images)
-        elif self.recolor and generator.random() < self.recolor:
-            images = Recoloring.draw(generator).images(images)
+        if recoloring is None and self.recolor and generator.random() < self.recolor:
+            recoloring = Recoloring.draw(generator)
+        if recoloring is not None:  # of straight colours: a gamma of those times alpha would change the edges otherwise
+            changed = recoloring.images(rgba.movedim(-1, -3).float() / 255)
+            images = torch.cat([changed[:, :3] * changed[:, 3:], changed[:, 3:]], dim=1)
         return images if self.masking is None else mask_video(images, self.masking, generator)
 
     def _front_view(self, pictures: ViewArchive, turns: int, generator: np.random.Generator) -> int:

@@ -31,8 +31,9 @@ def _sets() -> dict[str, str]:
 
 
 def evaluation_set(asset_id: str) -> str | None:
-    """The evaluation set that an object is of; None for all others. Ids may be `pack/uid`."""
-    return _sets().get(asset_id.split("/")[-1])
+    """The evaluation set that an object is of; None for all others. Ids may be `pack/uid` and end in that of a file."""
+    name = asset_id.split("/")[-1]
+    return _sets().get(name) or _sets().get(name.rpartition(".")[0])
 
 
 def refuse_evaluation_objects(asset_ids: Iterable[str], origin: str) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from ss4d.config import option
+from ss4d.config import option, read_yaml
 from ss4d.data.conditioned import ConditionedDataset
 from ss4d.data.dataset import WindowDataset, tensors_of
 from ss4d.data.evaluation_objects import refuse_evaluation_objects
 from ss4d.data.features import FeatureDataset
+from ss4d.data.format import config_path
 from ss4d.data.latents import SparseLatentDataset
 from ss4d.data.masking import MaskingSettings
 from ss4d.data.prepared import PreparedClip, PreparedSet
@@ -68,6 +69,8 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
             f"data.recolor = {settings.recolor}, but the sparse flow learns colours from its pictures: set it to 0 "
             "and encode latents in other colours (encode.recolor)"
         )
+    if settings.recolor and not issubclass(kind, (ConditionedDataset, FeatureDataset)):
+        raise ValueError(f"data.recolor = {settings.recolor}, but this objective sees no colours: set it to 0")
     if settings.masking.probability and not issubclass(kind, ConditionedDataset):
         raise ValueError(
             f"data.masking.probability = {settings.masking.probability}, but this objective has no conditioning "
@@ -76,12 +79,24 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     clips = PreparedSet.open(Path(settings.root), settings.resolution, kind.stages, settings.split, settings.objects)
     clips.check_files(kind.stages)
     refuse_evaluation_objects((clip.asset_id for clip in clips.clips), f"data.root={settings.root}")
+    refuse_evaluation_set(Path(settings.root))
     _note_what_is_left_out(clips.clips, settings)
     if issubclass(kind, ConditionedDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
     if issubclass(kind, FeatureDataset):
         return kind(clips, settings.quarter_turns, settings.recolor)
     return kind(clips, settings.quarter_turns)
+
+
+def refuse_evaluation_set(root: Path) -> None:
+    """ValueError where a data set says that it was made for evaluation."""
+    path = config_path(root)
+    collect = (read_yaml(path) or {}).get("collect") if path.is_file() else None
+    if isinstance(collect, dict) and collect.get("for_evaluation"):
+        raise ValueError(
+            f"data.root={root} was made with collect.for_evaluation=true, so models that are trained on it could not "
+            "be compared: take another set"
+        )
 
 
 def _note_what_is_left_out(clips: Sequence[PreparedClip], settings: DataSettings) -> None:

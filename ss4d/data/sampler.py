@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import warnings
 from collections import Counter
@@ -14,8 +15,8 @@ from torch.utils.data import Sampler
 from ss4d.data.prepared import PreparedClip
 from ss4d.data.training_windows import Window, sample_frames
 
-# Batches are drawn in blocks of this size, each from a seed of its own: any batch is found by making one block. The
-# clip that waits for the next batch when a block ends is lost, one in this many batches.
+# Batches are drawn in blocks of whole passes over the clips, of this size or more, each from a seed of its own: any
+# batch is found by making one block, and counting those before it.
 BLOCK = 256
 
 
@@ -27,6 +28,14 @@ class BatchSettings:
     max_stride: int  # largest distance of two frames of a window
     tokens_per_batch: int  # windows join a batch until the tokens of their frames would exceed this
     max_clips: int  # and at most so many
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A batch before its windows are drawn: their length, and the clips they are from."""
+
+    frames: int
+    clips: list[int]
 
 
 class TokenBatchSampler(Sampler[list[Window]]):
@@ -58,7 +67,8 @@ class TokenBatchSampler(Sampler[list[Window]]):
         self.clips, self.frame_tokens, self.weights = clips, list(frame_tokens), np.array(weights)
         self.settings = settings
         self.seed, self.start, self.rank, self.world_size = seed, start, rank, world_size
-        self._block: tuple[int, list[list[Window]]] = (-1, [])
+        self._block: tuple[int, list[_Drawn]] = (-1, [])
+        self._ends = [0]  # places at which blocks end, as far as they are known
         self._warned = False
         for length in settings.frames:
             if not any(clip.frames >= length and weight > 0 for clip, weight in zip(clips, weights, strict=True)):
@@ -70,37 +80,42 @@ class TokenBatchSampler(Sampler[list[Window]]):
 
     def batch(self, place: int) -> list[Window]:
         """The batch at a place of the run."""
-        block, offset = divmod(place, BLOCK)
+        while self._ends[-1] <= place:
+            self._ends.append(self._ends[-1] + len(self._pack(len(self._ends) - 1)))
+        block = bisect.bisect_right(self._ends, place) - 1
         if self._block[0] != block:
-            self._block = (block, self._pack(np.random.default_rng([self.seed, block])))
-        return self._block[1][offset]
+            self._block = (block, self._pack(block))
+        offset = place - self._ends[block]
+        drawn, generator = self._block[1][offset], np.random.default_rng([self.seed, block, offset])
+        return [self._window(clip, drawn.frames, generator) for clip in drawn.clips]
 
-    def _pack(self, generator: np.random.Generator) -> list[list[Window]]:
-        settings, order, batches = self.settings, self._order(generator), []
-        clip = next(order)
-        for _ in range(BLOCK):
-            length = settings.frames[int(generator.integers(len(settings.frames)))]
-            batch: list[Window] = []
+    def _pack(self, block: int) -> list[_Drawn]:
+        """Whole passes over the clips as batches, `BLOCK` or more; the last one is what is left."""
+        settings, generator = self.settings, np.random.default_rng([self.seed, block])
+        batches: list[_Drawn] = []
+        waiting: list[int] = []  # of a pass, the next one last
+        while waiting or len(batches) < BLOCK:
+            drawn = _Drawn(settings.frames[int(generator.integers(len(settings.frames)))], [])
             left = float(settings.tokens_per_batch)
-            clip = self._long_enough(clip, length, order)
-            while not batch or (self._tokens(clip, length) <= left and len(batch) < settings.max_clips):
-                batch.append(self._window(clip, length, generator))
-                left -= self._tokens(clip, length)
-                clip = self._long_enough(next(order), length, order)
-            batches.append(batch)
+            while not drawn.clips or waiting or len(batches) + 1 < BLOCK:
+                if not waiting:
+                    waiting = self._pass(generator)
+                    continue
+                if self.clips[waiting[-1]].frames < drawn.frames:
+                    waiting.pop()
+                    continue
+                tokens = self._tokens(waiting[-1], drawn.frames)
+                if drawn.clips and (tokens > left or len(drawn.clips) == settings.max_clips):
+                    break
+                drawn.clips.append(waiting.pop())
+                left -= tokens
+            batches.append(drawn)
         return batches
 
-    def _long_enough(self, clip: int, length: int, order: Iterator[int]) -> int:
-        """The clip, or the next one that has `length` frames."""
-        while self.clips[clip].frames < length:
-            clip = next(order)
-        return clip
-
-    def _order(self, generator: np.random.Generator) -> Iterator[int]:
-        """Clips, pass after pass."""
-        while True:
-            order = generator.permutation(len(self.clips))
-            yield from order[generator.random(len(order)) < self.weights[order]].tolist()
+    def _pass(self, generator: np.random.Generator) -> list[int]:
+        """All clips once in random order, or each with its weight as probability."""
+        order = generator.permutation(len(self.clips))
+        return order[generator.random(len(order)) < self.weights[order]].tolist()
 
     def _tokens(self, clip: int, length: int) -> float:
         return self.frame_tokens[clip] * length

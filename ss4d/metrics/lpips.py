@@ -100,8 +100,8 @@ class LPIPS(nn.Module):
 
 
 def _unit(features: Tensor) -> Tensor:
-    """Features [N, C, H, W] of length 1 at every place."""
-    return features / (features.square().sum(1, keepdim=True).sqrt() + EPSILON)
+    """Features [N, C, H, W] of length 1 at every place; where all are 0, so is the gradient."""
+    return features / (torch.linalg.vector_norm(features, dim=1, keepdim=True) + EPSILON)
 
 
 def load_lpips(network: str, path: Path) -> LPIPS:

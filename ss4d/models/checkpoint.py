@@ -54,9 +54,17 @@ def weights_file(stem: Path) -> Path:
 
 
 def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
-    """Write a safetensors file atomically."""
+    """Write a safetensors file atomically.
+
+    Raises:
+        OSError: it cannot be written.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    save_file(weights, temporary)
+    try:
+        save_file(weights, temporary)
+    except SafetensorError as error:  # its own kind, for a full disk too
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"{path} cannot be written ({error})") from error
     publish(temporary, path)
 
 

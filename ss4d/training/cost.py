@@ -27,7 +27,8 @@ DINO_TOKENS = 1374  # of 518 px: class, 4 registers, 37 x 37 patches
 
 @dataclass(frozen=True)
 class PhaseCost:
-    """A step on the largest batch that a phase allows. Losses, renderings and buffers of kernels are left out.
+    """A step on the largest batch that a phase allows, of the largest clips of a set where there is one. Losses,
+    renderings and buffers of kernels are left out.
 
     Attributes:
         clips: of one process; `frames` each.
@@ -91,18 +92,25 @@ class PhaseCost:
         return "\n".join(lines)
 
 
-def phase_cost(phase: Phase, options: Mapping[str, Any], processes: int) -> PhaseCost:
+def phase_cost(phase: Phase, options: Mapping[str, Any], processes: int, voxels: float | None = None) -> PhaseCost:
     """Cost of a phase of the run with the resolved config `options`.
+
+    Args:
+        voxels: of a frame of the largest clip; by default those of a typical one.
 
     Raises:
         ValueError: a frozen model whose description is not there yet, or a budget that nothing fits.
     """
     specs, frozen = dict(options["models"]), _frozen_specs(options)
     resolution, frames = phase.data.resolution, max(phase.data.frames)
-    voxels = VOXELS[min(VOXELS, key=lambda side: abs(side - resolution))]
-    per_frame = OBJECTIVES[options["objective"]["name"]].frame_tokens(specs, resolution, voxels)
+    objective = OBJECTIVES[options["objective"]["name"]]
+    counted = voxels or VOXELS[min(VOXELS, key=lambda side: abs(side - resolution))]
+    per_frame = objective.frame_tokens(specs, resolution, counted)
     clips = max(1, min(phase.data.max_clips, int(phase.data.tokens_per_batch // (frames * per_frame))))
-    coords, element = synthetic_clip(frames, voxels, resolution), ELEMENT_SIZE[phase.train.precision]
+    if voxels is not None and per_frame == voxels:  # smaller clips may fill what is left of the budget
+        most = min(phase.data.tokens_per_batch, phase.data.max_clips * frames * voxels)
+        per_frame = counted = max(voxels, most / (clips * frames))
+    coords, element = synthetic_clip(frames, round(counted), resolution), ELEMENT_SIZE[phase.train.precision]
     image_tokens = _image_tokens({**specs, **frozen})
 
     def costs(group: Mapping[str, Any], patterns: Sequence[str] = ()) -> dict[str, ModelCost]:

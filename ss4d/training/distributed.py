@@ -79,7 +79,17 @@ def _keep_alive(group: dist.ProcessGroup | None) -> None:
 
 
 def _variables_of_slurm() -> None:
-    """torchrun's variables for a task that hydra's submitit launcher started."""
+    """torchrun's variables for a task that hydra's submitit launcher started.
+
+    Raises:
+        ValueError: one of several tasks that SLURM started by itself, of which each would take itself for the only one.
+    """
+    tasks = os.environ.get("SLURM_STEP_NUM_TASKS", "1")
+    if tasks != "1" and not {"SUBMITIT_EXECUTOR", "WORLD_SIZE"} & set(os.environ):
+        raise ValueError(
+            f"SLURM started {tasks} tasks that do not know of each other: start one a node, with torchrun in it, or "
+            "let train.py ask SLURM (hydra/launcher=submitit_slurm; docs/training.md)"
+        )
     if "SUBMITIT_EXECUTOR" in os.environ and "WORLD_SIZE" not in os.environ:
         from submitit.helpers import TorchDistributedEnvironment
 

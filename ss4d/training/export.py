@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from omegaconf import DictConfig
 from torch import Tensor
 
 from ss4d.flow import SamplerSettings
@@ -28,7 +29,7 @@ from ss4d.models.checkpoint import (
 from ss4d.models.folder import PipelineFolder, write_pipeline
 from ss4d.models.image_encoder import DINO_HUB_IDS
 from ss4d.models.names import NAMES, ModelName
-from ss4d.training.run_folder import read_saved
+from ss4d.training.run_folder import reached_step, read_saved
 from ss4d.view_frame import ViewFrame
 
 FLOWS = ("structure_flow", "sparse_flow")
@@ -189,15 +190,27 @@ def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewF
 
 
 def trained_frames(runs: Mapping[str, Path], base: str | Path | None) -> int | None:
-    """Frames of the longest clips that one of the flows was trained on; None where no run and no base says."""
+    """Frames of the longest clips that one of the flows was trained on, in the phases that it has begun; None where no
+    run and no base says."""
     named = None if base is None else PipelineFolder.open(base).args.get("trained_frames")
     lengths = [] if named is None else [int(named)]
     for name in FLOWS:
         config = read_saved(runs[name]) if name in runs else None
         if config is not None:
-            sections = [config, *(config.get("phases") or {}).values()]
-            lengths += [max(section.frames) for section in sections if section and "frames" in section]
+            lengths.append(longest_clips(config, reached_step(runs[name])))
     return max(lengths, default=None)
+
+
+def longest_clips(config: DictConfig, reached: int | None) -> int:
+    """Frames of the longest clips in the phases of a saved config that begin before a step; None: in all of them."""
+    longest, start = 0, 0
+    for phase in (config.get("phases") or {"main": None}).values():
+        given = phase or {}
+        frames = given.get("data", {}).get("frames") or given.get("frames") or config.data.frames
+        if not start or reached is None or start < reached:
+            longest = max(longest, *frames)
+        start += given.get("train", {}).get("steps") or config.get("train", {}).get("steps") or 0
+    return longest
 
 
 def latent_statistics(runs: Mapping[str, Path], base: str | Path | None) -> dict[str, Tensor]:

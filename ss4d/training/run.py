@@ -164,11 +164,9 @@ def record(run_dir: Path, config: DictConfig, processes: int, backend: Mapping[s
 
 def _git_commit() -> str:
     """The commit the code runs from, marked where files differ from it."""
-    result = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        result = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False)
+    except OSError:  # no git here
+        return "unknown"
     return result.stdout.strip() or "unknown"

@@ -23,7 +23,7 @@ from ss4d.data import BatchLoader, WindowDataset, to_device
 from ss4d.data.masking import contact_sheet
 from ss4d.memory import peak_memory
 from ss4d.training.checkpointing import CheckpointStore
-from ss4d.training.cost import phase_cost, recompute
+from ss4d.training.cost import PhaseCost, phase_cost, recompute
 from ss4d.training.distributed import World, distribute, full_tensor, gathered, gradients_kept_local
 from ss4d.training.export import export_run
 from ss4d.training.freezing import freeze
@@ -83,6 +83,7 @@ class Trainer:
         self.progress = Progress()
         self.monitor: Monitor | None = None
         self.stop = StopSignal()
+        self.costs: dict[str, PhaseCost] = {}
 
     def prepare(self) -> None:
         """Open the data of all phases and go to where the newest checkpoint was written. Nothing is written yet.
@@ -98,7 +99,9 @@ class Trainer:
             self.objective.options = phase.objective
             self.objective.prepare(self.data[phase.name].train.clips)
         self._set_up(self.phases[0])
-        self.costs = {phase.name: phase_cost(phase, self.config, self.world.size) for phase in self.phases}
+        for phase in self.phases:
+            largest = max(clip.voxels for clip in self.data[phase.name].train.clips.clips)
+            self.costs[phase.name] = phase_cost(phase, self.config, self.world.size, largest)
         self._restore()
 
     def fit(self) -> int | None:
@@ -212,7 +215,9 @@ class Trainer:
         progress.place += phase.accumulation * world.size
         progress.step += 1
         seconds = time.monotonic() - started  # the GPU was waited for, for `norm`
-        meter.add({"gradient_norm": norm, "learning_rate": rate, "batches": phase.accumulation, "seconds": seconds})
+        meter.add({"learning_rate": rate, "batches": phase.accumulation, "seconds": seconds})
+        if math.isfinite(norm):  # a skipped step hides no others
+            meter.add({"gradient_norm": norm})
 
     def _next(self, batches: Iterator[Any]) -> Any:
         try:
@@ -235,7 +240,7 @@ class Trainer:
 
     def _log(self, meter: Meter, bar: tqdm[Any]) -> None:
         means = meter.means(self.world)
-        metrics = {key: value for key, value in means.items() if key not in COUNTS}
+        metrics = {"gradient_norm": math.inf, **{key: value for key, value in means.items() if key not in COUNTS}}
         metrics |= throughput(means, self.flops_per_token, self.world)
         metrics["memory_gb"] = peak_memory(self.world.device) / 1e9
         if not self.scale.fixed:
@@ -286,7 +291,8 @@ class Trainer:
 
     def _save(self, keep: int) -> None:
         progress = self.progress
-        progress.scale, progress.good_steps = self.scale.value, self.scale.good_steps
+        progress.scale = None if self.scale.fixed else self.scale.value
+        progress.good_steps = self.scale.good_steps
         progress.skipped = self.scale.skipped
         progress.norms = tuple(self.clipper.history)
         self.store.save(progress.step, self._tensors(), asdict(progress), keep)
@@ -303,7 +309,8 @@ class Trainer:
         except TypeError as error:
             raise ValueError(f"progress.json in {self.store.folder} is of another version: {error}") from error
         self.clipper.history = list(self.progress.norms)
-        self.scale.value, self.scale.good_steps = float(self.progress.scale or 1.0), self.progress.good_steps
+        if self.progress.scale not in (None, 1.0) and not self.scale.fixed:  # 1: of a run in another precision
+            self.scale.value, self.scale.good_steps = float(self.progress.scale), self.progress.good_steps
         self.scale.skipped = self.progress.skipped
         if self.world.is_first:
             print(f"resuming at step {self.progress.step}")

@@ -71,11 +71,12 @@ def mean_metrics(objective: Objective, held_out: WindowDataset, phase: Phase, wo
     loader = BatchLoader(held_out, _settings(phase), SEED, 0, world.rank, world.size, leave_out_faults=True)
     for index, batch in enumerate(islice(loader, each)):
         place = world.rank + index * world.size
+        counts = place < phase.train.validate_batches  # the others keep processes in step (FSDP)
         generator = torch.Generator(world.device).manual_seed(place)
         with autocast(phase.train.precision, world.device):
             loss = objective(to_device(batch, world.device), generator)
         if bool(loss.total.isfinite()):
-            meter.add(loss.metrics)
+            meter.add(loss.metrics if counts else {})
         else:
             warnings.warn(f"held-out batch {place}: the loss is not finite, the batch is left out", stacklevel=2)
     return meter.means(world)

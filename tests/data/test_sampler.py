@@ -46,6 +46,16 @@ def test_every_pass_takes_every_clip_once():
         assert sorted(drawn[start : start + 5]) == [0, 1, 2, 3, 4]
 
 
+def test_every_pass_over_a_large_set_takes_every_clip_once():
+    """A pass of 3,000 clips makes 1,500 batches, more than a block has."""
+    clips = [PreparedClip(f"clip{i}", f"asset{i}", None, "fish", 16, 10.0) for i in range(3000)]
+    batches = TokenBatchSampler(clips, [10.0] * 3000, [1.0] * 3000, replace(SETTINGS, max_clips=2), 7)
+    drawn = Counter(window.clip for place in range(4500) for window in batches.batch(place).copy())
+    assert set(drawn.values()) == {3} and len(drawn) == 3000
+    again = TokenBatchSampler(clips, [10.0] * 3000, [1.0] * 3000, replace(SETTINGS, max_clips=2), 7, start=3100)
+    assert next(iter(again)) == batches.batch(3100)
+
+
 def test_a_clip_beyond_the_budget_goes_alone_with_one_warning():
     batches = sampler(replace(SETTINGS, frames=[4], tokens_per_batch=250))
     with pytest.warns(UserWarning, match=r"4 frames of clip\d have about \d+ tokens, more than .* = 250") as caught:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 from ss4d.metrics.clip_similarity import ClipSimilarity, load_clip
-from ss4d.metrics.lpips import LPIPS, load_lpips
+from ss4d.metrics.lpips import LPIPS, _unit, load_lpips
 from ss4d.metrics.psnr import psnr
 from ss4d.metrics.ssim import ssim, structural_similarity
 
@@ -167,3 +167,13 @@ def test_more_blur_and_more_shift_score_worse(images: Tensor, tmp_path: Path):
             assert (scores["psnr"][0], scores["ssim"][0], scores["lpips"][0]) == (float("inf"), pytest.approx(1), 0)
             for name, values in scores.items():
                 assert values == sorted(values, reverse=True) and len(set(values)) == 4, name
+
+
+def test_a_place_without_any_feature_has_no_gradient():
+    features = torch.zeros(1, 3, 2, 2)
+    features[0, :, 0, 0] = torch.tensor([3.0, 0.0, 4.0])
+    features.requires_grad_()
+    unit = _unit(features)
+    torch.testing.assert_close(unit[0, :, 0, 0], torch.tensor([0.6, 0.0, 0.8]))
+    (gradient,) = torch.autograd.grad(unit.square().sum(), features)
+    assert bool(gradient.isfinite().all())

@@ -6,6 +6,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from ss4d.models.checkpoint import load_model, save_model, save_weights
 from ss4d.models.folder import PipelineFolder
 from ss4d.models.names import NAMES
 from ss4d.training.command_line import compose_config
+from ss4d.training.export import longest_clips
 
 BASE = Path(__file__).parents[2] / "checkpoints" / "ss4d-tiny"
 FLOW = "sparse_structure_flow_model"
@@ -48,6 +50,15 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     assert made["slat_normalization"] == given["slat_normalization"]
     assert made["sparse_structure_sampler"]["params"] == {**given["sparse_structure_sampler"]["params"], "steps": 7}
     assert made["trained_frames"] == 24 and given["trained_frames"] == 16  # the longest of the run's phases
+
+
+@pytest.mark.parametrize(("reached", "longest"), [(None, 32), (0, 8), (10, 8), (11, 32), (16, 32)])
+def test_clips_of_phases_that_were_not_reached_do_not_count(reached: int | None, longest: int):
+    phases = "phases: {short: {train: {steps: 10}}, long: {frames: [16, 32]}}"
+    config: Any = OmegaConf.create(f"frames: [8]\ndata: {{frames: [8]}}\ntrain: {{steps: 6}}\n{phases}")
+    assert longest_clips(config, reached) == longest
+    single: Any = OmegaConf.create("data: {frames: [8, 12]}\ntrain: {steps: 6}\nphases: null")
+    assert longest_clips(single, 6) == 12
 
 
 @pytest.mark.parametrize(("crop", "taken"), [(0.8, True), (0.7, False)])

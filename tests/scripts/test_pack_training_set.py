@@ -32,6 +32,8 @@ def samples(root: Path) -> list[torch.Tensor]:
 def test_what_is_unpacked_trains_as_the_set_itself(tmp_path: Path, share: float, count: int):
     root = write_clips(tmp_path / "set", views=6)
     part_mb = share * whole_mb(root, tmp_path / "whole")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / "part-007.tar").write_bytes(b"of an earlier, larger set")
     assert run("pack", root, tmp_path / "parts", "--part-mb", part_mb).stdout.startswith(f"{count} parts")
     assert all(path.stat().st_size <= part_mb * 2**20 for path in (tmp_path / "parts").iterdir())
     assert run("unpack", tmp_path / "parts", tmp_path / "copy").stdout.startswith("2 clips")

@@ -57,6 +57,17 @@ def test_a_budget_decides_how_much_is_recomputed():
         cost("structure_flow", 2, "train.activation_gb=1.0")
 
 
+def test_the_largest_clips_of_a_set_are_what_a_budget_is_for():
+    config = resolve(["experiment=sparse_vae/paper", "train.activation_gb=56"])
+    options: Any = OmegaConf.to_container(config, resolve=True)
+    phases = read_phases(config)
+    for phase in phases[:2]:
+        typical, largest = (phase_cost(phase, options, 8, voxels) for voxels in (None, 12_000))
+        assert largest.tokens == min(phase.data.tokens_per_batch, phase.data.max_clips * largest.frames * 12_000)
+        assert largest.share > typical.share
+        assert largest.activation_bytes <= 56e9 < typical.activation_bytes * largest.tokens / typical.tokens
+
+
 def test_frozen_parameters_cost_no_gradient_and_no_moments():
     plain, frozen = (cost("sparse_vae", 0, *lines) for lines in ([], ['train.freeze=["encoder.*","decoder.out*"]']))
     encoder, decoder = frozen.trained["encoder"], frozen.trained["decoder"]

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 import train
 from ss4d.training import stopping
 from ss4d.training.command_line import compose_config
+from ss4d.training.distributed import _variables_of_slurm
 
 SCRIPT = Path(train.__file__)
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(SCRIPT.parent)}
@@ -108,3 +109,13 @@ def test_a_signal_in_the_last_step_does_not_call_a_finished_run_stopped(
     monkeypatch.setattr(stopping, "highest", lambda *_: int(signal.SIGTERM))
     fit("structure_vae", clip_folder, tmp_path, "train.steps=1")
     assert "stopped" not in capsys.readouterr().out
+
+
+def test_tasks_of_slurm_that_do_not_know_of_each_other_are_refused(monkeypatch: pytest.MonkeyPatch):
+    for name in ("SUBMITIT_EXECUTOR", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "2")
+    with pytest.raises(ValueError, match="SLURM started 2 tasks that do not know of each other"):
+        _variables_of_slurm()
+    monkeypatch.setenv("WORLD_SIZE", "2")  # torchrun's
+    _variables_of_slurm()

@@ -30,7 +30,7 @@ CASES = {
         0.65,
     ),
     "sparse_vae": (
-        30,
+        60,
         [
             *FAST,
             *("data.tokens_per_batch=6400", "batch_size=4", "frames=[1]", "models.encoder.args.num_blocks=1"),

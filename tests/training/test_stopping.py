@@ -19,7 +19,7 @@ from small_runs import fit, logged, overrides, same_weights
 import train
 
 STEPS = 60
-LINES = [f"train.steps={STEPS}", "train.save_every=5", "train.learning_rate=1e-3", "frames=[1]"]
+LINES = ["threads=1", f"train.steps={STEPS}", "train.save_every=5", "train.learning_rate=1e-3", "frames=[1]"]
 
 
 def start(lines: list[str]) -> subprocess.Popen[str]:

@@ -136,6 +136,12 @@ def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path,
     assert all(torch.equal(start[key], found[key]) for key in found)
 
 
+def test_half_precision_after_another_starts_with_its_own_scale(runs: Path, clip_folder: Path):
+    fit("structure_vae", clip_folder, runs, "train.steps=2", "train.precision=fp32", folder="to_fp16")
+    run_dir = fit("structure_vae", clip_folder, runs, "train.steps=3", "train.precision=fp16", folder="to_fp16")
+    assert logged(run_dir, "loss_scale") == [2.0**16]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -143,6 +149,7 @@ def test_half_precision_skips_steps_that_overflow(runs: Path, clip_folder: Path,
             ["data.masking.probability=0.5"],
             r"data\.masking\.probability = 0\.5, but this objective has no",
         ),
+        (["data.recolor=0.5"], r"data\.recolor = 0\.5, but this objective sees no colours"),
         (["train.validate_every=1", "train.validate_split=other"], r"train\.validate_split = other: .* has no clip of"),
     ],
 )

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 from damage import damaged_glb
 from gltf_builder import GltfBuilder, cube, wall
 from PIL import Image
@@ -38,6 +39,15 @@ def whole_file(path: Path) -> bytes:
     builder.animation("turn", joint, "rotation", [0.0, 1.0], [[0, 0, 0, 1], [0, 1, 0, 0]])
     builder.animation("lift", morphing, "weights", [0.0, 1.0], [0.0, 2.0])
     return builder.write(path).read_bytes()
+
+
+def test_a_picture_that_cannot_be_read_is_named(tmp_path: Path, blender: BlenderProcess) -> None:
+    whole = whole_file(tmp_path / "a.glb")
+    start = whole.index(b"\x89PNG")
+    (tmp_path / "a.glb").write_bytes(whole[:start] + b"none" + whole[start + 4 :])
+    arguments: dict[str, Any] = {"hide_nodes": [], "clips": [], "clips_per_asset": 2, "max_triangles": 10_000}
+    with pytest.raises(BlenderError, match=r"a\.glb: the picture .* is missing or damaged"):
+        list(blender.run("pose", path=str(tmp_path / "a.glb"), sampling=SAMPLING, folder=str(tmp_path), **arguments))
 
 
 def test_damaged_files_are_one_sentence(tmp_path: Path, blender: BlenderProcess) -> None:

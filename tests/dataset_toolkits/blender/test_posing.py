@@ -206,6 +206,7 @@ def test_morph_targets_and_shared_skins_move(tmp_path, blender):
     builder.animation("turn", joint, "rotation", [0.0, 1.0], [[0, 0, 0, 1], [0, 1, 0, 0]])
     posed = Posed(tmp_path, builder.write(tmp_path / "a.glb"), blender, frames=3)
     assert same_points(posed.vertices["lift"][1], np.concatenate([cube_at(0, 0, 1), cube_at(-5, 0, 0)]))
+    assert same_points(posed.vertices["lift"][2], np.concatenate([cube_at(0, 0, 2), cube_at(-5, 0, 0)]))  # beyond 1
     assert same_points(posed.vertices["turn"][2], np.concatenate([CUBE, cube_at(5, 0, 0)]))
 
 

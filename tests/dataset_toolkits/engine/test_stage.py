@@ -47,6 +47,23 @@ def test_a_record_that_is_damaged_is_none(tmp_path: Path) -> None:
         assert stage.current_record(ITEM) is None
 
 
+def test_a_process_that_ends_between_artifact_and_record_leaves_no_wrong_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Made with one option; made with another and stopped before the record; then back to the first option."""
+    first, second = (FakeStage(tmp_path, FakeOptions(scale=scale), []) for scale in (2, 3))
+    first.run(ITEM)
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dataset_toolkits.engine.stage.write_record", stop)
+        with pytest.raises(KeyboardInterrupt):
+            second.run(ITEM)
+    assert first.current_record(ITEM) is None
+
+
 def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
     stage = FakeStage(tmp_path, FakeOptions(), [])
     with pytest.raises(ValueError, match="raises is not what it should be"):
