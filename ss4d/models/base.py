@@ -86,13 +86,11 @@ class SparsePosterior:
 
 
 def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator | None) -> Tensor:
-    mean, logvar = mean.float(), logvar.float()  # in half precision a small mean is lost beside noise of its own grid
     noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
     return mean + noise * torch.exp(0.5 * logvar)
 
 
 def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
-    mean, logvar = mean.float(), logvar.float()
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
     return divergence.mean() if len(divergence) else divergence.sum()
 
