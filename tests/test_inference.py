@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from videos import make_video
 
 import inference
@@ -96,71 +94,6 @@ def test_the_seed_decides(pipeline_folder: Path):
     first, again, other = (pipeline.run(frames(2), seed=seed) for seed in (1, 1, 2))
     assert torch.equal(first.gaussians[1].xyz, again.gaussians[1].xyz)
     assert first.voxels[0].shape != other.voxels[0].shape or not torch.equal(first.voxels[0], other.voxels[0])
-
-
-def broken_model(pipeline_folder: Path, tmp_path: Path, fault: str) -> Path:
-    folder = shutil.copytree(pipeline_folder, tmp_path / "model")
-    path = folder / "ckpts/slat_flow_model.safetensors"
-    weights = load_file(path)
-    if fault == "missing":
-        del weights["out_layer.bias"]
-    elif fault == "extra":
-        weights["blocks.7.surprise"] = torch.zeros(3)
-    elif fault == "misshapen":
-        weights["out_layer.bias"] = torch.zeros(3)
-    save_file(weights, path)
-    if fault == "truncated":
-        path.write_bytes(path.read_bytes()[:-1000])
-    elif fault == "no file":
-        path.unlink()
-    return folder
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("missing", "missing 1 weight (out_layer.bias)"),
-        ("extra", "unexpected 1 weight (blocks.7.surprise)"),
-        ("misshapen", "of another shape 1 weight (out_layer.bias [3] instead of [4])"),
-        ("truncated", "is damaged or cut short"),
-        ("no file", "has no ckpts/slat_flow_model.safetensors"),
-    ],
-)
-def test_a_broken_model_folder_is_refused(
-    fault: str, message: str, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    source = write_folder(tmp_path / "in", frames(1))
-    model = broken_model(pipeline_folder, tmp_path, fault)
-    assert run(source, "--model", model, "--out", tmp_path / "out") == 1
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and message in error and "\n" not in error
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("fault", "message"),
-    [
-        ("truncated", "is damaged or cut short"),
-        ("no file", "has no ckpts/slat_flow_model.safetensors"),
-        ("no model", "names no model 'slat_flow_model'"),
-        ("no sampler", "the sampler 'FlowHeunSampler' is not known"),
-    ],
-)
-def test_a_budget_finds_a_broken_model_folder_before_the_work(
-    fault: str, message: str, pipeline_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
-    source = write_folder(tmp_path / "in", frames(1))
-    model = broken_model(pipeline_folder, tmp_path, fault)
-    spec = json.loads((model / "pipeline.json").read_text())
-    if fault == "no model":
-        del spec["args"]["models"]["slat_flow_model"]
-    elif fault == "no sampler":
-        spec["args"]["slat_sampler"]["name"] = "FlowHeunSampler"
-    (model / "pipeline.json").write_text(json.dumps(spec))
-    assert run(source, "--model", model, "--out", tmp_path / "out", "--memory", "2GB") == 1
-    error = capsys.readouterr().err.strip()
-    assert error.startswith("error: ") and message in error and "\n" not in error
-    assert not (tmp_path / "out").exists()
 
 
 def test_another_run_that_ends_first_takes_nothing(

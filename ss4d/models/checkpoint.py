@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -182,21 +183,23 @@ CASTING: dict[type[nn.Module], type[nn.Module]] = {
 
 def read_weights(path: Path) -> dict[str, torch.Tensor]:
     """All tensors of a safetensors file."""
-    if not path.is_file():
-        raise CheckpointError(f"there is no weight file {path}: check the model folder, or download it again")
-    try:
+    with _named(path):
         return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is damaged or cut short ({error}): download it again") from error
 
 
 def check_weights(path: Path) -> None:
     """Raise a CheckpointError unless a safetensors file is whole by its header; no tensor is read."""
+    with _named(path), safe_open(path, "pt"):
+        pass
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    """Whatever is wrong with a file of weights that is read inside is a CheckpointError."""
     if not path.is_file():
         raise CheckpointError(f"there is no weight file {path}: check the model folder, or download it again")
     try:
-        with safe_open(path, "pt"):
-            pass
+        yield
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is damaged or cut short ({error}): download it again") from error
 
