@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from dataset_toolkits.engine.stage import StageError
+from dataset_toolkits.gltf import references
 from ss4d.files import content_hash
 
 SUFFIXES = (".glb", ".gltf", ".fbx", ".usd", ".usda", ".usdc", ".usdz")
@@ -98,19 +98,18 @@ def choose_split(identifier: str, val_share: float) -> str:
 
 
 def read_content(path: Path) -> Content:
-    """Hash a file, and those that a .gltf file refers to.
+    """Hash a file, and those that a glTF file refers to. What FBX and USD files refer to is not known without Blender.
 
     Raises:
         ValueError: one of them is missing, empty or cannot be read.
     """
-    parts = [path, *_references(path)]
     try:
-        content = Content(content_hash(parts), sum(part.stat().st_size for part in parts))
+        if not path.stat().st_size:
+            raise ValueError(f"{path} is empty")
+        parts = [path, *_references(path)]
+        return Content(content_hash(parts), sum(part.stat().st_size for part in parts))
     except OSError as error:
         raise ValueError(f"{error.filename} cannot be read: {error.strerror}") from error
-    if not content.bytes:
-        raise ValueError(f"{path} is empty")
-    return content
 
 
 def read_index(index: Path) -> list[Asset]:
@@ -168,13 +167,12 @@ def _best_first(clips: Sequence[str], best: str | None) -> list[str]:
 
 
 def _references(path: Path) -> list[Path]:
-    """Buffers and images that a .gltf file refers to."""
-    if path.suffix.lower() != ".gltf" or not path.exists():
+    """What a glTF file refers to. A damaged .glb is taken as it is: pose says what is wrong with it."""
+    if path.suffix.lower() not in (".gltf", ".glb"):
         return []
     try:
-        content = json.loads(path.read_text())
-        parts = [*content.get("buffers", []), *content.get("images", [])]
-        names = [part["uri"] for part in parts if not part.get("uri", "data:").startswith("data:")]
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is not glTF: {error}") from error
-    return [path.parent / unquote(name) for name in names]
+        return references(path)
+    except ValueError:
+        if path.suffix.lower() == ".gltf":
+            raise
+        return []

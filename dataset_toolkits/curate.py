@@ -9,8 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from dataset_toolkits.engine.records import write_table
+from dataset_toolkits.names import with_hash
 from dataset_toolkits.normalize import placement
 from ss4d.data.format import ASSET_COLUMNS, CLIP_COLUMNS, Row, read_table, table_path
+from ss4d.data.provenance import check_up_to_date
 
 
 @dataclass(frozen=True)
@@ -50,18 +52,47 @@ def curate(root: Path, options: CurateOptions) -> None:
     """Write `ROOT/tables/curate.parquet`.
 
     Raises:
-        ValueError: collect or pose is not complete.
+        ValueError: collect or pose is not complete, or collect was run again since pose was.
     """
     assets = {row["name"]: row for row in read_table(root, "collect")}
+    posed = read_table(root, "pose")
+    check_up_to_date(root, "pose", posed, assets)
     poses: dict[str, list[Row]] = {name: [] for name in assets}
-    for row in read_table(root, "pose"):
+    for row in posed:
         poses.setdefault(row["name"], []).append(row)
     rows = [_row(asset, pose, options) for name, asset in assets.items() for pose in poses[name] or [{"asset": name}]]
     if options.clips_per_asset is not None:
         _keep_first(rows, options.clips_per_asset)
+    _tell_apart(rows)
     write_table(root, "curate", rows)
     accepted = sum(row["accepted"] for row in rows)
     print(f"curate: {len(rows)} clips, {accepted} accepted; every reason is in {table_path(root, 'curate')}")
+
+
+def accepted_clips(root: Path) -> list[Row]:
+    """Rows of the accepted clips; the column `pose` is the key of what they were measured in.
+
+    Raises:
+        ValueError: curate is not complete, or pose was run again since.
+    """
+    poses = {row["name"]: row["key"] for row in read_table(root, "pose")}
+    clips = [row for row in read_table(root, "curate") if row["accepted"]]
+    for clip in clips:
+        now = poses.get(clip["asset"])
+        if now is None or clip.setdefault("pose", now) != now:  # older tables do not have the column
+            raise ValueError(
+                f"curate measured {clip['clip_name']} before pose was run again: run "
+                f"`python -m dataset_toolkits curate --root {root}` again"
+            )
+    return clips
+
+
+def _tell_apart(rows: list[Row]) -> None:
+    """Give clips of two assets that would share the name of a file, such as clip c of a/b and b/c of a, a hash."""
+    shared = Counter(row["clip_name"].lower() for row in rows if row["clip_name"])
+    for row in rows:
+        if row["clip_name"] and shared[row["clip_name"].lower()] > 1:
+            row["clip_name"] = with_hash(row["clip_name"], f"{row['asset']}/{row['clip']}")
 
 
 def _keep_first(rows: list[Row], count: int) -> None:
@@ -77,7 +108,7 @@ def _keep_first(rows: list[Row], count: int) -> None:
 def _row(asset: Row, pose: Row, options: CurateOptions) -> Row:
     reasons = list(_asset_reasons(asset, pose) or _clip_reasons(pose, options))
     row = {column: pose.get(column) for column in CLIP_COLUMNS} | {column: asset[column] for column in ASSET_COLUMNS}
-    row |= {"asset": asset["name"], "scale": None, "centre": None, "visible": None}
+    row |= {"asset": asset["name"], "pose": pose.get("key"), "scale": None, "centre": None, "visible": None}
     if _has_size(pose):
         place = placement(pose["low"], pose["high"])
         visible = pose["frame_side"] / _longest_side(pose)

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from dataset_toolkits.engine.stage import Item, Stage, StageError, later_option, speed_option
 from dataset_toolkits.latent_statistics import write_statistics
+from ss4d.backend import find_device
 from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table
+from ss4d.data.provenance import check_up_to_date
 from ss4d.files import content_hash
 
 if TYPE_CHECKING:
@@ -38,6 +40,12 @@ class EncodeOptions:
     recolor: float = later_option(0.0)  # chance of a cube's features to get other colours before they are encoded
     device: str = speed_option("cpu")
 
+    def __post_init__(self) -> None:
+        if not self.quarter_turns or not set(self.quarter_turns) <= {0, 1, 2, 3}:
+            raise ValueError(f"encode.quarter_turns are some of 0, 1, 2 and 3, not {list(self.quarter_turns)}")
+        if not 0 <= self.recolor <= 1:
+            raise ValueError(f"encode.recolor is a chance from 0 to 1, not {self.recolor}")
+
 
 class EncodeStage(Stage):
     """`encode/<clip>.safetensors` of every clip with features, and `tables/latent_statistics.json`; see docs/data.md.
@@ -50,12 +58,10 @@ class EncodeStage(Stage):
     options: EncodeOptions
 
     def items(self) -> list[Item]:
-        if not set(self.options.quarter_turns) <= {0, 1, 2, 3}:
-            raise StageError(f"encode.quarter_turns is {self.options.quarter_turns}: a quarter turn is 0, 1, 2 or 3")
-        if not 0 <= self.options.recolor <= 1:
-            raise StageError(f"encode.recolor is {self.options.recolor}: a chance is between 0 and 1")
-        rows = [row for row in read_table(self.root, "features") if row["status"] == "done"]
-        frames = {row["name"]: row["frames"] for row in read_table(self.root, "render")}
+        find_device(self.options.device)
+        rendered = {row["name"]: row for row in read_table(self.root, "render") if row["status"] == "done"}
+        rows = [row for row in read_table(self.root, "features") if row["status"] == "done" and row["name"] in rendered]
+        check_up_to_date(self.root, "features", rows, {name: {"render": row["key"]} for name, row in rendered.items()})
         if self._structure_stem is None and self._sparse_stem is None:
             raise StageError(
                 "neither encode.structure_encoder nor encode.sparse_encoder is set: give one or both, each a "
@@ -65,7 +71,7 @@ class EncodeStage(Stage):
         if rows:
             self._check_features(artifact_path(self.root, "features", rows[0]["name"]))
         return [
-            Item(row["name"], {"features": row["key"], "frames": frames[row["name"]], "weights": weights})
+            Item(name := row["name"], {"features": row["key"], "frames": rendered[name]["frames"], "weights": weights})
             for row in rows
         ]
 

@@ -53,7 +53,7 @@ class PoseStage(Stage):
     """`pose/<asset>.safetensors` of every collected asset; see docs/data.md."""
 
     name = "pose"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     suffix: ClassVar[str] = SUFFIXES["pose"]
     options: PoseOptions
 

@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dataset_toolkits.blender.process import BlenderProcess, blender_python
+from dataset_toolkits.curate import accepted_clips
 from dataset_toolkits.engine.stage import Item, Stage, later_option, speed_option
-from ss4d.data.format import SUFFIXES, Row, read_table
+from ss4d.data.format import SUFFIXES, Row
 from ss4d.data.posed_clip import PosedClip, read_posed_clip
 
 ENGINES = ("CYCLES", "BLENDER_WORKBENCH")
@@ -89,23 +90,17 @@ class RenderStage(Stage):
     """`render/<clip>.zip` of every accepted clip; see docs/data.md."""
 
     name = "render"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     suffix: ClassVar[str] = SUFFIXES["render"]
     time_limit: ClassVar[float] = 12 * 3600.0  # the defaults are thousands of pictures by Cycles
     options: RenderOptions
 
     def items(self) -> list[Item]:
         blender_python()
-        poses = {row["name"]: row["key"] for row in read_table(self.root, "pose")}
-        columns = ("asset", "clip", "sha256", "hide_nodes", "scale", "centre")
+        columns = ("pose", "asset", "clip", "sha256", "hide_nodes", "scale", "centre")
         return [
-            Item(
-                row["clip_name"],
-                {"pose": poses[row["asset"]]} | {column: row[column] for column in columns},
-                {"path": row["path"]},
-            )
-            for row in read_table(self.root, "curate")
-            if row["accepted"]
+            Item(clip["clip_name"], {column: clip[column] for column in columns}, {"path": clip["path"]})
+            for clip in accepted_clips(self.root)
         ]
 
     def process(self, item: Item, path: Path | None) -> list[Row]:

@@ -14,11 +14,13 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from dataset_toolkits.curate import accepted_clips
 from dataset_toolkits.engine.stage import Item, Stage
 from dataset_toolkits.normalize import placement
 from ss4d.data.format import SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, at_resolution, read_table
 from ss4d.data.overlap import surface_voxels
 from ss4d.data.posed_clip import read_posed_clip
+from ss4d.data.provenance import check_up_to_date
 from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 
 TOLERANCE = 1e-5  # by which rounding may carry a vertex out of the cube
@@ -47,6 +49,15 @@ class VoxelizeOptions:
     def __post_init__(self) -> None:
         if self.frame not in FRAMES:
             raise ValueError(f"voxelize.frame is one of {', '.join(FRAMES)}, not {self.frame}")
+        check_resolutions("voxelize", self.resolutions)
+        if self.frame == "view":
+            ViewFrame(self.crop, self.distance)
+
+
+def check_resolutions(stage: str, resolutions: Sequence[int]) -> None:
+    """Raise a ValueError unless there are some, and all of them are possible."""
+    if not resolutions or min(resolutions) < 1:
+        raise ValueError(f"{stage}.resolutions are one or more numbers from 1, not {list(resolutions)}")
 
 
 class VoxelizeStage(Stage):
@@ -58,24 +69,15 @@ class VoxelizeStage(Stage):
     options: VoxelizeOptions
 
     def items(self) -> list[Item]:
-        poses = {row["name"]: row["key"] for row in read_table(self.root, "pose")}
-        rendered: dict[str, Row] = {}  # clips whose cameras are read
-        if self.options.frame != "clip":
-            rendered = {
-                row["name"]: {"render": row["key"]}
-                for row in read_table(self.root, "render")
-                if row["status"] == "done"
-            }
-        return [
-            Item(
-                row["clip_name"],
-                {"pose": poses[row["asset"]]}
-                | {column: row[column] for column in ("asset", "clip", "scale", "centre")}
-                | rendered.get(row["clip_name"], {}),
-            )
-            for row in read_table(self.root, "curate")
-            if row["accepted"] and (self.options.frame == "clip" or row["clip_name"] in rendered)
-        ]
+        clips = {clip["clip_name"]: clip for clip in accepted_clips(self.root)}
+        columns = ("pose", "asset", "clip", "scale", "centre")
+        inputs = {name: {column: clip[column] for column in columns} for name, clip in clips.items()}
+        if self.options.frame == "clip":
+            return [Item(name, inputs[name]) for name in clips]
+        rendered = [row for row in read_table(self.root, "render") if row["status"] == "done" and row["name"] in clips]
+        check_up_to_date(self.root, "render", rendered, clips)
+        keys = {row["name"]: row["key"] for row in rendered}
+        return [Item(name, inputs[name] | {"render": keys[name]}) for name in clips if name in keys]
 
     def process(self, item: Item, path: Path | None) -> list[Row]:
         from safetensors.numpy import save_file

@@ -15,7 +15,8 @@ from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.engine.stage import Stage
 from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
 from ss4d.cameras import Camera, hammersley_sphere, orbit_camera
-from ss4d.data.format import CLIPS, TRIANGLES, Row, artifact_path, times_name, vertices_name
+from ss4d.data.format import CLIPS, INPUTS, TRIANGLES, Row, artifact_path, times_name, vertices_name
+from ss4d.data.provenance import write_inputs
 from ss4d.data.views import Cameras, View, ViewArchiveWriter, ViewIndex
 
 BOX_TRIANGLES = np.array(
@@ -128,6 +129,7 @@ def run(stage: Stage) -> list[Row]:
     for item in stage.items():
         record = stage.run(item)
         head = {"name": item.name, "key": record.key, "status": "done", "error": None}
+        head[INPUTS] = write_inputs(record.inputs)
         rows += [{**head, **row} for row in record.rows]
     stage.finish()
     write_table(stage.root, stage.name, rows)

@@ -92,7 +92,8 @@ def write_clips(root: Path, frames: int = 4, views: int = 2) -> Path:
         (root / folder).mkdir(parents=True)
     tables: dict[str, list[dict[str, Any]]] = {"curate": [], "render": [], "features": [], "encode": []}
     for index, side in enumerate((4, 6)):
-        name, done = f"box{index}__slide", {"status": "done", "error": None, "clip_name": f"box{index}__slide"}
+        name = f"box{index}__slide"
+        done = {"key": "k", "status": "done", "error": None, "clip_name": name}
         coords = box_voxels(side, frames)
         _write_pictures(artifact_path(root, "render", name), frames, views)
         _write_features(artifact_path(root, "features", name), coords)

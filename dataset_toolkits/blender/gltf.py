@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dataset_toolkits.blender.errors import JobError
+from dataset_toolkits.gltf import read_document
 
-GLB_MAGIC = b"glTF"
-JSON_CHUNK = b"JSON"
 TRIANGLES, STRIP, FAN = 4, 5, 6  # primitive modes
 
 
@@ -23,30 +20,17 @@ def count_triangles(path: Path) -> int:
         JobError: the file is damaged.
     """
     try:
-        document = _read_json(path)
+        document = read_document(path)
         accessors = document.get("accessors", [])
         in_mesh = [
             sum(_triangles(primitive, accessors) for primitive in mesh["primitives"])
             for mesh in document.get("meshes", [])
         ]
         return sum(in_mesh[node["mesh"]] for node in document.get("nodes", []) if "mesh" in node)
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, struct.error) as error:
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise JobError(
             f"{path} is damaged: its glTF header cannot be read ({type(error).__name__}: {error})"
         ) from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    with open(path, "rb") as file:
-        head = file.read(20)
-        if head[:4] != GLB_MAGIC:
-            return json.loads(path.read_text("utf-8"))
-        _, _, length, chunk_length, chunk_type = struct.unpack("<4sII", head[:12]) + struct.unpack("<I4s", head[12:])
-        if chunk_type != JSON_CHUNK:
-            raise ValueError("the first chunk is not JSON")
-        if length > path.stat().st_size:
-            raise ValueError(f"{path.stat().st_size} bytes instead of {length}")
-        return json.loads(file.read(chunk_length))
 
 
 def _triangles(primitive: dict[str, Any], accessors: list[dict[str, Any]]) -> int:

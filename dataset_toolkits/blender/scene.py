@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -119,7 +120,20 @@ def _open_fbx(path: Path) -> ImportedAsset:
 
 def _open_usd(path: Path) -> ImportedAsset:
     _require_finished(bpy.ops.wm.usd_import(filepath=str(path), import_cameras=False, import_lights=False))
+    render = bpy.context.scene.render  # whose frames are the file's time codes; of their rate the importer says nothing
+    rate = _time_codes_per_second(path)
+    render.fps = max(1, round(rate))
+    render.fps_base = render.fps / rate
     return ImportedAsset(whole_scene_clip("default"), finite=True)
+
+
+def _time_codes_per_second(path: Path) -> float:
+    """Of a USD file, by Pixar's library, which the module bpy brings but does not show to Python."""
+    bundled = Path(bpy.utils.resource_path("LOCAL")) / "python" / "lib"
+    sys.path += [str(folder) for folder in bundled.glob("python*/site-packages") if str(folder) not in sys.path]
+    from pxr import Usd
+
+    return Usd.Stage.Open(str(path)).GetTimeCodesPerSecond()
 
 
 def _require_finished(result: set[str]) -> None:

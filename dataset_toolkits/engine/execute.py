@@ -14,7 +14,8 @@ from queue import SimpleQueue
 from dataset_toolkits.engine.records import Record, sweep_temporary, write_table
 from dataset_toolkits.engine.stage import Item, Stage, StageError
 from dataset_toolkits.engine.workers import Outcome, Worker
-from ss4d.data.format import RECORD_COLUMNS, Row, read_table, table_path
+from ss4d.data.format import INPUTS, RECORD_COLUMNS, Row, read_table, table_path
+from ss4d.data.provenance import write_inputs
 from ss4d.shard import Shard
 
 
@@ -144,7 +145,7 @@ def _is_table_of(stage: Stage, items: Sequence[Item]) -> bool:
         return False
     rows = read_table(stage.root, stage.name)
     listed = list(dict.fromkeys((row["name"], row["key"]) for row in rows))
-    return listed == [(item.name, stage.key(item)) for item in items]
+    return listed == [(item.name, stage.key(item)) for item in items] and all(INPUTS in row for row in rows)
 
 
 def _rows(records: Sequence[Record]) -> list[Row]:
@@ -152,7 +153,8 @@ def _rows(records: Sequence[Record]) -> list[Row]:
     rows: list[Row] = []
     for record in records:
         status = "done" if record.error is None else "failed"
-        head = dict(zip(RECORD_COLUMNS, (record.name, record.key, status, record.error), strict=True))
+        values = record.name, record.key, status, record.error, write_inputs(record.inputs)
+        head = dict(zip(RECORD_COLUMNS, values, strict=True))
         rows += [{**head, **row} for row in record.rows or [{}]]
     columns = list(dict.fromkeys(column for row in rows for column in row))
     return [{column: row.get(column) for column in columns} for row in rows]

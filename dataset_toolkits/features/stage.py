@@ -17,10 +17,14 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.engine.stage import Item, Stage, StageError, speed_option
+from dataset_toolkits.curate import accepted_clips
+from dataset_toolkits.engine.stage import Item, Stage, speed_option
 from dataset_toolkits.features.aggregation import FeatureTable
 from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
+from dataset_toolkits.voxelize import check_resolutions
+from ss4d.backend import find_device
 from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table, resolutions
+from ss4d.data.provenance import check_up_to_date
 from ss4d.view_frame import Similarity
 
 if TYPE_CHECKING:
@@ -43,6 +47,16 @@ class FeaturesOptions:
     batch: int = speed_option(12)  # pictures per call of DINOv2
     device: str = speed_option("cpu")  # of DINOv2
 
+    def __post_init__(self) -> None:
+        for name, allowed in (("extractor", EXTRACTORS), ("aggregation", AGGREGATIONS)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"features.{name} is one of {', '.join(allowed)}, not {getattr(self, name)}")
+        for name in ("views_per_frame", "batch"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise ValueError(f"features.{name} is at least 1, not {value}")
+        if self.resolutions is not None:
+            check_resolutions("features", self.resolutions)
+
 
 class FeaturesStage(Stage):
     """`features/<clip>.safetensors` of every clip that is voxelised and rendered; see docs/data.md."""
@@ -53,17 +67,16 @@ class FeaturesStage(Stage):
     options: FeaturesOptions
 
     def items(self) -> list[Item]:
-        for value, allowed in ((self.options.extractor, EXTRACTORS), (self.options.aggregation, AGGREGATIONS)):
-            if value not in allowed:
-                raise StageError(f"features does not know '{value}': choose one of {', '.join(allowed)}")
-        if (count := self.options.views_per_frame) is not None and count < 1:
-            raise StageError(f"features.views_per_frame is {count}: give at least 1, or null for all views")
-        voxels = {row["name"]: row["key"] for row in read_table(self.root, "voxelize") if row["status"] == "done"}
-        return [
-            Item(row["name"], {"render": row["key"], "voxelize": voxels[row["name"]]})
-            for row in read_table(self.root, "render")
-            if row["status"] == "done" and row["name"] in voxels
-        ]
+        if self.options.extractor == "dinov2":
+            find_device(self.options.device)
+        clips: dict[str, Row] = {clip["clip_name"]: clip for clip in accepted_clips(self.root)}
+        keys: dict[str, dict[str, str]] = {}  # of the clips that each stage made
+        for stage in ("render", "voxelize"):
+            rows = [row for row in read_table(self.root, stage) if row["status"] == "done" and row["name"] in clips]
+            check_up_to_date(self.root, stage, rows, clips)
+            keys[stage] = {row["name"]: row["key"] for row in rows}
+            clips = {name: clips[name] | {stage: key} for name, key in keys[stage].items()}
+        return [Item(name, {stage: keys[stage][name] for stage in keys}) for name in clips]
 
     def process(self, item: Item, path: Path | None) -> list[Row]:
         from safetensors.numpy import load_file, save_file

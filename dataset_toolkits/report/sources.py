@@ -12,8 +12,9 @@ from pathlib import Path
 from ss4d.data.format import Row, read_table
 
 LEAD = """\
-{objects} objects of {packs} packs. SHA-256 is that of the sorted SHA-256 sums of a row's files, each on a line of its
-own: `sha256sum FILES | cut -d' ' -f1 | sort | sha256sum` gives it again.
+{objects} objects of {packs} packs. SHA-256 is that of the sorted SHA-256 sums of a row's objects, each on a line of its
+own. An object's sum is that of its file; of a glTF file that refers to others, of `cat FILE BUFFERS IMAGES` in the
+order in which it names them. `sha256sum FILES | cut -d' ' -f1 | sort | sha256sum` gives a row of single files again.
 """
 MISSING = "not given"
 
@@ -43,7 +44,7 @@ def sources(rows: Iterable[Row]) -> list[Source]:
 
 
 def hash_of_hashes(rows: Iterable[Row]) -> str:
-    """SHA-256 of the sorted hex digests of files, each followed by a line feed."""
+    """SHA-256 of the sorted hex digests of objects, each followed by a line feed."""
     lines = sorted(f"{row['sha256']}\n" for row in rows)
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 

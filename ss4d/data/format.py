@@ -27,8 +27,9 @@ SUFFIXES = {
     "encode": ".safetensors",
 }
 
-# Columns that every stage with items has, before its own.
-RECORD_COLUMNS = ("name", "key", "status", "error")
+# Columns that every stage with items has, before its own; the last is JSON, see `ss4d.data.provenance`.
+INPUTS = "inputs"
+RECORD_COLUMNS = ("name", "key", "status", "error", INPUTS)
 ASSET_COLUMNS = (
     *("asset_id", "path", "sha256", "bytes", "split", "category", "group"),
     *("licence", "author", "source", "hide_nodes"),
@@ -41,7 +42,7 @@ CLIP_COLUMNS = (
 COLUMNS: dict[str, tuple[str, ...]] = {
     "collect": ("name", *ASSET_COLUMNS, "clips", "status", "error"),
     "pose": CLIP_COLUMNS,
-    "curate": (*CLIP_COLUMNS, *ASSET_COLUMNS, "scale", "centre", "visible", "accepted", "reasons"),
+    "curate": (*CLIP_COLUMNS, *ASSET_COLUMNS, "pose", "scale", "centre", "visible", "accepted", "reasons"),
     "render": ("clip_name", "frames", "bytes"),
     "voxelize": ("clip_name", "cubes", "outside", "voxels_<R>"),
     "features": ("clip_name", "cubes", "voxels_<R>", "seen_<R>", "dropped_<R>", "foreground_<R>"),

@@ -23,6 +23,7 @@ from ss4d.data.format import (
     resolutions,
     statistics_path,
 )
+from ss4d.data.provenance import check_up_to_date
 from ss4d.data.views import ViewArchive
 
 OPEN_ARCHIVES = 64  # a process keeps as many open: reading the directory of a large archive takes a while
@@ -77,10 +78,14 @@ class PreparedSet:
             objects: asset ids to keep; None keeps all.
 
         Raises:
-            ValueError: a stage was not run, or not at this resolution, or no clip is left.
+            ValueError: a stage was not run, or not at this resolution or not since an earlier one, or no clip is left.
         """
         accepted = _accepted(root, split, objects)
         done = {stage: _done(root, stage) for stage in dict.fromkeys(["render", "features", *stages])}
+        known = {row["clip_name"]: row for row in accepted}
+        for stage, rows in done.items():
+            check_up_to_date(root, stage, rows.values(), known)
+            known = {name: row | {stage: rows[name]["key"]} for name, row in known.items() if name in rows}
         skipped = {stage: sum(row["clip_name"] not in rows for row in accepted) for stage, rows in done.items()}
         clips = [
             PreparedClip(

@@ -14,6 +14,7 @@ from tiny import RESOLUTION, box_voxels
 from dataset_toolkits.engine.records import write_table
 from ss4d.data import PreparedSet
 from ss4d.data.format import read_table
+from ss4d.data.provenance import write_inputs
 
 ALL = ("render", "features", "encode")
 
@@ -105,3 +106,19 @@ def test_damaged_missing_and_foreign_files_are_named(root: Path):
         ValueError, match="is missing, though the tables list it: run `python -m dataset_toolkits encode"
     ):
         file.coords("coords_0", (0,))
+
+
+def test_what_an_earlier_stage_has_outdated_is_refused(root: Path):
+    for row in range(2):
+        change(root, "curate", row, scale=0.5)
+        change(root, "render", row, inputs=write_inputs({"scale": 0.5}))
+        change(root, "features", row, inputs=write_inputs({"render": "k"}))
+        change(root, "encode", row, inputs=write_inputs({"features": "k"}))
+    assert len(PreparedSet.open(root, RESOLUTION, ALL)) == 2
+    change(root, "features", 1, key="other")
+    assert len(PreparedSet.open(root, RESOLUTION, ("features",))) == 2
+    with pytest.raises(ValueError, match="encode made box1__slide before its features changed"):
+        PreparedSet.open(root, RESOLUTION, ALL)
+    change(root, "curate", 0, scale=0.25)
+    with pytest.raises(ValueError, match=r"render made box0__slide before its scale changed: run .* render --root"):
+        PreparedSet.open(root, RESOLUTION, ("features",))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from dataset_toolkits.collect import CollectOptions, collect, read_evaluation_ob
 from dataset_toolkits.engine.stage import StageError
 from ss4d.data.format import Row, read_table
 
+JSON = 0x4E4F534A  # type of a chunk of GLB
 UID = "34d16c3882f94a31bde584948883a06a"  # of ObjaverseDy
 
 
@@ -139,17 +141,22 @@ def test_files_that_cannot_be_read_fail_alone(tmp_path: Path, capsys: pytest.Cap
     assert "FAILED collect gone.glb" in capsys.readouterr().out
 
 
-def test_content_of_gltf_includes_its_buffers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ending", ["gltf", "glb"])
+def test_content_of_gltf_includes_its_buffers(tmp_path: Path, ending: str) -> None:
     text = json.dumps({"buffers": [{"uri": "a%20b.bin"}, {"uri": "data:,x"}], "images": [{"bufferView": 0}]})
     for name in ("one", "two"):
-        write(tmp_path / "assets" / name / "scene.gltf", text)
+        file = write(tmp_path / "assets" / name / f"scene.{ending}", text)
+        if ending == "glb":
+            length = len(text)
+            file.write_bytes(struct.pack("<4sIIII", b"glTF", 2, 20 + length, length, JSON) + text.encode())
         write(tmp_path / "assets" / name / "a b.bin", name)
 
     rows = run(tmp_path, folder=str(tmp_path / "assets"))
 
     assert [row["status"] for row in rows.values()] == ["done", "done"]
-    assert rows["one/scene"]["sha256"] == hashlib.sha256(f"{text}one".encode()).hexdigest()
-    assert rows["one/scene"]["bytes"] == len(text) + 3
+    written = (tmp_path / "assets" / "one" / f"scene.{ending}").read_bytes()
+    assert rows["one/scene"]["sha256"] == hashlib.sha256(written + b"one").hexdigest()
+    assert rows["one/scene"]["bytes"] == len(written) + 3
 
 
 def test_duplicates_by_content(tmp_path: Path) -> None:

@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from dataset_toolkits.curate import CurateOptions, curate
+from dataset_toolkits.curate import CurateOptions, accepted_clips, curate
 from dataset_toolkits.engine.records import write_table
 from ss4d.data.format import Row, read_table
+from ss4d.data.provenance import write_inputs
 
 # A box of 2 x 4 x 1 around (1, 2, 0.5); the object in it is 4 high in every frame.
 CLIP: Row = {
@@ -150,3 +151,30 @@ def test_needs_the_tables_before_it(tmp_path: Path) -> None:
 def test_negative_thresholds() -> None:
     with pytest.raises(ValueError, match=r"curate\.min_motion is at least 0, not -1"):
         CurateOptions(min_motion=-1)
+
+
+def test_clips_of_two_assets_that_would_share_a_name_get_hashes(tmp_path: Path) -> None:
+    assets = [ASSET | {"name": name} for name in ("a", "a__b", "c")]
+    poses = [
+        CLIP | {"name": asset, "asset": asset, "clip": clip, "clip_name": name}
+        for asset, clip, name in (("a", "b__c", "a__b__c"), ("a__b", "C", "a__b__C"), ("c", "d", "c__d"))
+    ]
+    names = [row["clip_name"] for row in run(tmp_path, poses, assets)]
+    assert names[0].startswith("a__b__c-") and names[1].startswith("a__b__C-") and names[2] == "c__d"
+    assert names[0][-8:] != names[1][-8:]
+
+
+def test_poses_of_another_file_are_not_measured(tmp_path: Path) -> None:
+    inputs = {"sha256": "00", "hide_nodes": ["Icosphere"], "clips": []}
+    assert run(tmp_path, [CLIP | {"inputs": write_inputs(inputs)}])[0]["accepted"]
+    with pytest.raises(ValueError, match=r"pose made fox before its sha256 changed: run .* pose --root"):
+        run(tmp_path, [CLIP | {"inputs": write_inputs(inputs | {"sha256": "11"})}])
+
+
+def test_clips_that_were_posed_again_are_to_be_measured_again(tmp_path: Path) -> None:
+    run(tmp_path, [CLIP])
+    assert [clip["pose"] for clip in accepted_clips(tmp_path)] == ["k"]
+    for poses in ([CLIP | {"key": "other"}], [CLIP | {"name": "bear"}]):  # with other options; of other assets
+        write_table(tmp_path, "pose", poses)
+        with pytest.raises(ValueError, match=r"curate measured fox__Run before pose was run again: run .* curate"):
+            accepted_clips(tmp_path)

@@ -15,6 +15,8 @@ from scenes import run
 from dataset_toolkits.encode import EncodeOptions, EncodeStage
 from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.engine.stage import StageError
+from ss4d.data.format import INPUTS, read_table
+from ss4d.data.provenance import write_inputs
 from ss4d.data.recolor import Recoloring
 from ss4d.models import create_model
 from ss4d.models.base import TorsoModel
@@ -165,11 +167,13 @@ def test_other_weights_make_other_items(root, options):
         ({"sparse_encoder": "", "resolution": 16}, r"no features for encode\.resolution = 16"),
         ({"sparse_encoder": "no/where/slat"}, r"encode\.sparse_encoder = no/where/slat.*no no/where/slat\.json"),
         ({"resolution": 16}, r"8 voxels per side.*encode\.resolution is 16"),
-        ({"quarter_turns": [0, 4]}, r"quarter_turns is \[0, 4\]"),
+        ({"quarter_turns": [0, 4]}, r"quarter_turns are some of 0, 1, 2 and 3, not \[0, 4\]"),
+        ({"quarter_turns": []}, r"quarter_turns are some of 0, 1, 2 and 3, not \[\]"),
+        ({"device": "gpu"}, "'gpu' is no device"),
     ],
 )
 def test_options_that_cannot_be_met_are_named(root, options, change, message):
-    with pytest.raises(StageError, match=message):
+    with pytest.raises(ValueError, match=message):
         EncodeStage(root, replace(options, **change)).items()
 
 
@@ -237,8 +241,8 @@ def test_some_cubes_are_encoded_in_other_colours_and_say_so(root, options):
     run(EncodeStage(root, replace(options, quarter_turns=changed[:1])))
     name = f"sparse_mean_{changed[0]}"
     torch.testing.assert_close(load_file(root / "encode" / "a.safetensors")[name], mixed[name], rtol=1e-2, atol=5e-3)
-    with pytest.raises(StageError, match=r"recolor is 1\.5"):
-        run(EncodeStage(root, replace(options, recolor=1.5)))
+    with pytest.raises(ValueError, match=r"recolor is a chance from 0 to 1, not 1\.5"):
+        replace(options, recolor=1.5)
 
 
 def test_statistics_follow_another_split(root, options):
@@ -248,3 +252,10 @@ def test_statistics_follow_another_split(root, options):
     write_table(root, "curate", [{"clip_name": clip, "split": split} for clip, split in splits.items()])
     run(EncodeStage(root, options))  # no clip is encoded again
     assert (root / "tables" / "latent_statistics.json").read_text() != before
+
+
+def test_features_that_another_rendering_has_outdated_are_not_encoded(root, options):
+    rows = read_table(root, "features")
+    write_table(root, "features", [{**row, INPUTS: write_inputs({"render": "another"})} for row in rows])
+    with pytest.raises(ValueError, match=r"features made a before its render changed: run .* features --root"):
+        EncodeStage(root, options).items()

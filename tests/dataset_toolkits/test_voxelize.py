@@ -68,3 +68,27 @@ def test_a_clip_that_leaves_the_cube_is_named():
 def test_an_unfinished_earlier_stage_is_named(tmp_path):
     with pytest.raises(ValueError, match="dataset_toolkits pose"):
         VoxelizeStage(tmp_path, VoxelizeOptions()).items()
+
+
+def test_voxels_of_another_placement_get_no_features(tmp_path):
+    write_scene(tmp_path, "toy", [box([-0.3] * 3, [0.2] * 3)], sphere_cameras(1), 8)
+    run(VoxelizeStage(tmp_path, VoxelizeOptions(resolutions=[8])))
+    features = FeaturesStage(tmp_path, FeaturesOptions())
+    assert len(features.items()) == 1
+    rows = read_table(tmp_path, "curate")
+    write_table(tmp_path, "curate", [{**row, "scale": 0.09} for row in rows])
+    with pytest.raises(ValueError, match=r"voxelize made toy__move before its scale changed: run .* voxelize --root"):
+        features.items()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"resolutions": [0]}, r"voxelize\.resolutions are one or more numbers from 1, not \[0\]"),
+        ({"resolutions": []}, r"voxelize\.resolutions are one or more numbers from 1, not \[\]"),
+        ({"frame": "view", "crop": 5.0}, r"crop = 5\.0 must lie between 0 and 1\.2"),
+    ],
+)
+def test_impossible_options_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        VoxelizeOptions(**options)

@@ -34,6 +34,29 @@ else:
 """
 
 
+USD = """#usda 1.0
+(
+    defaultPrim = "root"
+    startTimeCode = 0
+    endTimeCode = 48
+    timeCodesPerSecond = RATE
+    metersPerUnit = 1
+    upAxis = "Z"
+)
+def Xform "root"
+{
+    double3 xformOp:translate.timeSamples = { 0: (0, 0, 0), 48: (1, 0, 0) }
+    uniform token[] xformOpOrder = ["xformOp:translate"]
+    def Mesh "triangle"
+    {
+        int[] faceVertexCounts = [3]
+        int[] faceVertexIndices = [0, 1, 2]
+        point3f[] points = [(0, 0, 0), (1, 0, 0), (0, 0, 1)]
+    }
+}
+"""
+
+
 def two_cubes() -> GltfBuilder:
     """`left`, around x = -2, that spins by half a turn or grows, and `right`, around x = 2, that slides along +x, with
     `rider` on it."""
@@ -300,3 +323,13 @@ def test_other_formats_are_posed_alike(tmp_path, blender, suffix, clip, far):
     for frame, degrees in enumerate((0, 45, 90, 135, 180)):
         expected = np.concatenate([spun(degrees), right, rider])
         assert same_points(posed.vertices[clip][frame] - [far, 0, 0], expected, tolerance=0.02)
+
+
+@pytest.mark.parametrize("rate", [48.0, 23.976])
+def test_time_codes_of_usd_are_seconds_at_the_rate_of_the_file(tmp_path, blender, rate):
+    """A triangle that moves by one in 48 time codes."""
+    path = tmp_path / "slide.usda"
+    path.write_text(USD.replace("RATE", str(rate)))
+    posed = Posed(tmp_path, path, blender)
+    assert posed.row["default"]["seconds"] == pytest.approx(48 / rate, rel=1e-3)
+    np.testing.assert_allclose(posed.vertices["default"][:, 0, 0], [0, 0.25, 0.5, 0.75, 1], atol=1e-3)

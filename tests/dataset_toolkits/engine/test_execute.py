@@ -77,12 +77,13 @@ def test_table_and_artifacts(tmp_path: Path) -> None:
         ("raises", None),
         *[("long name", 0), ("long name", 1), ("a", 0), ("a", 1)],
     ]
-    assert list(rows[0])[:4] == ["name", "key", "status", "error"]
+    assert list(rows[0])[:5] == ["name", "key", "status", "error", "inputs"]
     assert rows[2] | {"key": ""} == {
         "name": "raises",
         "key": "",
         "status": "failed",
         "error": "raises is not what it should be: artifact.txt",
+        "inputs": '{"length":6}',
         "half": None,
         "length": None,
     }

@@ -14,6 +14,17 @@ from ss4d.data.format import read_table
 
 
 @pytest.fixture
+def no_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is said where there is none. Before there is one, not in a test of its own: "auto" finds the cluster of a
+    test that runs at the same time."""
+    pytest.importorskip("ray")
+    with monkeypatch.context() as patch, pytest.raises(StageError, match="no Ray cluster at address auto"):
+        patch.setenv("RAY_TMPDIR", str(tmp_path))  # no trace there of a cluster that ran on this machine
+        patch.delenv("RAY_ADDRESS", raising=False)
+        run_stage(FakeStage(tmp_path, FakeOptions(), ["item"]), Execution(executor="ray"))
+
+
+@pytest.fixture
 def cluster() -> Iterator[str]:
     """Address of a Ray cluster of two nodes, with one core each, in processes of this machine."""
     pytest.importorskip("ray")
@@ -29,7 +40,7 @@ def cluster() -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_two_nodes_give_what_one_process_gives(cluster: str, tmp_path: Path) -> None:
+def test_two_nodes_give_what_one_process_gives(no_cluster: None, cluster: str, tmp_path: Path) -> None:
     items = [*names(12), "hangs"]
     roots = [tmp_path / "ray", tmp_path / "local"]
     executions = [
@@ -52,11 +63,3 @@ def test_two_nodes_give_what_one_process_gives(cluster: str, tmp_path: Path) -> 
     stage = NodeStage(tmp_path / "nodes", FakeOptions(delay=0.2), names(10)[:10])
     run_stage(stage, executions[0])
     assert len({row["parent"] for row in read_table(stage.root, stage.name)}) == 2
-
-
-def test_no_cluster_at_the_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("ray")
-    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))  # no trace there of a cluster that runs on this machine
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(StageError, match="no Ray cluster at address auto"):
-        run_stage(FakeStage(tmp_path, FakeOptions(), ["item"]), Execution(executor="ray"))
