@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from ss4d.nn import blocks as attention_blocks
+from ss4d.nn import attention_layers
 from ss4d.segments import Segments
 from ss4d.sparse import Geometry, SparseTensor, SubmanifoldConv, Unpacking, neighbour_map
 
@@ -160,7 +160,7 @@ class Tally(TorchFunctionMode):
     @contextmanager
     def operators(self) -> Iterator[None]:
         """The formulas in place of our own operators."""
-        kernel, convolution = attention_blocks.packed_attention, SubmanifoldConv.forward
+        kernel, convolution = attention_layers.packed_attention, SubmanifoldConv.forward
         unpacked = SubmanifoldConv.unpacked
 
         def attend(q: Tensor, k: Tensor, v: Tensor, q_segments: Segments, k_segments: Segments) -> Tensor:
@@ -184,10 +184,10 @@ class Tally(TorchFunctionMode):
             product = x.replace(_Kept.apply(weight.shape[0], False, *map(self.cast, (x.feats, weight))))
             return unpacking(product)
 
-        attention_blocks.packed_attention, SubmanifoldConv.forward = attend, convolve  # type: ignore[method-assign,assignment]
+        attention_layers.packed_attention, SubmanifoldConv.forward = attend, convolve  # type: ignore[method-assign,assignment]
         SubmanifoldConv.unpacked = convolve_unpacked  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
-            attention_blocks.packed_attention, SubmanifoldConv.forward = kernel, convolution  # type: ignore[method-assign]
+            attention_layers.packed_attention, SubmanifoldConv.forward = kernel, convolution  # type: ignore[method-assign]
             SubmanifoldConv.unpacked = unpacked  # type: ignore[method-assign]

@@ -10,8 +10,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, TokenLayout, feed_forward, packed_attention
-from ss4d.nn.blocks import CrossAttention, SelfAttention, SelfBlock
+from ss4d.nn import Condition, FrameRotation, Memo, SelfAttentionPlan, feed_forward, packed_attention
+from ss4d.nn.attention_layers import CrossAttention, SelfAttention
+from ss4d.nn.blocks import SelfBlock
 from ss4d.segments import Segments
 
 
@@ -70,19 +71,3 @@ def test_frames_attend_to_the_image_a_few_at_a_time_and_keys_are_kept(monkeypatc
         with torch.no_grad():
             layer(x, condition, queries)
         assert len(projections) == (2 if memo is None else 0 if memo.left > 10**5 else 1)
-
-
-def test_modulation_in_place_gives_what_gradients_leave_alone():
-    torch.manual_seed(0)
-    shift, scale, x, update = (torch.randn(rows, 3) for rows in (2, 2, 6, 6))
-    for layout in (TokenLayout(Segments([3, 3])), TokenLayout(Segments([2, 4]), torch.tensor([0, 0, 1, 1, 1, 1]))):
-        rows = torch.arange(2).repeat_interleave(torch.tensor(layout.segments.lengths))
-        modulated, gated = x * (1 + scale[rows]) + shift[rows], x + scale[rows] * update
-        torch.testing.assert_close(layout.modulate(x, shift, scale), modulated)
-        torch.testing.assert_close(layout.gate(x, update, scale), gated)
-        with torch.no_grad():
-            torch.testing.assert_close(layout.modulate(x.clone(), shift, scale), modulated)
-            torch.testing.assert_close(layout.gate(x, update.clone(), scale), gated)
-            half = layout.gate(x, update.bfloat16(), scale)  # as autocast leaves an update, which is no place for x
-            assert half.dtype == torch.float32
-            torch.testing.assert_close(half, x + scale[rows] * update.bfloat16())
