@@ -47,6 +47,7 @@ class ImportHooks:
 
     tracks: dict[str, str] = field(default_factory=dict)  # animation's name in the file: name of its NLA tracks
     hidden: list[str] = field(default_factory=list)  # objects of nodes that are invisible, or in no or another scene
+    objects: dict[str, list[str]] = field(default_factory=dict)  # node's name in the file: objects, numbered or cut
     finite: bool = True  # all positions; the importer itself would turn others into 0
     elsewhere: set[int] = field(default_factory=set)  # ids of nodes that are not in the default scene
 
@@ -68,6 +69,8 @@ class ImportHooks:
         visibility = ((node.extensions if node else None) or {}).get("KHR_node_visibility", {})
         if not visibility.get("visible", True) or id(node) in self.elsewhere:
             self.hidden.append(blender_object.name)
+        if node is not None and node.name:
+            self.objects.setdefault(node.name, []).append(blender_object.name)
 
     def gather_import_mesh_before_hook(self, mesh: Any, gltf: Any) -> None:
         import numpy as np

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ class ImportedAsset:
 
     clips: list[Animation]
     finite: bool  # False where the file holds positions that are not
+    objects: Mapping[str, Sequence[str]] = field(default_factory=dict)  # by the names that the file gives them
 
 
 def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | None = None) -> ImportedAsset:
@@ -55,7 +56,7 @@ def open_asset(path: Path, hide_nodes: Collection[str], max_triangles: int | Non
     for keys in bpy.data.shape_keys:  # animated weights of glTF may go beyond the 0 to 1 of Blender's sliders
         for block in keys.key_blocks:
             block.slider_min, block.slider_max = -SLIDER, SLIDER
-    _hide(hide_nodes)
+    _hide(hide_nodes, asset.objects)
     return asset
 
 
@@ -110,7 +111,7 @@ def _open_gltf(path: Path) -> ImportedAsset:
     hooks = import_gltf(path)
     for name in hooks.hidden:
         _hide_object(bpy.data.objects[name])
-    return ImportedAsset(gltf_clips(hooks.tracks), hooks.finite)
+    return ImportedAsset(gltf_clips(hooks.tracks), hooks.finite, hooks.objects)
 
 
 def _open_fbx(path: Path) -> ImportedAsset:
@@ -148,17 +149,18 @@ IMPORTERS: dict[str, Callable[[Path], ImportedAsset]] = {
 }
 
 
-def _hide(nodes: Collection[str]) -> None:
-    """Hide what the file hides, its lights, and `nodes`: names of objects or bones."""
+def _hide(nodes: Collection[str], objects: Mapping[str, Sequence[str]]) -> None:
+    """Hide what the file hides, its lights, and `nodes`: names of objects or bones, those of `objects` first."""
     for item in bpy.data.objects:
         if item.type == "LIGHT":
             item.hide_render = True
         item.hide_viewport = item.hide_render  # what is evaluated must be what is rendered
     missing = set(nodes)
     for name in nodes:
-        if name in bpy.data.objects:
-            missing.discard(name)
-            _hide_object(bpy.data.objects[name])
+        for found in objects.get(name, [name]):
+            if found in bpy.data.objects:
+                missing.discard(name)
+                _hide_object(bpy.data.objects[found])
     for armature in (item for item in bpy.data.objects if item.type == "ARMATURE"):
         named = {name for name in nodes if name in armature.data.bones}
         missing -= named

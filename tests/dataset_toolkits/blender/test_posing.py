@@ -167,6 +167,18 @@ def test_hidden_nodes_take_their_children_along(tmp_path, blender):
         Posed(tmp_path, path, blender, hide_nodes=["wrong"])
 
 
+def test_nodes_are_hidden_by_the_names_that_the_file_gives_them(tmp_path, blender):
+    """Blender numbers the second of two alike, and cuts long ones."""
+    builder, long = two_cubes(), "a node of a file that an exporter has named after all the folders it came from"
+    for name, x in (("sword", 5), ("sword", 7), (long, 9)):
+        builder.node(name, mesh=0, translation=[x, 0, 0])
+    path = builder.write(tmp_path / "cubes.glb")
+    shown = Posed(tmp_path, path, blender, hide_nodes=["right"], clips=["spin"])
+    assert len(shown.vertices["spin"][0]) > len(spun(0))
+    posed = Posed(tmp_path, path, blender, hide_nodes=["right", "sword", long], clips=["spin"])
+    assert same_points(posed.vertices["spin"][0], spun(0))
+
+
 @pytest.mark.parametrize("scene", [None, 0, 1])
 def test_only_the_default_scene_is_shown(tmp_path, blender, scene):
     """The first one where none is named; nodes of other scenes and of none are left out."""
