@@ -250,12 +250,8 @@ def _load(stem: Path | None, device: str) -> Any:
     """A model in evaluation mode, in float32 on a CPU; None if there is no stem."""
     import torch
 
-    from ss4d.models.base import TorsoModel
     from ss4d.models.checkpoint import load_model
 
     if stem is None:
         return None
-    model = load_model(stem).to(device)
-    if torch.device(device).type == "cpu" and isinstance(model, TorsoModel):
-        model.set_dtype(torch.float32)
-    return model
+    return load_model(stem, dtype=torch.float32 if torch.device(device).type == "cpu" else None).to(device)

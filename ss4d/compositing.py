@@ -33,7 +33,15 @@ def premultiplied(rgba: Tensor) -> Tensor:
     return torch.cat([colour * alpha, alpha], dim=-3)
 
 
+def encoder_input(rgba: Tensor, channels: int) -> Tensor:
+    """uint8 [N, 4, S, S], straight alpha -> what an image encoder takes, float32 [N, 3 or 4, S, S] in [0, 1]: with
+    alpha, premultiplied; without, over black in whole levels, as the released code has it."""
+    if channels == 4:
+        return premultiplied(rgba)
+    return on_black(rgba.movedim(-3, -1)).movedim(-1, -3).float() / 255
+
+
 def on_black(rgba: Tensor) -> Tensor:
-    """uint8 [T, S, S, 4], straight alpha -> uint8 [T, S, S, 3] over black."""
+    """uint8 [T, S, S, 4], straight alpha -> uint8 [T, S, S, 3] over black, rounded down."""
     values = rgba.float() / 255
     return (values[..., :3] * values[..., 3:] * 255).byte()

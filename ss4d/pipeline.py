@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ss4d import backend
-from ss4d.compositing import on_black, premultiplied
+from ss4d.compositing import encoder_input, on_black
 from ss4d.flow import ImageCondition, SamplerSettings
 from ss4d.gaussians import GaussianSequence
 from ss4d.kept_stages import KeptStages, key_of
@@ -264,7 +264,7 @@ class SS4DPipeline:
             cropped = torch.from_numpy(crop_clip_rgba(rgba, encoder.image_size))
             images = rearrange(cropped, "t h w c -> t c h w").to(self.device)
             chunks = tqdm(images.split(plan.frames_at_once), desc="image tokens", unit="batch", disable=not progress)
-            tokens = [encoder(premultiplied(chunk)[:, : encoder.in_channels]) for chunk in chunks]
+            tokens = [encoder(encoder_input(chunk, encoder.in_channels)) for chunk in chunks]
         return cropped, ImageCondition(torch.cat(tokens)[None], images[None])
 
     def _sample_structure(self, sampling: Sampling, settings: SamplerSettings, plan: Plan) -> Tensor:

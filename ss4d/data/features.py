@@ -56,9 +56,17 @@ class FeatureDataset(WindowDataset):
 
     stages = ("render", "features")
 
-    def __init__(self, clips: PreparedSet, quarter_turns: Sequence[int] = (0,), recolor: float = 0.0):
+    def __init__(
+        self,
+        clips: PreparedSet,
+        quarter_turns: Sequence[int] = (0,),
+        recolor: float = 0.0,
+        conditioning_targets: float = 0.5,
+    ):
+        """`recolor`: chance of a window to get other colours; `conditioning_targets`: of a frame's picture to be one of
+        a conditioning video."""
         super().__init__(clips, quarter_turns)
-        self.recolor = recolor  # chance of a window to get other colours
+        self.recolor, self.conditioning_targets = recolor, conditioning_targets
 
     def __getitem__(self, window: Window) -> FeatureSample:
         resolution, generator = self.clips.resolution, window.generator()
@@ -71,7 +79,8 @@ class FeatureDataset(WindowDataset):
             coords=turn_coords(voxels.coords, cube.turns, resolution),
             values=turn_features(voxels.values, channels, cube.turns),
         )
-        targets = [draw_target(pictures, frame, generator) for frame in window.frames]
+        chance = self.conditioning_targets
+        targets = [draw_target(pictures, frame, generator, chance) for frame in window.frames]
         for target in targets:
             target.extrinsics = turn_extrinsics(target.extrinsics, cube.turns)
             if cube.view is not None:
@@ -97,10 +106,10 @@ class FeatureDataset(WindowDataset):
         return FeatureBatch(voxels, [sample.targets for sample in samples])
 
 
-def draw_target(pictures: ViewArchive, frame: int, generator: np.random.Generator) -> TargetView:
-    """A random picture of a frame: a view from all around or, as often, one of a conditioning video, which is
-    cropped to the object."""
-    if generator.random() < 0.5 or not pictures.index.cond:
+def draw_target(pictures: ViewArchive, frame: int, generator: np.random.Generator, conditioning: float) -> TargetView:
+    """A random picture of a frame: with the chance `conditioning` one of a conditioning video, which is cropped to the
+    object, else a view from all around."""
+    if generator.random() < 1 - conditioning or not pictures.index.cond:
         cameras, read = pictures.cameras, pictures.view
     else:
         cameras, read = pictures.cond_cameras, pictures.cond

@@ -39,6 +39,7 @@ class DataSettings(BatchSettings):
     group_cap: float | None
     workers: int = option(at_least=0)
     recolor: float
+    conditioning_targets: float
     masking: MaskingSettings
 
     def __post_init__(self) -> None:
@@ -46,8 +47,9 @@ class DataSettings(BatchSettings):
             raise ValueError(f"data.frames = {list(self.frames)} must list lengths of windows, at least 1 frame each")
         if not self.quarter_turns or not set(self.quarter_turns) <= {0, 1, 2, 3}:
             raise ValueError(f"data.quarter_turns = {list(self.quarter_turns)} must list turns out of 0, 1, 2, 3")
-        if not 0 <= self.recolor <= 1:
-            raise ValueError(f"data.recolor = {self.recolor} must be a chance between 0 and 1")
+        for name in ("recolor", "conditioning_targets"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"data.{name} = {getattr(self, name)} must be a chance between 0 and 1")
         for name in ("max_stride", "tokens_per_batch", "max_clips"):
             if getattr(self, name) < 1:
                 raise ValueError(f"data.{name} = {getattr(self, name)} must be at least 1")
@@ -84,7 +86,7 @@ def open_dataset(kind: type[WindowDataset], settings: DataSettings) -> WindowDat
     if issubclass(kind, ConditionedDataset):  # the one kind that has conditioning videos
         return kind(clips, settings.quarter_turns, settings.masking, settings.recolor)
     if issubclass(kind, FeatureDataset):
-        return kind(clips, settings.quarter_turns, settings.recolor)
+        return kind(clips, settings.quarter_turns, settings.recolor, settings.conditioning_targets)
     return kind(clips, settings.quarter_turns)
 
 

@@ -14,11 +14,12 @@ METHODS = (
 )
 CHANGES = "of the protocol (docs/evaluation.md)"
 DEVICE = "cpu or cuda: where the models run"
+PRECISION = "fp32, bf16 or fp16, instead of the checkpoint's (on a CPU: of fp32)"
 
 
 # Options of `run` that some methods alone read.
 METHODS_WITH = {
-    **dict.fromkeys(("steps", "guidance", "refine"), ("ours",)),
+    **dict.fromkeys(("steps", "guidance", "refine", "precision"), ("ours",)),
     "model": ("ours", "reconstruction"),
     "results": ("views", "gaussians", "meshes"),
     **dict.fromkeys(("axes", "azimuth"), ("gaussians", "meshes")),
@@ -60,6 +61,7 @@ class RunOptions(JudgingOptions, ProtocolOptions):
     label: str | None = option("the method's name in results and tables, instead of method=", None)
     out: str = option("the folder of results", "outputs/eval")
     model: str = option("ours, reconstruction: checkpoint folder, run folder or Hub id", "checkpoints/ss4d-tiny")
+    precision: str | None = option(f"ours: {PRECISION}", None)
     results: str | None = option("views, gaussians, meshes: the folder that another method wrote", None)
     axes: str | None = option(
         "which way is up in the files: y_up (meshes without it), z_up; gaussians also y_down (without it as they say)",
@@ -144,6 +146,7 @@ class TimingOptions:
     repeats: int = option("warm runs", 3)
     seed: int = option("of all runs", 0)
     device: str | None = option(f"{DEVICE}; by default cuda where there is one", None)
+    precision: str | None = option(PRECISION, None)
     results: str = option("the folder of results", "outputs/eval")
 
 

@@ -48,7 +48,7 @@ def measure(options: TimingOptions) -> dict[str, Any]:
         raise ValueError(f"repeats={options.repeats}: at least one warm run is needed.")
     device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
     started = time.perf_counter()
-    pipeline = SS4DPipeline.from_pretrained(options.model, device)
+    pipeline = SS4DPipeline.from_pretrained(options.model, device, precision=options.precision)
     loading = time.perf_counter() - started
     rgba = find_foreground(read_clip(Path(options.clip), options.frames))
     results = [pipeline.run(rgba, seed=options.seed) for _ in range(options.repeats + 1)]
@@ -64,6 +64,7 @@ def measure(options: TimingOptions) -> dict[str, Any]:
         "sha256": checkpoint_hash(options.model),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else cpu_name(),
         "threads": torch.get_num_threads(),
+        "precision": results[-1].precision,
         "frames": len(rgba),
         "voxels": sum(len(voxels) for voxels in results[-1].voxels),
         "seed": options.seed,

@@ -60,7 +60,8 @@ class SamplerSettings:
     def times(self) -> np.ndarray:
         """float64 [steps + 1], from `start` down to 0."""
         t = np.linspace(1, 0, self.steps + 1)
-        return self.start * self.rescale_t * t / (1 + (self.rescale_t - 1) * t)
+        times = self.start * self.rescale_t * t / (1 + (self.rescale_t - 1) * t)
+        return np.minimum(times, self.start)  # which rounding may pass, and so the end of an interval of guidance
 
     def first(self, noise: Tensor, estimate: Tensor | None = None) -> Tensor:
         """x at `start`: the noise, or an estimate of the data, of the same shape, with that much of it."""

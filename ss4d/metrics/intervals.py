@@ -75,4 +75,5 @@ def sign_flip_test(differences: NDArray[np.floating]) -> float:
         drawn = np.random.default_rng(0).choice((1.0, -1.0), (DRAWS, count))
         signs = np.concatenate([np.ones((1, count)), drawn])  # with what was found, p is never 0
     sums = np.abs(signs @ differences)
-    return float((sums >= abs(differences.sum()) * (1 - 1e-12)).mean())
+    rounding = 1e-12 * np.abs(differences).sum()
+    return float((sums >= abs(differences.sum()) - rounding).mean())

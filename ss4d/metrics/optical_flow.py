@@ -31,7 +31,7 @@ def optical_flow(first: Tensor, second: Tensor) -> Tensor:
         if flow.shape[-2:] != x.shape[-2:]:
             flow = 2 * interpolate(flow, x.shape[-2:], mode="bilinear", align_corners=False)
         for _ in range(ITERATIONS):
-            flow = flow + _step(x, warp(y, flow))
+            flow = flow + (_improved(x, warp(y, flow), flow) - flow).clamp(-1, 1)  # a pixel at most
     return flow
 
 
@@ -44,19 +44,21 @@ def warp(image: Tensor, flow: Tensor) -> Tensor:
     return grid_sample(image, grid, mode="bilinear", padding_mode="border", align_corners=False)
 
 
-def _step(x: Tensor, warped: Tensor) -> Tensor:
-    """The least-squares motion of every window that takes `warped` towards `x`, at most a pixel."""
+def _improved(x: Tensor, warped: Tensor, flow: Tensor) -> Tensor:
+    """The least-squares motion of every window. As each pixel was warped by a motion of its own, the window is asked
+    for the whole motion u, g (u - flow) = x - warped with the gradient g, and not for what is to be added: a sum over
+    a window of differences that neighbours do not share would let errors grow from one iteration to the next."""
     mean = (x + warped) / 2
     padded = torch.nn.functional.pad(mean, (1, 1, 1, 1), mode="replicate")
     gx = (padded[..., 1:-1, 2:] - padded[..., 1:-1, :-2]) / 2
     gy = (padded[..., 2:, 1:-1] - padded[..., :-2, 1:-1]) / 2
-    difference = x - warped
+    difference = x - warped + gx * flow[:, :1] + gy * flow[:, 1:]
 
     def window(values: Tensor) -> Tensor:
         return avg_pool2d(values, WINDOW, 1, WINDOW // 2, count_include_pad=False)
 
     xx, xy, yy = window(gx * gx) + REGULARISER, window(gx * gy), window(gy * gy) + REGULARISER
-    bx, by = window(gx * difference), window(gy * difference)
+    before = REGULARISER * window(flow)
+    bx, by = window(gx * difference) + before[:, :1], window(gy * difference) + before[:, 1:]
     determinant = xx * yy - xy * xy
-    step = torch.cat([(yy * bx - xy * by) / determinant, (xx * by - xy * bx) / determinant], dim=1)
-    return step.clamp(-1, 1)
+    return torch.cat([(yy * bx - xy * by) / determinant, (xx * by - xy * bx) / determinant], dim=1)

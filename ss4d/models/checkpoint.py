@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from ss4d.files import publish
+from ss4d.models.base import TorsoModel
 from ss4d.models.registry import create_model
 from ss4d.sparse.conv import Kernel
 
@@ -69,12 +70,13 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     publish(temporary, path)
 
 
-def load_model(stem: Path, as_stored: bool = False) -> nn.Module:
+def load_model(stem: Path, as_stored: bool = False, dtype: torch.dtype | None = None) -> nn.Module:
     """The model described by `stem`.json with the weights of `stem`.safetensors, in evaluation mode.
 
     Args:
         as_stored: the matrices stay as the file has them, mapped from disk, and are cast to the type of what they
             are multiplied with at each use; they are not to be trained.
+        dtype: of its torso; None: as its settings say.
 
     Raises:
         CheckpointError: a missing or damaged file, an unknown model, or weights that do not fit it exactly.
@@ -88,6 +90,8 @@ def load_model(stem: Path, as_stored: bool = False) -> nn.Module:
     except ValueError as error:
         raise CheckpointError(f"{stem}.json: {error}") from error
     load_weights(model, weights_file(stem), as_stored)
+    if dtype is not None and isinstance(model, TorsoModel):
+        model.set_dtype(dtype)
     return model.eval()
 
 

@@ -6,7 +6,7 @@ base, such as TRELLIS, whose structure VAE the paper keeps. A DINOv2 is named in
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 from torch import Tensor
 
 from ss4d.flow import SamplerSettings
+from ss4d.models.base import TorsoModel
 from ss4d.models.checkpoint import (
     CheckpointError,
     load_model,
@@ -46,6 +47,7 @@ class Parts:
         frame: the frame of the view that both flows were trained in; None: that of the clip.
         dino: the DINOv2 that encodes images; None: a model among the files.
         statistics: mean and standard deviation of the voxel latents.
+        half: those that were trained in fp16, and generate in it on a GPU.
         trained_frames: of the longest clips that a flow was trained on; None: not known.
     """
 
@@ -54,6 +56,7 @@ class Parts:
     frame: ViewFrame | None
     dino: str | None
     statistics: Mapping[str, Tensor]
+    half: Collection[str]
     trained_frames: int | None
 
     @property
@@ -83,7 +86,8 @@ def find_parts(runs: Mapping[str, Path], base: str | Path | None = None) -> Part
     estimator = specs.get("structure_estimator")
     if estimator is not None and (frame is None or ViewFrame(**estimator["args"]["frame"]) != frame):
         del files["structure_estimator"]
-    return Parts(files, specs, frame, dino, latent_statistics(runs, base), trained_frames(runs, base))
+    half = [ours for ours, stem in files.items() if trained_in_fp16(stem, runs.get(NAMES[ours].run))]
+    return Parts(files, specs, frame, dino, latent_statistics(runs, base), half, trained_frames(runs, base))
 
 
 def export(parts: Parts, out: Path, structure: SamplerSettings, latents: SamplerSettings) -> int:
@@ -98,7 +102,8 @@ def export(parts: Parts, out: Path, structure: SamplerSettings, latents: Sampler
     total = 0
     for ours, stem in parts.files.items():
         model, spec = load_model(stem), parts.specs[ours]
-        save_model(model, out / "ckpts" / NAMES[ours].key, spec["name"], spec["args"], torch.float16)
+        half = {"use_fp16": True} if ours in parts.half and isinstance(model, TorsoModel) else {}
+        save_model(model, out / "ckpts" / NAMES[ours].key, spec["name"], spec["args"] | half, torch.float16)
         total += sum(parameter.numel() for parameter in model.parameters())
     frames, dino = parts.trained_frames, parts.dino
     write_pipeline(out, parts.files, structure, latents, parts.statistics, parts.frame, dino, frames)
@@ -131,6 +136,12 @@ def find_model(name: ModelName, runs: Mapping[str, Path], base: str | Path | Non
         )
     dino = folder.dino() if name.ours == "image_encoder" else None
     return folder.stem(name.ours) if dino is None else dino
+
+
+def trained_in_fp16(stem: Path, run: Path | None) -> bool:
+    """Whether a model's files are of a run that trained in fp16."""
+    config = read_saved(run) if run is not None and stem.is_relative_to(run) else None
+    return config is not None and config.get("train", {}).get("precision") == "fp16"
 
 
 def frozen_source(run: Path, model: str) -> str | None:
@@ -192,13 +203,13 @@ def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewF
 def trained_frames(runs: Mapping[str, Path], base: str | Path | None) -> int | None:
     """Frames of the longest clips that one of the flows was trained on, in the phases that it has begun; None where no
     run and no base says."""
-    named = None if base is None else PipelineFolder.open(base).args.get("trained_frames")
-    lengths = [] if named is None else [int(named)]
-    for name in FLOWS:
-        config = read_saved(runs[name]) if name in runs else None
-        if config is not None:
-            lengths.append(longest_clips(config, reached_step(runs[name])))
-    return max(lengths, default=None)
+    of_base = None if base is None else PipelineFolder.open(base).args.get("trained_frames")
+    configs = {name: read_saved(runs[name]) if name in runs else None for name in FLOWS}
+    lengths = [
+        of_base if config is None else longest_clips(config, reached_step(runs[name]))
+        for name, config in configs.items()
+    ]
+    return max((int(length) for length in lengths if length is not None), default=None)
 
 
 def longest_clips(config: DictConfig, reached: int | None) -> int:

@@ -4,7 +4,6 @@ from ss4d.video.errors import ForegroundError, VideoError
 from ss4d.video.foreground import (
     Box,
     clip_crop_box,
-    crop_clip,
     crop_clip_rgba,
     cropped_frames,
     find_foreground,
@@ -23,7 +22,6 @@ __all__ = [
     "ForegroundError",
     "VideoError",
     "clip_crop_box",
-    "crop_clip",
     "crop_clip_rgba",
     "cropped_frames",
     "find_foreground",

@@ -225,9 +225,3 @@ def cropped_frames(rgba: np.ndarray, size: int) -> LazySequence[np.ndarray]:
         return np.asarray(resized)
 
     return LazySequence(len(rgba), frame)
-
-
-def crop_clip(rgba: np.ndarray, size: int) -> np.ndarray:
-    """`crop_clip_rgba` on black, the image encoder's input: uint8 [T, size, size, 3]."""
-    cropped = crop_clip_rgba(rgba, size).astype(np.float32) / 255
-    return (cropped[..., :3] * cropped[..., 3:] * 255).astype(np.uint8)

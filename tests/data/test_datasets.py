@@ -97,6 +97,10 @@ def test_features_come_with_pictures_of_their_frames(clip_folder: Path):
             assert torch.equal(target.intrinsics, torch.tensor(cameras.intrinsics[view]))
             seen.add((kind, view))
     assert seen == {(0, 0), (0, 1), (1, 0), (1, 1)}
+    for chance in (0, 1):
+        of_one_kind = FeatureDataset(dataset.clips, conditioning_targets=chance)
+        shown = [target.rgba for seed in range(9) for target in of_one_kind[Window(1, (0, 2), seed)].targets]
+        assert {int(rgba[-1, 0, 0]) // 100 for rgba in shown} == {chance}
 
 
 def test_turned_features_have_turned_cameras_and_vectors(clip_folder: Path):
@@ -168,6 +172,7 @@ def settings(root: Path, kind: type[WindowDataset], workers: int) -> DataSetting
         group_cap=None,
         workers=workers,
         recolor=0.5 if kind is StructureLatentDataset else 0.0,
+        conditioning_targets=0.5,
         masking=MaskingSettings(masked, 0.5, 2, 0.5, [0.2, 0.5], 0.5, [0.05, 0.1]),
     )
 
@@ -213,6 +218,7 @@ def test_pictures_of_latents_with_colour_keep_theirs(clip_folder: Path):
         ({"frames": []}, r"data\.frames = \[\] must list"),
         ({"quarter_turns": [4]}, r"data\.quarter_turns = \[4\] must list turns"),
         ({"recolor": 1.5}, r"data\.recolor = 1\.5 must be a chance"),
+        ({"conditioning_targets": -1}, r"data\.conditioning_targets = -1 must be a chance"),
         ({"tokens_per_batch": 0}, r"data\.tokens_per_batch = 0 must be at least 1"),
     ],
 )

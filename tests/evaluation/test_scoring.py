@@ -25,7 +25,6 @@ from ss4d.evaluation.subjects.subject import Subject
 from ss4d.evaluation.weights import WeightSource
 from ss4d.gaussians import GaussianSequence, rasterize
 from ss4d.metrics.lpips import LPIPS
-from ss4d.metrics.optical_flow import optical_flow
 from ss4d.metrics.warping import warping_error
 from ss4d.view_frame import Similarity
 
@@ -184,14 +183,6 @@ def moving_texture(steps: int, shift: float = 2.0) -> torch.Tensor:
         for t in range(steps)
     ]
     return torch.stack(frames)
-
-
-@pytest.mark.parametrize("shift", [0.5, 2.0, 5.0])
-def test_the_flow_of_a_shift_is_the_shift(shift: float):
-    video = moving_texture(2, shift)
-    flow = optical_flow(video[:1], video[1:])[0, :, 16:-16, 16:-16]
-    assert float(flow[0].median()) == pytest.approx(shift, abs=0.1)
-    assert float(flow[1].abs().median()) < 0.2
 
 
 def test_following_the_motion_is_not_an_error_and_flickering_along_it_is():

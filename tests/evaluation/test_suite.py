@@ -65,14 +65,15 @@ def test_objaversedy_runs_and_fills_table_1(clip_folder: Path, pipeline_folder: 
 
 def test_the_vae_alone_is_judged_by_its_reconstructions(clip_folder: Path, pipeline_folder: Path, tmp_path: Path):
     models = tmp_path / "model"
-    args = {**VAE, "in_channels": FEATURES}
-    save_model(
-        create_model("SLatEncoder", **args), models / "ckpts" / "slat_encoder", "SLatEncoder", args, torch.float32
-    )
+    args = {**VAE, "in_channels": FEATURES, "use_fp16": True}  # as published: the torso is computed in float32 here
+    encoder = create_model("SLatEncoder", **args)
+    save_model(encoder, models / "ckpts" / "slat_encoder", "SLatEncoder", args, torch.float16)
     name = "slat_decoder_gs"
     spec = json.loads((pipeline_folder / "ckpts" / f"{name}.json").read_text())
     decoder = load_model(pipeline_folder / "ckpts" / name)
     save_model(decoder, models / "ckpts" / name, spec["name"], spec["args"], torch.float32)
+    named = {key: f"ckpts/{key}" for key in ("slat_encoder", name)}
+    (models / "pipeline.json").write_text(json.dumps({"args": {"models": named}}))
     given = [*SMALL, "protocol.split=train", "protocol.crop=false", "protocol.figure_frames=[0,1,2,3]"]
     arguments = ["protocol=ss4d_assets", *given, f"data={clip_folder}", f"out={tmp_path / 'out'}"]
     assert main(["run", *arguments, "method=reconstruction", f"model={models}"]) == 0

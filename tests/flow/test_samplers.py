@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from golden import Golden
@@ -89,6 +90,16 @@ def test_guidance_asks_without_the_image_where_it_acts():
         (1000.0, False, False),
         (500.0, True, True),
     ]
+
+
+@pytest.mark.parametrize("rescale_t", [0.1, 0.2, 1.0, 3.0])
+def test_the_first_step_is_guided_and_starts_at_the_start(rescale_t: float):
+    """0.1 / (1 + (0.1 - 1)), for one, is rounded to a little more than 1."""
+    for start in (1.0, 0.7):
+        settings = SamplerSettings(10, 3.0, cfg_interval=(0.5, start), rescale_t=rescale_t, start=start)
+        times = settings.times()
+        assert times[0] == pytest.approx(start) and times[-1] == 0 and (np.diff(times) < 0).all()
+        assert settings.guides(times[0])
 
 
 def test_each_video_has_its_own_time():

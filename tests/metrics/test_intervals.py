@@ -54,6 +54,8 @@ def test_the_p_value_is_the_share_of_signs_that_give_as_much():
     assert sign_flip_test(differences) == np.mean([found >= 5.5 for found in sums]) == 4 / 16
     assert sign_flip_test(np.ones(5)) == 2 / 32
     assert sign_flip_test(np.array([1.0, -1.0])) == 1
+    for sums_to_nothing in ([0.1, 0.2, 0.3, -0.6], [0.02, -0.09, 0.09, -0.02, 0.0]):  # but for rounding
+        assert sign_flip_test(np.array(sums_to_nothing)) == 1
     assert sign_flip_test(np.ones(40)) == pytest.approx(1 / 20001)
 
 

@@ -52,6 +52,26 @@ def test_what_runs_lack_comes_from_the_base(tmp_path: Path, monkeypatch: pytest.
     assert made["trained_frames"] == 24 and given["trained_frames"] == 16  # the longest of the run's phases
 
 
+def test_runs_in_fp16_make_models_that_generate_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Those alone; and where both flows are of runs, the base says nothing of the frames that they know."""
+    config = "frames: [8]\ndata: {frames: [8], max_clips: 1}\nbatch_size: 1\ntrain: {precision: PRECISION}\n"
+    for run, key, precision in (("structure_flow", FLOW, "fp16"), ("sparse_flow", "slat_flow_model", "bf16")):
+        folder = tmp_path / "runs" / run
+        (folder / "ckpts").mkdir(parents=True)
+        for ending in (".json", ".safetensors"):
+            shutil.copy(BASE / f"ckpts/{key}{ending}", folder / f"ckpts/flow{ending}")
+        (folder / "config.yaml").write_text(config.replace("PRECISION", precision))
+    statistics = {key: torch.ones(8) for key in ("mean", "std")}
+    save_weights(statistics, tmp_path / "runs/sparse_flow/ckpts/latent_statistics.safetensors")
+    out = tmp_path / "out"
+    run_export(monkeypatch, str(tmp_path / "runs"), str(out), "--base", str(BASE))
+    half = [
+        path.stem for path in (out / "ckpts").glob("*.json") if json.loads(path.read_text())["args"].get("use_fp16")
+    ]
+    assert half == [FLOW] and json.loads((out / "pipeline.json").read_text())["args"]["trained_frames"] == 8
+    assert PipelineFolder.open(out).load_models().structure_flow.dtype == torch.float16
+
+
 @pytest.mark.parametrize(("reached", "longest"), [(None, 32), (0, 8), (10, 8), (11, 32), (16, 32)])
 def test_clips_of_phases_that_were_not_reached_do_not_count(reached: int | None, longest: int):
     phases = "phases: {short: {train: {steps: 10}}, long: {frames: [16, 32]}}"

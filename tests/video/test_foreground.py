@@ -6,14 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from einops import rearrange
 from golden import GOLDEN
 from PIL import Image
 
+from ss4d.compositing import encoder_input, on_black
 from ss4d.video import (
     Box,
     ForegroundError,
     clip_crop_box,
-    crop_clip,
     crop_clip_rgba,
     find_foreground,
     read_clip,
@@ -146,7 +148,9 @@ def test_crop_is_the_released_one() -> None:
     fixture = np.load(GOLDEN / "i_preprocess_centre.npz")
     info = json.loads((GOLDEN / "i_preprocess_centre.json").read_text())
     assert list(clip_crop_box(fixture["inputs"][..., 3])) == info["crop_xyxy"]
-    assert np.array_equal(crop_clip(fixture["inputs"], 518), fixture["outputs"])
+    cropped = torch.from_numpy(crop_clip_rgba(fixture["inputs"], 518))
+    seen = encoder_input(rearrange(cropped, "t h w c -> t c h w"), 3)
+    assert np.array_equal(rearrange(255 * seen, "t c h w -> t h w c").round().numpy(), fixture["outputs"])
 
 
 def test_box_spans_all_frames_and_truncates_towards_zero() -> None:
@@ -161,7 +165,8 @@ def test_crop_is_premultiplied_on_black() -> None:
     rgba = np.zeros((1, 32, 32, 4), np.uint8)
     rgba[..., :3] = 255
     rgba[0, 8:24, 8:24] = (200, 100, 50, 128)
-    cropped, kept = crop_clip(rgba, 16), crop_clip_rgba(rgba, 16)
+    kept = crop_clip_rgba(rgba, 16)
+    cropped = on_black(torch.from_numpy(kept)).numpy()
     assert cropped.shape == (1, 16, 16, 3) and kept.shape == (1, 16, 16, 4)
     assert (cropped[0, 0, 0] == 0).all()
     assert np.abs(cropped[0, 8, 8].astype(int) - (100, 50, 25)).max() <= 1

@@ -40,7 +40,7 @@ def check_latents(kind: str, root: Path, resolution: int, checkpoint: Path) -> N
         return
     frames = range(clips.clips[0].frames)
     file, cube = clips.artifact(0, "encode"), Cube(None if clips.clips[0].cubes is None else 0)
-    encoder: Any = load_model(stem).float()
+    encoder: Any = load_model(stem, dtype=torch.float32)
     with torch.inference_mode():
         if kind == "structure":
             stored = file.frames(cube.latents("structure"), frames)

@@ -18,7 +18,9 @@ from ss4d.evaluation.prediction import Prediction, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.prepared import PreparedSubjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
-from ss4d.models.checkpoint import load_model
+from ss4d.models.checkpoint import load_model, settings_file, weights_file
+from ss4d.models.folder import PipelineFolder
+from ss4d.models.names import NAMES
 from ss4d.pipeline import SS4DPipeline
 from ss4d.refine import RefineSettings
 from ss4d.result import Stage, measured
@@ -34,7 +36,7 @@ class PipelineMethod(Method):
     def __init__(self, options: RunOptions, protocol: Protocol):
         super().__init__()
         self.protocol = protocol
-        self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device)
+        self.pipeline = SS4DPipeline.from_pretrained(options.model, options.device, precision=options.precision)
         self.steps, self.guidance = options.steps, options.guidance
         self.refine = RefineSettings() if options.refine else None
         self.identity = {
@@ -42,6 +44,8 @@ class PipelineMethod(Method):
             "structure": self.pipeline.structure.override(options.steps, options.guidance).entries(),
             "latents": self.pipeline.latents.override(options.steps, options.guidance).entries(),
         }
+        if options.precision is not None:
+            self.identity["precision"] = options.precision
         if self.refine is not None:
             self.identity["refine"] = dataclasses.asdict(self.refine)
 
@@ -62,11 +66,24 @@ class PipelineMethod(Method):
         )
 
 
+def sparse_vae(model: str) -> tuple[Path, Path]:
+    """Where the encoder and the decoder of a run folder, a checkpoint folder or a Hub id are, without their endings.
+
+    Raises:
+        CheckpointError: it is none of these, or has no encoder.
+    """
+    trained = Path(model) / "ckpts" / NAMES["sparse_encoder"].trained_as
+    if settings_file(trained).is_file():
+        return trained, trained.with_name(NAMES["gaussian_decoder"].trained_as)
+    folder = PipelineFolder.open(model)
+    return folder.stem("sparse_encoder"), folder.stem("gaussian_decoder")
+
+
 class Reconstruction(Method):
     """The sparse VAE alone: a set's own voxels and features, encoded and decoded (Tables 5 and 6).
 
-    `options.model` is a checkpoint folder with `ckpts/slat_encoder` and `ckpts/slat_decoder_gs`, or a run folder of
-    train.py with `ckpts/encoder` and `ckpts/decoder`.
+    `options.model` is a checkpoint folder or Hub id with an encoder of voxels, such as microsoft/TRELLIS-image-large,
+    or a run folder of train.py.
     """
 
     def __init__(self, options: RunOptions, protocol: Protocol, subjects: SubjectSet):
@@ -75,13 +92,11 @@ class Reconstruction(Method):
             raise ValueError(
                 f"method=reconstruction needs a prepared set, but the data set of {protocol.name} is another kind."
             )
-        folder = Path(options.model) / "ckpts"
-        names = ("encoder", "decoder") if (folder / "encoder.json").exists() else ("slat_encoder", "slat_decoder_gs")
+        stems = sparse_vae(options.model)
         self.device = backend.find_device(options.device)
-        self.encoder, self.decoder = (load_model(folder / name).float().eval().to(self.device) for name in names)
+        self.encoder, self.decoder = (load_model(stem, dtype=torch.float32).to(self.device) for stem in stems)
         self.protocol, self.subjects, self.is_warm = protocol, subjects, False
-        files = [folder / f"{name}{suffix}" for name in names for suffix in (".json", ".safetensors")]
-        self.identity = {"sha256": files_hash(files)}
+        self.identity = {"sha256": files_hash([part(stem) for stem in stems for part in (settings_file, weights_file)])}
 
     @torch.inference_mode()
     def predict(self, subject: Subject, seed: int) -> Prediction:
