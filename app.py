@@ -35,7 +35,15 @@ def main(argv: list[str] | None = None) -> int:
     from ss4d.app.jobs import Jobs, Limits
 
     limits = Limits(options.max_megabytes, options.max_seconds, options.max_frames)
+    from ss4d.models.checkpoint import CheckpointError
+    from ss4d.models.folder import PipelineFolder
+
     model = str(Path(options.model).resolve()) if Path(options.model).exists() else options.model
+    try:
+        PipelineFolder.open(model)
+    except CheckpointError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     with work_folder() as folder:
         jobs = Jobs(folder, model, limits)
         os.environ["GRADIO_TEMP_DIR"] = str(jobs.uploads)  # read when Gradio is imported

@@ -95,7 +95,7 @@ def generate(options: argparse.Namespace) -> None:
     with notes():
         clip = read_clip(options.input, options.num_frames, options.start, options.end, options.fps)
         rgba = find_foreground(clip, options.mask, options.matting_model)
-    for warning in foreground_warnings(rgba):
+    for warning in foreground_warnings(rgba, clip):
         note(warning)
     loading = {"memory": options.memory, "window": options.window, "precision": options.precision}
     pipeline = SS4DPipeline.from_pretrained(options.model, options.device, **loading)
@@ -105,6 +105,8 @@ def generate(options: argparse.Namespace) -> None:
     if options.memory:
         print(plan)
     write_preview(preview := folder.preview, clip, rgba)
+    if preview.name != "preview.png":
+        note(f"{preview} shows what the models will see; the earlier result keeps its own until the end")
     picture = preview.read_bytes()  # another run on the same folder may replace the file
     with notes():
         kept = KeptStages(folder.kept)

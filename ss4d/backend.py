@@ -181,10 +181,10 @@ def _implementation(part: str, name: str) -> Implementation:
 def _check(part: str, name: str, device: torch.device | str) -> None:
     """Raise a BackendError unless the implementation is installed and runs on a device."""
     chosen, kind = _implementation(part, name), _type(device)
-    if not chosen.installed():
-        raise BackendError(f"backend.{part} = {name} needs a package that is not installed: {chosen.install}")
     if chosen.device not in ("any", kind):
         raise BackendError(f"backend.{part} = {name} runs on {chosen.device}, not on {kind}: choose another.")
+    if not chosen.installed():
+        raise BackendError(f"backend.{part} = {name} needs a package that is not installed: {chosen.install}")
     if chosen.flash and not _has_ampere(device):
         raise BackendError(f"backend.{part} = {name} needs a GPU from Ampere on, which {device} is not: choose sdpa.")
 

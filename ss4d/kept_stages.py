@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from ss4d.files import locked, written_atomically
@@ -36,7 +37,8 @@ class KeptStages:
     """
 
     def __init__(self, folder: Path | None = None):
-        self.folder = self.claimed = None if folder is None else claim(folder)
+        self.lock = None if folder is None else claim(folder)
+        self.folder = self.claimed = None if self.lock is None else self.lock.folder
         self.stages: list[str] = []
 
     def holds_any(self) -> bool:
@@ -44,9 +46,10 @@ class KeptStages:
         return self.claimed is not None and any(self.claimed.glob("*-*.safetensors"))
 
     def remove(self) -> None:
-        """Remove the folder, if this process has it."""
+        """Remove the folder, if this process has it, and let it go."""
         if self.claimed is not None:
             shutil.rmtree(self.claimed, ignore_errors=True)
+        self.lock = None
 
     def get(self, stage: str, key: str, build: Callable[[], Tensor]) -> Tensor:
         """The tensor of a stage with this key; built where it is not there, and the stage's earlier one replaced."""
@@ -55,7 +58,7 @@ class KeptStages:
         path = self.folder / f"{stage}-{key}.safetensors"
         if path.is_file():
             try:
-                value = load_file(path)[stage].clone()
+                value = _read(path)[stage]
                 self.stages.append(stage)
                 return value
             except (SafetensorError, KeyError):
@@ -67,23 +70,34 @@ class KeptStages:
                 other.unlink()
         return value
 
-    def frames(self, made: Iterator[Gaussians], device: torch.device) -> GaussianSequence:
-        """Gaussians as they are made, each read from its file when it is asked for; without a folder, in memory."""
+    def frames(self, made: Iterator[Gaussians], device: torch.device, key: str) -> GaussianSequence:
+        """Gaussians as they are made, each read from its file when it is asked for; without a folder, in memory.
+
+        The key is that of what they are made from: other results of this process, whose frames are read from the same
+        folder, keep theirs.
+        """
         if self.folder is None:
             return GaussianSequence(list(made))
+        for left in set(self.folder.glob("frame_*.safetensors")) - _FRAMES:  # by a process that has ended
+            left.unlink()
         frames: list[Gaussians | Path] = []
-        kernel = 0.0
+        kernel, lock = 0.0, self.lock
         for number, gaussians in enumerate(made):
             kernel = gaussians.kernel_size
             values = {name: getattr(gaussians, name) for name in TENSORS}
-            path = None if self.folder is None else self.folder / f"frame_{number:05d}.safetensors"
-            frames.append(path if path is not None and self._write(path, values) else gaussians)
+            path = None if self.folder is None else self.folder / f"frame_{key}_{number:05d}.safetensors"
+            if path is not None and self._write(path, values):
+                _FRAMES.add(path)
+                frames.append(path)
+            else:
+                frames.append(gaussians)
 
         def read(number: int) -> Gaussians:
+            assert lock is not None  # the folder is this process's as long as its frames are read
             frame = frames[number]
             if isinstance(frame, Gaussians):
                 return frame
-            return Gaussians(**load_file(frame, str(device)), kernel_size=kernel)
+            return Gaussians(**{name: value.to(device) for name, value in _read(frame).items()}, kernel_size=kernel)
 
         return GaussianSequence(LazySequence(len(frames), read))
 
@@ -101,31 +115,49 @@ class KeptStages:
         warnings.warn(f"finished stages cannot be kept ({error})", stacklevel=3)
 
 
-def claim(folder: Path) -> Path | None:
-    """A folder for this process alone until it ends, made where there is none; None, with a warning, where that cannot
-    be or another process has it."""
+def _read(path: Path) -> dict[str, Tensor]:
+    """A file's tensors, by a name of any bytes; safetensors' own function takes UTF-8 alone."""
+    return load(path.read_bytes())
+
+
+class FolderLock:
+    """A folder that no other process has, as long as this object is there."""
+
+    def __init__(self, folder: Path, descriptor: int):
+        self.folder = folder
+        weakref.finalize(self, os.close, descriptor)
+
+
+def claim(folder: Path) -> FolderLock | None:
+    """A folder for this process alone, made where there is none; None, with a warning, where that cannot be or another
+    process has it."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        if _is_ours(folder):
-            return folder
+        if (lock := _lock(folder)) is not None:
+            return lock
         warnings.warn(f"another run uses {folder.parent}: finished stages of this one are not kept", stacklevel=2)
     except OSError as error:
         warnings.warn(f"finished stages cannot be kept ({error})", stacklevel=2)
     return None
 
 
-_LOCKS: dict[tuple[int, int], int] = {}  # open descriptors of folders that this process has, by device and inode
+# Folders that this process has, by device and inode; and files of Gaussians in them that it has written.
+_LOCKS: weakref.WeakValueDictionary[tuple[int, int], FolderLock] = weakref.WeakValueDictionary()
+_FRAMES: set[Path] = set()
 
 
-def _is_ours(folder: Path) -> bool:
-    """Whether no other process has a folder; from then on, until it ends, this one has it."""
-    lock = os.open(folder, os.O_RDONLY)
-    place = os.fstat(lock).st_dev, os.fstat(lock).st_ino
-    if place not in _LOCKS and locked(lock):
-        _LOCKS[place] = lock
-        return True
-    os.close(lock)
-    return place in _LOCKS
+def _lock(folder: Path) -> FolderLock | None:
+    """This process's lock of a folder; None where another process has it."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    place = os.fstat(descriptor).st_dev, os.fstat(descriptor).st_ino
+    if (known := _LOCKS.get(place)) is not None:
+        os.close(descriptor)
+        return known
+    if not locked(descriptor):
+        os.close(descriptor)
+        return None
+    lock = _LOCKS[place] = FolderLock(folder, descriptor)
+    return lock
 
 
 def key_of(*parts: Any) -> str:

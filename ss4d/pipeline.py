@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -99,9 +100,11 @@ class SS4DPipeline:
 
         Raises:
             CheckpointError: a missing or damaged file, or weights that do not fit the models exactly.
-            ValueError: a device that this machine does not have, what is no amount of memory, or a precision that the
-                device is slow at.
+            ValueError: a device that this machine does not have, what is no amount of memory, a window that is too
+                short, or a precision that the device is slow at.
         """
+        if window is not None and window < SHORTEST_WINDOW:
+            raise ValueError(f"window = {window}: windows overlap, so take {SHORTEST_WINDOW} frames or more")
         device = backend.find_device(device)
         budget = parse_bytes(memory) if isinstance(memory, str) else memory
         dtype = generation_dtype(precision, device)
@@ -113,7 +116,7 @@ class SS4DPipeline:
             *folder.latent_statistics(),
             device,
             folder.view_frame(),
-            window or max(SHORTEST_WINDOW, folder.trained_frames()),
+            max(SHORTEST_WINDOW, folder.trained_frames()) if window is None else window,
             folder,
             budget,
             precision,
@@ -150,7 +153,7 @@ class SS4DPipeline:
         guidance: float | None = None,
         refine: RefineSettings | bool | None = None,
         progress: bool = False,
-        keep: Path | KeptStages | None = None,
+        keep: str | Path | KeptStages | None = None,
         quality: str = "balanced",
     ) -> Generation:
         """Generate the 4D object seen in a clip.
@@ -175,13 +178,16 @@ class SS4DPipeline:
         """
         preset = find_quality(quality)
         refine = preset.refine if refine is None else refine
+        if not isinstance(refine, bool | RefineSettings):
+            raise TypeError(f"refine must be True, False or RefineSettings, but it is {refine!r}")
+        seed = operator.index(seed)
         structure, latents = (
             preset.settings(settings).override(steps, guidance) for settings in (self.structure, self.latents)
         )
         if structure.start < 1 and not self.models.estimates:
             raise ValueError(f"sampling starts at {structure.start}, but the checkpoint has no structure_estimator")
         stages: list[Stage] = []
-        kept = keep if isinstance(keep, KeptStages) else KeptStages(keep)
+        kept = keep if isinstance(keep, KeptStages) else KeptStages(None if keep is None else Path(keep))
         on_disk = kept.folder is not None
         plan = self.plan(frames, refine=bool(refine), on_disk=on_disk)
         with self._stage("conditioning", stages):
@@ -313,4 +319,5 @@ class SS4DPipeline:
         """The Gaussians of every frame."""
         with self.models.use("gaussian_decoder") as decoder:
             frames = decoder.frames(z)
-            return kept.frames(giving_back(frames, self.device) if self.gives_back else frames, self.device)
+            key = "" if kept.folder is None else key_of(z.feats, z.coords, self._identity())
+            return kept.frames(giving_back(frames, self.device) if self.gives_back else frames, self.device, key)

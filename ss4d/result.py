@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ from ss4d.view_frame import ViewFrame
 
 PLAYER_INPUT_SIZE = 320  # pixels, of the input beside the player
 MAIN_MEMORY = torch.device("cpu")
+ORBIT_FPS = 12.0  # pictures a second of the turntable, at least
 
 
 @dataclass
@@ -129,9 +131,11 @@ class Generation:
             ply: layout of the .ply files, "compact" or "reference" (see `ss4d.gaussians.ply`).
             about: further entries of result.json.
         """
+        if fps is not None and not 0 < fps < math.inf:
+            raise ValueError(f"fps must be positive, but it is {fps}.")
         stages = list(self.stages)
         durations = self.durations if fps is None and self.durations is not None else None
-        spans = np.full(len(self.gaussians), 1 / (fps or self.fps)) if durations is None else durations
+        spans = np.full(len(self.gaussians), 1 / (self.fps if fps is None else fps)) if durations is None else durations
         with measured("writing", stages, self.device):
             self._write_gaussians(place, ply, progress)
             self._write_videos(place, size, spans, progress)
@@ -144,22 +148,23 @@ class Generation:
             write_ply(gaussians, place / frame_file(index), layout=ply)
 
     def _write_videos(self, place: Path, size: int, spans: np.ndarray, progress: bool) -> None:
-        """Videos whose frames are shown for `spans` [T] seconds."""
+        """Videos whose frames are shown for `spans` [T] seconds; the turntable's evenly, and not so long that it would
+        turn in jerks."""
         from ss4d.video import write_video
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
         orbit = self.orbit
-        forwards = list(range(len(spans)))
-        videos: dict[str, tuple[Callable[[], Iterator[np.ndarray]], list[int]]] = {
-            "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), orbit_order(len(spans))),
+        turning = np.full(len(orbit_order(len(spans))), min(float(spans.mean()), 1 / ORBIT_FPS))
+        videos: dict[str, tuple[Callable[[], Iterator[np.ndarray]], np.ndarray]] = {
+            "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), turning),
             "compare": (
                 lambda: compare_video(self.rgba, self.gaussians, size=size, elevation=orbit.elevation, orbit=orbit),
-                forwards,
+                spans,
             ),
-            "voxels": (lambda: render_voxels(self.voxels, self.resolution, size, orbit=orbit), forwards),
+            "voxels": (lambda: render_voxels(self.voxels, self.resolution, size, orbit=orbit), spans),
         }
-        for name, (render, order) in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
-            write_video(place / f"{name}.mp4", giving_back(render(), MAIN_MEMORY), durations=spans[order])
+        for name, (render, shown) in tqdm(videos.items(), desc="videos", unit="video", disable=not progress):
+            write_video(place / f"{name}.mp4", giving_back(render(), MAIN_MEMORY), durations=shown)
 
     def _write_player(self, path: Path, fps: float, about: dict[str, Any]) -> None:
         from ss4d.video import cropped_frames
@@ -196,4 +201,4 @@ class Generation:
             "seconds": sum(stage.seconds for stage in stages),
             "versions": {"ss4d": __version__, "torch": torch.__version__},
         }
-        path.write_text(json.dumps(report, indent=2) + "\n")
+        path.write_text(json.dumps(report, indent=2, default=str) + "\n")

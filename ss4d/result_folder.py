@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from ss4d.files import locked
 
 DEFAULT_FPS = 12.0  # of a result from images, which carry no frame rate
 REPORT = "result.json"  # its presence says that a folder holds a result
+REPORT_KEYS = {"num_frames", "resolution"}  # that the reports of all versions have
 # What belongs to a result, the names of earlier versions included; nothing else in its folder is ever touched.
 RESULT_FILES = re.compile(
     r"(result\.json|player\.html|preview(\.next)?\.png|(orbit|compare|voxels)\.mp4|frames/(frame_)?\d{5,}\.ply)"
@@ -117,8 +119,12 @@ class ResultFolder:
 
     @property
     def holds_result(self) -> bool:
-        """Whether there is an earlier result."""
-        return (self.path / REPORT).is_file()
+        """Whether there is an earlier result: a report of ours, not any file of its name."""
+        try:
+            report = json.loads((self.path / REPORT).read_bytes())
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, ValueError):
+            return False
+        return isinstance(report, dict) and report.keys() >= REPORT_KEYS
 
     @property
     def preview(self) -> Path:

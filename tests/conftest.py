@@ -8,6 +8,8 @@ import pytest
 import torch
 from tiny import write_clips, write_pipeline
 
+from ss4d import backend
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "slow" not in item.keywords)  # first, so that no process waits for one at the end
@@ -19,6 +21,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(autouse=True)
 def _deterministic() -> None:
     torch.manual_seed(0)
+    backend.use(backend.Backend(), "cpu")  # a test that ran inference.py left its own
 
 
 @pytest.fixture(scope="session")

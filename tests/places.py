@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -35,6 +36,11 @@ def reachable(folder: Path) -> Path:
     return folder
 
 
+def report(frames: int, text: str = "new") -> str:
+    """A result.json of ours, of little."""
+    return json.dumps({"num_frames": frames, "resolution": 8, "text": text})
+
+
 def save(frames: int, text: str = "new"):
     """Writes the files of a result."""
 
@@ -42,13 +48,15 @@ def save(frames: int, text: str = "new"):
         (folder / "frames").mkdir()
         for index in range(frames):
             (folder / frame_file(index)).write_text(f"{text} {index}")
-        for name in ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json"):
+        for name in ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png"):
             (folder / name).write_text(text)
+        (folder / "result.json").write_text(report(frames, text))
 
     return write
 
 
 def result(frames: int, text: str = "new") -> dict[str, str]:
     """What `content` reads then."""
-    names = ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png", "result.json")
-    return {frame_file(i): f"{text} {i}" for i in range(frames)} | dict.fromkeys(names, text)
+    names = ("orbit.mp4", "compare.mp4", "voxels.mp4", "preview.png")
+    gaussians = {frame_file(i): f"{text} {i}" for i in range(frames)}
+    return gaussians | dict.fromkeys(names, text) | {"result.json": report(frames, text)}

@@ -51,6 +51,13 @@ def test_what_the_next_run_would_stumble_over_is_named(
         assert last == f"The next run would fail: cuda:99, {fault}, --out out"
 
 
+def test_a_mistyped_folder_is_no_name_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "checkpoints").mkdir()
+    assert next_run.loadable("checkpoints/typo").state == next_run.BROKEN
+    assert next_run.loadable("somebody/model").state == next_run.NOTE
+
+
 def test_memory_is_what_the_plan_counts(pipeline_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = next_run.plan_of(str(pipeline_folder), frames=8)
     assert plan is not None

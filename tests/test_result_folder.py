@@ -10,7 +10,7 @@ import textwrap
 from pathlib import Path
 
 import pytest
-from places import REPOSITORY, ROOT, as_nobody, content, reachable, result, save
+from places import REPOSITORY, ROOT, as_nobody, content, reachable, report, result, save
 
 from ss4d.result_folder import DestinationError, ResultFolder
 
@@ -38,12 +38,12 @@ def test_an_earlier_result_is_replaced_and_all_else_stays(tmp_path: Path) -> Non
 def test_files_of_earlier_versions_are_replaced(tmp_path: Path) -> None:
     (tmp_path / "frames").mkdir()
     (tmp_path / "frames" / "00000.ply").write_text("old")
-    (tmp_path / "result.json").write_text("old")
+    (tmp_path / "result.json").write_text(report(1, "old"))
     ResultFolder.open(tmp_path).write(save(2))
     assert content(tmp_path) == result(2)
 
 
-@pytest.mark.parametrize("name", ["thesis.txt", "orbit.mp4", "frames/00000.ply", "preview.png"])
+@pytest.mark.parametrize("name", ["thesis.txt", "orbit.mp4", "frames/00000.ply", "preview.png", "result.json"])
 def test_files_that_are_not_a_results_are_refused_before_the_work(tmp_path: Path, name: str) -> None:
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("years of work")
@@ -93,7 +93,7 @@ WRITE = """
     from ss4d.result_folder import DestinationError, ResultFolder
     try:
         folder = ResultFolder.open(sys.argv[1])
-        folder.write(lambda place: (place / "result.json").write_text("new"))
+        folder.write(lambda place: (place / "result.json").write_text('{"num_frames": 1, "resolution": 8}'))
     except DestinationError as error:
         sys.exit(str(error))
 """
@@ -106,7 +106,7 @@ def test_an_existing_writable_folder_needs_nothing_of_its_parent(tmp_path: Path)
     for _ in range(2):
         answer = as_nobody(WRITE, tmp_path / "mine")
         assert answer.returncode == 0, answer.stderr
-    assert content(tmp_path) == {"mine/result.json": "new"}
+    assert content(tmp_path) == {"mine/result.json": '{"num_frames": 1, "resolution": 8}'}
 
 
 @pytest.mark.skipif(not ROOT, reason="needs two users")

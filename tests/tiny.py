@@ -21,6 +21,7 @@ from ss4d.models import create_model
 from ss4d.models import folder as folder_of_models
 from ss4d.models.checkpoint import save_model
 from ss4d.models.names import NAMES
+from ss4d.models.structure_vae import StructureDecoder
 
 RESOLUTION, IMAGE_SIZE = 16, 32
 CHANNELS = ["red", "green", "blue", "normal_x", "normal_y", "normal_z", "offset_x", "offset_y", "offset_z"]
@@ -75,6 +76,9 @@ def write_pipeline(folder: Path) -> Path:
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.add_(0.1 * torch.randn_like(parameter))
+            if isinstance(model, StructureDecoder):  # a new one decodes to nothing
+                final: Any = model.out_layer[-1]
+                torch.nn.init.zeros_(final.bias)
         save_model(model, folder / "ckpts" / stem, name, args, torch.float16)
     settings = SamplerSettings(steps=2, cfg_strength=1.0)
     names = [name.ours for name in NAMES.values() if name.key in MODELS]

@@ -151,7 +151,7 @@ class Jobs:
             clip = read_clip(job.clip, frames)
             rgba = find_foreground(clip)
         said = [str(warning.message).replace(f"{job.clip.parent}/", "") for warning in caught]
-        job.notes = [*said, *foreground_warnings(rgba)]
+        job.notes = [*said, *foreground_warnings(rgba, clip)]
         write_preview(job.folder / "preview.png", clip, rgba)
         return job
 

@@ -46,6 +46,8 @@ def loadable(model: str) -> Finding:
 
     name = f"--model {Path(model).name}"
     if not Path(model).is_dir() and model.count("/") == 1:
+        if Path(model).parent.is_dir():
+            return Finding("checkpoints", name, BROKEN, f"there is no folder {model}")
         there = (hub_cache() / f"models--{model.replace('/', '--')}").is_dir()
         return Finding("checkpoints", name, OK if there else NOTE, "fetched" if there else "the next run will fetch it")
     try:

@@ -81,6 +81,8 @@ def convert(options: argparse.Namespace) -> None:
     from ss4d.viewer.result import read_result  # loads torch, which --help does not need
 
     out = options.out or options.result / "exports" / chosen.output
+    if Path(chosen.output).suffix and (out.is_dir() or not out.suffix):  # a folder for a format of one file
+        out = out / chosen.output
     result = read_result(options.result)
     out.parent.mkdir(parents=True, exist_ok=True)
     export(result, chosen, out, {name: getattr(options, name) for name in chosen.options})

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ss4d.cameras import Camera, Orbit, orbit_camera
+from ss4d.export.axes import require_finite
 from ss4d.gaussians import GaussianSequence, rasterize
 
 SIZE_MAX = 8192
@@ -70,5 +71,5 @@ def render_path(
 ) -> Iterator[np.ndarray]:
     """Pictures float32 [H, W, 4] of frames from views: colour times alpha, and alpha, in [0, 1]."""
     for index, view in zip(frames, views, strict=True):
-        image = rasterize(sequence[index], camera_of(view, size, fov), size, background=(0.0, 0.0, 0.0))
+        image = rasterize(require_finite(sequence[index]), camera_of(view, size, fov), size, background=(0.0, 0.0, 0.0))
         yield torch.cat([image.colour, image.alpha]).clamp(0, 1).movedim(0, -1).cpu().numpy()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ss4d.compiled import njit
+from ss4d.export.axes import require_finite
 from ss4d.gaussians import Gaussians
 
 Array = NDArray[Any]
@@ -71,7 +72,7 @@ class Field:
 
 def density(gaussians: Gaussians, grid: int) -> Field:
     """The sum of opacity * exp(-d^T Sigma^-1 d / 2), Sigma widened by half a cell so that no Gaussian slips through."""
-    g = gaussians.detach().to("cpu")
+    g = require_finite(gaussians.detach().to("cpu"))
     xyz, scale = g.xyz.double().numpy(), g.scale.double().numpy()
     if not len(g):
         return Field(np.zeros((2, 2, 2), np.float32), np.zeros((2, 2, 2, 3), np.float32), np.zeros(3), 1.0)

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ss4d.export.axes import to_y_up
+from ss4d.export.glb import to_linear
 from ss4d.files import written_atomically
 from ss4d.gaussians import GaussianSequence
 
@@ -51,8 +52,8 @@ def write_usd(sequence: GaussianSequence, path: Path, fps: float) -> None:
                 np.ascontiguousarray(g.sh[:, 0].float().numpy())
             ),
             "extent": Vt.Vec3fArray.FromNumpy(extent.astype(np.float32)),
-            # For programs that draw points.
-            "primvars:displayColor": Vt.Vec3fArray.FromNumpy(np.ascontiguousarray(g.rgb.clamp(0, 1).float().numpy())),
+            # For programs that draw points: linear, which is what USD takes a colour for that says nothing else.
+            "primvars:displayColor": Vt.Vec3fArray.FromNumpy(to_linear(g.rgb.numpy()).astype(np.float32)),
         }
         for name, value in values.items():
             prim.GetAttribute(name).Set(value, time)

@@ -124,5 +124,7 @@ def encode(path: Path, pictures: Iterator[np.ndarray], fps: float) -> None:
                 conversion = "out_color_matrix=bt709:out_range=limited"
                 graph = filter_graph(frame, ("scale", conversion), ("format", f"pix_fmts={pixels}"))
             graph.push(frame)
-            container.mux(stream.encode(graph.pull()))
+            converted = graph.pull()
+            converted.color_primaries = converted.color_trc = BT709  # ProRes takes them from its pictures
+            container.mux(stream.encode(converted))
         container.mux(stream.encode(None))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar, cast
@@ -50,6 +52,8 @@ class SamplerSettings:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"steps = {self.steps}: sampling needs at least one step")
+        if not math.isfinite(self.cfg_strength):
+            raise ValueError(f"cfg_strength = {self.cfg_strength}: guidance is a finite number")
         if self.rescale_t <= 0:
             raise ValueError(f"rescale_t = {self.rescale_t}: pass a positive number (1 leaves time as it is)")
         if not 0 < self.start <= 1:
@@ -81,7 +85,10 @@ class SamplerSettings:
 
     def override(self, steps: int | None = None, guidance: float | None = None) -> SamplerSettings:
         """The same settings with another number of steps or guidance strength, where given."""
-        changes: dict[str, Any] = {"steps": steps, "cfg_strength": guidance}
+        changes: dict[str, Any] = {
+            "steps": None if steps is None else operator.index(steps),
+            "cfg_strength": None if guidance is None else float(guidance),
+        }
         return dataclasses.replace(self, **{key: value for key, value in changes.items() if value is not None})
 
 

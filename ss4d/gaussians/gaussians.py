@@ -49,6 +49,11 @@ class Gaussians:
         return self.xyz.shape[0]
 
     @property
+    def is_finite(self) -> bool:
+        """Whether all values are."""
+        return all(bool(getattr(self, name).isfinite().all()) for name in TENSORS)
+
+    @property
     def rgb(self) -> Tensor:
         """Colours [M, 3], nominally sRGB in [0, 1] and not clamped: 0.5 + SH_DEGREE_0 * sh."""
         return 0.5 + SH_DEGREE_0 * self.sh[:, 0]

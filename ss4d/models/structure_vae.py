@@ -15,6 +15,8 @@ from torch.nn.functional import silu
 from ss4d.models.base import Posterior, TorsoModel, zero
 from ss4d.nn import LayerNorm32
 
+EMPTY = -4.0  # the logit of 2 in a hundred, which is what a surface takes of the cells of a grid
+
 
 class ChannelNorm(LayerNorm32):
     """Layer norm over the channels of each voxel."""
@@ -144,7 +146,9 @@ class StructureDecoder(TorsoModel):
             if level + 1 < len(channels):
                 blocks.append(Upsample3d(width, channels[level + 1]))
         self.blocks = nn.ModuleList(blocks)
-        self.out_layer = _head(channels[-1], out_channels)
+        # Training starts at the share of occupied cells: from a half everywhere it would first learn that all is empty,
+        # and come back from there after a hundred steps or more.
+        self.out_layer = _head(channels[-1], out_channels, EMPTY)
         if use_fp16:
             self.set_dtype(torch.float16)
 
@@ -174,5 +178,9 @@ def _middle(channels: int, count: int) -> nn.Sequential:
     return nn.Sequential(*(ResBlock3d(channels, channels) for _ in range(count)))
 
 
-def _head(channels: int, out_channels: int) -> nn.Sequential:
-    return nn.Sequential(ChannelNorm(channels), nn.SiLU(), nn.Conv3d(channels, out_channels, 3, padding=1))
+def _head(channels: int, out_channels: int, start: float | None = None) -> nn.Sequential:
+    """Norm, SiLU and a convolution, whose output starts around a value."""
+    convolution = nn.Conv3d(channels, out_channels, 3, padding=1)
+    if start is not None and convolution.bias is not None:
+        nn.init.constant_(convolution.bias, start)
+    return nn.Sequential(ChannelNorm(channels), nn.SiLU(), convolution)

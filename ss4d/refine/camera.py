@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from ss4d.cameras import Camera, crop_intrinsics, orbit_camera
 from ss4d.refine.silhouette import (
-    dilate_half_voxel,
     shrink,
     silhouette,
     silhouette_iou,
+    silhouette_of_voxels,
     soft_iou_loss,
     voxel_width,
 )
@@ -63,7 +63,7 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
         key = (azimuth, elevation, fov)
         if key not in tried:
             camera = _boxed(grid, target, azimuth, elevation, fov)
-            of_voxels = dilate_half_voxel(target, camera, grid.shape[-1])
+            of_voxels = silhouette_of_voxels(alpha, camera, grid.shape[-1], SIZE)
             tried[key] = (float(soft_iou_loss(silhouette(grid, camera, SIZE), of_voxels)), camera)
         return tried[key][0]
 
@@ -75,7 +75,7 @@ def fit_camera(occupancy: Tensor, alpha: Tensor, progress: bool = False) -> Came
         best = min(around, key=lambda key: score(*key))
     camera = tried[best][1]
     azimuth, elevation, fov = best
-    of_voxels = dilate_half_voxel(target, camera, grid.shape[-1])
+    of_voxels = silhouette_of_voxels(alpha, camera, grid.shape[-1], SIZE)
     return CameraFit(camera, azimuth, elevation, fov, silhouette_iou(silhouette(grid, camera, SIZE), of_voxels))
 
 

@@ -9,6 +9,7 @@ from torch.nn.functional import grid_sample, interpolate, max_pool2d
 from ss4d.cameras import Camera
 
 CUBE_RADIUS = 3**0.5 / 2  # of the sphere around the cube
+OVERSAMPLING = 2  # half a voxel at 64^3 is less than a pixel of the silhouettes that are compared
 
 
 def silhouette(occupancy: Tensor, camera: Camera, size: int) -> Tensor:
@@ -50,11 +51,18 @@ def shrink(alpha: Tensor, size: int) -> Tensor:
     return interpolate(alpha[:, None], (size, size), mode="area")[:, 0]
 
 
-def dilate_half_voxel(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
-    """Silhouettes [T, S, S] of an object -> of the voxels that it touches, which reach beyond it: by none to a whole
-    voxel, so by half of one on average."""
-    reach = round(alpha.shape[-1] * voxel_width(camera, resolution) / 2)
-    return max_pool2d(alpha[:, None], 2 * reach + 1, stride=1, padding=reach)[:, 0]
+def silhouette_of_voxels(alpha: Tensor, camera: Camera, resolution: int, size: int) -> Tensor:
+    """Silhouettes [T, S, S] of an object -> [T, size, size] of the voxels that it touches, which reach beyond it: by
+    none to a whole voxel, so by half of one on average."""
+    fine = shrink(alpha, min(alpha.shape[-1], OVERSAMPLING * size))
+    reach = fine.shape[-1] * voxel_width(camera, resolution) / 2
+    whole = int(reach)
+    return shrink(torch.lerp(_dilated(fine, whole), _dilated(fine, whole + 1), reach - whole), size)
+
+
+def _dilated(alpha: Tensor, pixels: int) -> Tensor:
+    """[T, H, W]: the largest value of so many pixels to all sides."""
+    return max_pool2d(alpha[:, None], 2 * pixels + 1, stride=1, padding=pixels)[:, 0]
 
 
 def voxel_width(camera: Camera, resolution: int) -> float:

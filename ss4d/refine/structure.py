@@ -10,7 +10,7 @@ from torch.nn.functional import max_pool2d
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
-from ss4d.refine.silhouette import dilate_half_voxel, shrink, silhouette, silhouette_iou, soft_iou_loss
+from ss4d.refine.silhouette import silhouette, silhouette_iou, silhouette_of_voxels, soft_iou_loss
 
 FRAMES_AT_ONCE = 8
 GRADIENT_SCALE = 2.0**12  # in float16 a pixel's share of the loss would vanish on its way through the decoder
@@ -74,7 +74,7 @@ def align_structure(
     settings, at_once = settings or StructureSettings(), frames_at_once or latents.shape[1]
     start, losses = latents.detach().clone(), []
     before = decode(decoder, start, at_once)
-    target = dilate_half_voxel(shrink(alpha, settings.size).to(latents), camera, before.shape[-1])
+    target = silhouette_of_voxels(alpha.to(latents), camera, before.shape[-1], settings.size)
     with torch.enable_grad():
         z = start.clone().requires_grad_()
         optimizer = torch.optim.Adam([z], settings.learning_rate)

@@ -39,8 +39,8 @@ def find_foreground(
     matting model.
 
     Args:
-        clip: a clip or its frames, uint8 [T, H, W, 3 or 4]; an alpha of 255 throughout counts as none, unless the clip
-            is `segmented`.
+        clip: a clip or its frames, uint8 [T, H, W, 3 or 4]; an alpha that is nowhere below a half counts as none,
+            unless the clip is `segmented`.
         mask: bool or uint8 [T, H, W], or a folder or video of masks as `read_masks` takes them; one for each frame, or
             for each frame of the source the clip was sampled from. It overrides an alpha channel.
         matting_model: a model of rembg (`ss4d.video.matting`) that removes a background which is not uniform; None:
@@ -63,7 +63,7 @@ def find_foreground(
         rgba = np.concatenate([frames[..., :3], _mask_alpha(frames, given)[..., None]], axis=-1)
     elif isinstance(clip, Clip) and clip.segmented:
         rgba = frames
-    elif frames.shape[-1] == 4 and frames[..., 3].min() < 255:
+    elif frames.shape[-1] == 4 and frames[..., 3].min() < 128:
         rgba = _without_haze(frames)
     elif matting_model is None or uniform_background(frames)[1] >= BORDER_SHARE:
         rgba = key_background(frames[..., :3])

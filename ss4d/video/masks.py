@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ss4d.video.animation import count_frames
 from ss4d.video.errors import ForegroundError
 from ss4d.video.pictures import PICTURE_SUFFIXES, list_pictures, open_picture, upright
 from ss4d.video.read import Clip, read_clip
@@ -37,7 +38,7 @@ def read_masks(path: str | Path, clip: Clip | np.ndarray) -> np.ndarray:
         VideoError: files that cannot be read.
     """
     path = Path(path)
-    if not path.is_dir() and path.suffix.lower() not in PICTURE_SUFFIXES:
+    if path.is_file() and (path.suffix.lower() not in PICTURE_SUFFIXES or count_frames(path) > 1):
         masks = read_clip(path).frames
         values = masks[..., :3].max(axis=-1) if _opaque(masks) else masks[..., 3]
         chosen = [Image.fromarray(values[number]) for number in _matching(len(values), clip, path)]

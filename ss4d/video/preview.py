@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -90,37 +92,59 @@ def _label(panel: Image.Image, text: str) -> None:
     draw.text((3, PANEL - 14), text, fill=(60, 60, 60), font=font)
 
 
-def foreground_warnings(rgba: np.ndarray) -> list[str]:
+def foreground_warnings(rgba: np.ndarray, clip: Clip | None = None) -> list[str]:
     """Sentences about what is likely to spoil a result, each with a suggestion.
 
     Args:
         rgba: uint8 [T, H, W, 4], what `find_foreground` made of a clip.
+        clip: that clip; frames then have the numbers that they have in its source, as in the preview.
     """
     solid = rgba[..., 3] >= SOLID
-    found = [_border_warning(solid), _absence_warning(solid), _number_warning(solid), _flicker_warning(solid)]
+    names = FrameNames(range(len(rgba)) if clip is None else clip.frame_numbers.tolist())
+    part = "take those pictures away" if clip is not None and clip.times is None else "choose a part (--start, --end)"
+    found = [
+        _border_warning(solid, names, part),
+        _absence_warning(solid, names, part),
+        _number_warning(solid, names),
+        _flicker_warning(solid, names),
+    ]
     return [sentence for sentence in found if sentence]
 
 
-def _border_warning(solid: np.ndarray) -> str | None:
+@dataclass(frozen=True)
+class FrameNames:
+    """What frames are called in a sentence."""
+
+    numbers: Sequence[int]  # in the source
+
+    def __call__(self, places: list[int]) -> str:
+        names = ", ".join(str(self.numbers[place]) for place in places[:4]) + (" ..." if len(places) > 4 else "")
+        return f"frame{'s' if len(places) > 1 else ''} {names}"
+
+
+def _border_warning(solid: np.ndarray, names: FrameNames, part: str) -> str | None:
     edges = [solid[:, 0], solid[:, -1], solid[:, 1:-1, 0], solid[:, 1:-1, -1]]
     share = np.concatenate(edges, axis=1).mean(axis=1)
     if (share > INVERTED_SHARE).all():
-        return "The mask covers the whole border of the picture: if it shows the background, invert it."
+        return (
+            "The mask or alpha covers the whole border of the picture: if it shows the background, invert it; if it is"
+            " not meant, leave it out."
+        )
     if touching := np.flatnonzero(share > BORDER_SHARE).tolist():
         return (
-            f"The object touches the border of the picture in {_frames(touching)}, and what lies outside is not seen:"
-            " leave some room around it, or choose a part of the clip (--start, --end)."
+            f"The object touches the border of the picture in {names(touching)}, and what lies outside is not seen:"
+            f" leave some room around it, or {part}."
         )
     return None
 
 
-def _absence_warning(solid: np.ndarray) -> str | None:
+def _absence_warning(solid: np.ndarray, names: FrameNames, part: str) -> str | None:
     if absent := np.flatnonzero(~solid.any(axis=(1, 2))).tolist():
-        return f"No object is seen in {_frames(absent)}: choose a part of the clip where it stays (--start, --end)."
+        return f"No object is seen in {names(absent)}: {part}."
     return None
 
 
-def _number_warning(solid: np.ndarray) -> str | None:
+def _number_warning(solid: np.ndarray, names: FrameNames) -> str | None:
     from scipy import ndimage
 
     several = []
@@ -130,13 +154,13 @@ def _number_warning(solid: np.ndarray) -> str | None:
             several.append(t)
     if 2 * len(several) > len(solid):
         return (
-            f"Several separate objects are seen in {_frames(several)}, and the models know one:"
+            f"Several separate objects are seen in {names(several)}, and the models know one:"
             " pass masks of the one that is meant (--mask DIR)."
         )
     return None
 
 
-def _flicker_warning(solid: np.ndarray) -> str | None:
+def _flicker_warning(solid: np.ndarray, names: FrameNames) -> str | None:
     area = solid.sum(axis=(1, 2)).astype(float)
     if len(area) < 3:
         return None
@@ -144,12 +168,7 @@ def _flicker_warning(solid: np.ndarray) -> str | None:
     jumps = (area[1:-1] < (1 - FLICKER) * lower) | (area[1:-1] > (1 + FLICKER) * upper)
     if flickering := (np.flatnonzero(jumps) + 1).tolist():
         return (
-            f"The mask flickers in {_frames(flickering)}: try another model (--matting-model), or pass masks of a"
+            f"The mask flickers in {names(flickering)}: try another model (--matting-model), or pass masks of a"
             " tracker such as SAM 2 (--mask DIR)."
         )
     return None
-
-
-def _frames(numbers: list[int]) -> str:
-    names = ", ".join(str(number) for number in numbers[:4]) + (" ..." if len(numbers) > 4 else "")
-    return f"frame{'s' if len(numbers) > 1 else ''} {names}"

@@ -87,7 +87,7 @@ def read_clip(
         raise VideoError(f"num_frames must be at least 1, but it is {num_frames}.")
     if fps is not None and not 0 < fps < 1e6:
         raise VideoError(f"fps must be positive, but it is {fps}.")
-    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+    if not (start or 0) >= 0 or (end is not None and not end > (start or 0)):  # nan is neither
         raise VideoError(f"start must not be negative, and end must lie behind it, but they are {start} and {end}.")
     if not path.exists():
         raise VideoError(f"There is no video or folder of images at {path}.")
@@ -191,7 +191,7 @@ def _read_animation(
     spans = np.ones(count_frames(path)) if durations is None else durations
     numbers, chosen = choose_frames(spans, num_frames, start, end, fps)
     if not len(numbers):
-        raise VideoError(f"{path} lasts {spans.sum():.3f} s, so nothing of it is left from {start} s on.")
+        raise VideoError(f"{path} lasts {spans.sum():.3f} s, so nothing of it is left from {start or 0} s on.")
     scale = fit_scale(picture_size(path), len(numbers), path)
     frames = _stack(list(read_animation(path, numbers.tolist(), scale)))
     if durations is None:
@@ -218,7 +218,7 @@ def _read_video(path: Path, num_frames: int | None, start: float | None, end: fl
         spans = timeline.durations if timeline.durations is not None else np.ones(len(timeline))
         numbers, durations = choose_frames(spans, num_frames, start, end, fps)
         if not len(numbers):
-            raise VideoError(f"{path} lasts {spans.sum():.3f} s, so nothing of it is left from {start} s on.")
+            raise VideoError(f"{path} lasts {spans.sum():.3f} s, so nothing of it is left from {start or 0} s on.")
         scale = fit_scale(timeline.size, len(numbers), path)
         pictures = read_frames(path, timeline, numbers.tolist(), scale)
         first = next(pictures)

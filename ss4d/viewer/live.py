@@ -87,7 +87,7 @@ def start_live(result: Result, host: str = "127.0.0.1", port: int = 8080) -> Liv
         server,
         server.gui.add_slider("Frame", 0, last, 1, 0, disabled=len(result.gaussians) == 1),
         server.gui.add_checkbox("Play", False, disabled=len(result.gaussians) == 1),
-        server.gui.add_number("Frames a second", float(result.fps), min=0.1, max=60.0),
+        server.gui.add_number("Frames a second", result.fps, min=min(0.1, result.fps), max=max(60.0, result.fps)),
         server.gui.add_markdown(""),
     )
     button = server.gui.add_button("Picture", hint="Render this view with the rasteriser of SS4D")

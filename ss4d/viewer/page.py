@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -55,11 +56,11 @@ def write_player(
         title: of the page, and the name of its screenshots; what is no text (of a file's name, say) becomes "?".
 
     Raises:
-        ValueError: no frames, values that are not finite, a number of images or voxel sets other than T, or a
-            resolution above 128.
+        ValueError: no frames, values that are not finite, a number of images or voxel sets other than T, voxels out of
+            range, a resolution above 128, or frames per second that are not positive.
     """
     frames, title = sequence.detach().to("cpu").frames, title.encode("utf-8", "replace").decode("utf-8")
-    check(frames, voxels, resolution, images)
+    check(frames, voxels, resolution, images, fps)
     if voxels is None:
         voxels = [occupied_voxels(frame, resolution) for frame in frames]
     occupied = [np.asarray(frame, dtype=np.int64).reshape(-1, 3) for frame in voxels]
@@ -94,8 +95,11 @@ def check(
     voxels: Sequence[Any] | None,
     resolution: int,
     images: Sequence[np.ndarray] | np.ndarray | None,
+    fps: float,
 ) -> None:
     """ValueError where the parts of a clip do not fit together."""
+    if not 0 < fps < math.inf:
+        raise ValueError(f"fps must be positive, but it is {fps}.")
     if not frames:
         raise ValueError("There is nothing to play: the sequence has no frames.")
     if not 1 <= resolution <= 2**GRID_BITS:
@@ -104,8 +108,14 @@ def check(
         if parts is not None and len(parts) != len(frames):
             raise ValueError(f"There are {len(parts)} {name} for {len(frames)} frames; pass one for each frame.")
     for index, frame in enumerate(frames):
-        if not all(bool(t.isfinite().all()) for t in (frame.xyz, frame.scale, frame.rotation, frame.opacity, frame.sh)):
+        if not frame.is_finite:
             raise ValueError(f"Frame {index} has values that are not finite, so it cannot be shown.")
+        if frame.kernel_size != frames[0].kernel_size:
+            raise ValueError(f"Frame {index} has another kernel_size than the first: a clip has one.")
+    for index, cells in enumerate(voxels or []):
+        cells = np.asarray(cells)
+        if cells.size and not (cells.min() >= 0 and cells.max() < resolution):
+            raise ValueError(f"Frame {index} has voxels outside of 0 to {resolution - 1}.")
 
 
 def page_parts(header: dict[str, Any], frames: Iterator[str]) -> Iterator[str]:

@@ -32,6 +32,8 @@ ROTATION_BITS = 5
 OPACITY_BITS = 6
 COLOUR_BITS = 7
 ROTATION_RANGE = float(np.tan(np.pi / 8))  # of x / w, y / w, z / w of the rotation nearest to the identity
+COLOUR_MAX = 2.0  # brighter is shown as that: one Gaussian would make the colours of all others coarse
+FAR_SHARE, FAR = 0.005, 1.0  # of the centres at either end may lie further out than the extent of the others
 SCALE_MIN = 1e-5  # world units, far below a pixel; smaller scales would only widen the range
 CUBE_MARGIN = 1e-6  # relative; keeps the outermost Gaussian inside the last cell
 # Bytes that an HTML parser changes within a script element: NUL, carriage return, and what may open a tag.
@@ -69,9 +71,18 @@ def clip_ranges(frames: Sequence[Gaussians]) -> Ranges:
 
 def _bounds(frame: Gaussians) -> tuple[Floats, Floats]:
     """Least and largest of x, y, z, the logarithm of scales, opacity and colour, each [6]."""
-    values = [*frame.xyz.unbind(1), frame.scale.clamp_min(SCALE_MIN).log(), frame.opacity, frame.rgb.clamp_min(0)]
+    values = [frame.scale.clamp_min(SCALE_MIN).log(), frame.opacity, frame.rgb.clamp(0, COLOUR_MAX)]
     low, high = (np.array([float(getattr(v, end)()) for v in values]) for end in ("min", "max"))
-    return low, high
+    corners = reach(frame.xyz.double().numpy())
+    return np.concatenate([corners[0], low]), np.concatenate([corners[1], high])
+
+
+def reach(centres: Floats) -> tuple[Floats, Floats]:
+    """Least and largest x, y, z [3] of centres [M, 3], of which a few far out do not count: they are shown nearer, as
+    the others would be coarse."""
+    low, high = np.quantile(centres, [FAR_SHARE, 1 - FAR_SHARE], axis=0)
+    margin = FAR * max(float((high - low).max()), 1e-6)
+    return np.maximum(centres.min(0), low - margin), np.minimum(centres.max(0), high + margin)
 
 
 def encode_frame(gaussians: Gaussians, voxels: NDArray[np.integer], ranges: Ranges) -> bytes:

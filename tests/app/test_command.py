@@ -19,6 +19,11 @@ def test_a_port_that_is_taken_is_one_sentence() -> None:
         listen("127.0.0.1", 70000)
 
 
+def test_a_model_that_is_not_there_is_said_at_the_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.main(["--model", "checkpoints/typo"]) == 1
+    assert "checkpoints/typo" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("limit", ["--max-frames", "--max-seconds", "--max-megabytes"])
 def test_limits_of_nothing_are_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):

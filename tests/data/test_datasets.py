@@ -238,7 +238,14 @@ def test_batches_put_windows_side_by_side(clip_folder: Path):
     assert [len(targets) for targets in batch.targets] == [2, 2]
 
 
-@pytest.mark.parametrize("asset_id", ["ba7b382c918b40e6b07011da4ff3ebc0", "pack/9fea6ffd67b840cb970f5b4570794709"])
+@pytest.mark.parametrize(
+    "asset_id",
+    [
+        "ba7b382c918b40e6b07011da4ff3ebc0",
+        "pack/9fea6ffd67b840cb970f5b4570794709",
+        "pack/9fea6ffd67b840cb970f5b4570794709.glb",
+    ],
+)
 def test_objects_of_evaluation_sets_are_not_trained_on(asset_id: str, clip_folder: Path, tmp_path: Path):
     """Consistent4D's, in a set that was made for evaluation."""
     root = shutil.copytree(clip_folder, tmp_path / "data")

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from ss4d.data import (
     Window,
     contact_sheet,
     mask_video,
+    masking,
     moving_occluder,
     open_dataset,
 )
@@ -77,6 +79,17 @@ def test_a_moving_occluder_stays_and_moves_smoothly() -> None:
         assert bool((steps < 8).all())  # at most a box' side in five steps, and some turning
         moved += int(steps.sum() > 3)
     assert moved > 15
+
+
+def test_one_to_as_many_occluders_move_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = set()
+    for seed in range(30):
+        draw = Mock(wraps=masking._draw_occluder)
+        with monkeypatch.context() as patch:
+            patch.setattr(masking, "_draw_occluder", draw)
+            masked(square(), seed, moving=1, most_moving=2)
+        counts.add(draw.call_count)
+    assert counts == {1, 2}
 
 
 def test_independent_occluders_differ_from_frame_to_frame() -> None:

@@ -82,6 +82,12 @@ def test_what_is_not_there_is_said(root: Path, tmp_path: Path):
         PreparedSet.open(root, RESOLUTION, ()).latent_statistics("sparse")
 
 
+def test_latents_that_cannot_be_divided_by_their_deviation_are_refused(root: Path):
+    (root / "tables/latent_statistics.json").write_text('{"structure": {"mean": [0.0, 0.0], "std": [1.0, 0.0]}}')
+    with pytest.raises(ValueError, match=r"must be finite, and std above 0: run .* encode"):
+        PreparedSet.open(root, RESOLUTION, ()).latent_statistics("structure")
+
+
 def test_rows_are_those_of_the_frames(clip_folder: Path):
     clips = PreparedSet.open(clip_folder, RESOLUTION, ALL)
     file, stored = clips.artifact(1, "features"), box_voxels(6, 4).int()

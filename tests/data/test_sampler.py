@@ -88,6 +88,18 @@ def test_seeds_and_blocks_differ():
     assert sampler().batch(0) != sampler().batch(BLOCK)
 
 
+def test_seeds_and_blocks_draw_other_windows_of_the_same_clips():
+    def drawn(seed: int, block: int) -> list[Window]:
+        settings = replace(SETTINGS, frames=[4], max_clips=1)  # each batch one window of the only clip
+        batches = TokenBatchSampler(CLIPS[:1], SIZES[:1], [1.0], settings, seed)
+        return [window for place in range(8) for window in batches.batch(block * BLOCK + place)]
+
+    assert drawn(1, 0) == drawn(1, 0)
+    for other in (drawn(2, 0), drawn(1, 1)):
+        assert [window.clip for window in other] == [0] * 8
+        assert not {window.seed for window in other} & {window.seed for window in drawn(1, 0)}
+
+
 def test_weights_are_shares_of_the_passes():
     weights = ClipWeights({"fish": 0.25}).of(CLIPS)
     assert weights == [0.25, 0.25, 0.25, 1.0, 1.0]

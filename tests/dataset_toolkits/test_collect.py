@@ -188,6 +188,17 @@ def test_evaluation_objects_are_refused(tmp_path: Path) -> None:
     assert {row["status"] for row in rows.values()} == {"done"}
 
 
+def test_evaluation_objects_are_known_by_the_id_in_a_pack_and_by_the_name_of_the_file(tmp_path: Path) -> None:
+    files = {f"pack/{UID}": "a.glb", "b": f"{UID}.glb", "c": "c.glb"}
+    for name in files.values():
+        write(tmp_path / "assets" / name)
+    index = {"objects": [{"id": id, "file": name, "split": "train"} for id, name in files.items()]}
+    write(tmp_path / "assets" / "index.json", json.dumps(index))
+    rows = run(tmp_path, folder=str(tmp_path / "assets"))
+    assert [row["status"] for row in rows.values()] == ["refused", "refused", "done"]
+    assert {rows[name]["error"] for name in (f"pack/{UID}", "b")} == {f"evaluation object {UID} of ObjaverseDy"}
+
+
 def test_listed_evaluation_objects(tmp_path: Path) -> None:
     shipped = read_evaluation_objects([])
     assert Counter(shipped.uids.values()) == {"ObjaverseDy": 20, "Consistent4D": 7}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ss4d.evaluation.differences import difference_table, differences_from
+from ss4d.evaluation.differences import difference_table, differences_from, object_means
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.results import Result
 from ss4d.evaluation.table_formats import Column, Row, latex, markdown
@@ -79,6 +79,11 @@ def test_clips_that_are_too_short_for_a_metric_are_left_out_of_it_alone():
     assert row.values[0] is None and row.values[1] is not None
     from_a = differences_from("a", "t", columns, judged[""], protocol)
     assert from_a.rows[0].values == difference_table("t", columns, judged, {"": protocol}).rows[0].values
+
+
+def test_a_metric_of_mixed_weights_is_left_out_aligned_as_well():
+    found = Result("h", "m", {}, "cup", 0, {"psnr": 10, "lpips": 0.2, "aligned_lpips": 0.1}, {}, {})
+    assert object_means([found], mixed={"lpips"}) == {"psnr": {"cup": 10}}
 
 
 def test_variants_without_results_are_left_out():

@@ -12,9 +12,9 @@ from eval_sets import FRAMES, SIZE, disc, small_protocol, write_consistent4d, wr
 from tiny import RESOLUTION, box_voxels, picture
 
 from ss4d.compositing import over_background
-from ss4d.evaluation.crop import CropBox, crop, object_box
+from ss4d.evaluation.crop import CropBox, crop, crop_videos, object_box
 from ss4d.evaluation.networks import load_networks
-from ss4d.evaluation.protocol import load_protocol, names_in
+from ss4d.evaluation.protocol import CHOICES, load_protocol, names_in
 from ss4d.evaluation.subjects.frame_folders import orbit
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.weights import MissingWeights, WeightSource
@@ -56,6 +56,13 @@ def test_the_papers_protocols_say_what_the_paper_says():
 def test_impossible_protocols_are_refused(changes: dict, says: str):
     with pytest.raises(ValueError, match=says):
         small_protocol(**changes)
+
+
+def test_every_choice_makes_another_protocol():
+    changes: list[dict] = [{name: choice} for name, choices in CHOICES.items() for choice in choices[1:]]
+    hashes = [small_protocol(**change).hash() for change in ({}, *changes)]
+    assert {"crop_shape", "crop_per", "crop_filter"} <= set(CHOICES) and len(set(hashes)) == len(hashes)
+    assert small_protocol(**{name: choices[0] for name, choices in CHOICES.items()}).hash() == hashes[0]
 
 
 def test_a_prepared_set_gives_its_front_video_views_and_voxels(clip_folder: Path):
@@ -138,6 +145,14 @@ def test_a_box_is_square_around_all_frames_and_crops_them_alike():
     assert torch.allclose(crop(images, wide, 57, white)[..., :5, :5], torch.ones(5, 3, 5, 5))
     with pytest.raises(ValueError, match="show no object in any frame"):
         object_box(torch.zeros(2, 4, 4, dtype=torch.uint8))
+
+
+def test_a_box_for_each_frame_is_filled_by_the_object_of_that_frame():
+    alpha = torch.zeros(2, 32, 32, dtype=torch.uint8)
+    alpha[0, 4:6, 20:22] = alpha[1, 6:26, 6:26] = 255
+    protocol = small_protocol(crop_per="frame", crop_size=16, background=[0.0, 0.0, 0.0])
+    (cropped,) = crop_videos([(alpha / 255)[:, None].expand(-1, 3, -1, -1)], alpha, protocol)
+    torch.testing.assert_close(cropped, torch.ones(2, 3, 16, 16))
 
 
 def test_a_colour_is_laid_over_the_background():

@@ -60,3 +60,9 @@ def test_frames_of_a_longer_clip_go(result: Path, tmp_path: Path) -> None:
     (tmp_path / ".DS_Store").write_bytes(b"of the Finder")
     assert main([str(result), "--to", "gltf", "--out", str(tmp_path)]) == 0
     assert sorted(file.name for file in tmp_path.iterdir()) == [".DS_Store", *(f"frame_{k:05d}.glb" for k in range(3))]
+
+
+def test_a_folder_for_a_format_of_one_file(result: Path, tmp_path: Path) -> None:
+    for out in (tmp_path, tmp_path / "new"):
+        assert main([str(result), "--to", "orbit", "--frames", "2", "--size", "32", "--out", str(out)]) == 0
+        assert (out / "orbit.mp4").stat().st_size > 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from scipy.spatial import KDTree
 
 from ss4d.export.__main__ import main
 from ss4d.export.gltf import write_gltf
+from ss4d.export.mesh import write_mesh
+from ss4d.export.video import write_alpha, write_orbit
 from ss4d.gaussians import Gaussians, GaussianSequence, read_ply, write_ply
 from ss4d.gaussians.ply import multiply_quaternions
 
@@ -34,6 +37,12 @@ def check_up(positions: np.ndarray, colours: np.ndarray) -> None:
     assert positions[highest, 1] > TOP and colours[highest, 0] > 2 * colours[highest, 1]
 
 
+def grey_gaussian() -> Gaussians:
+    """One of sRGB 0.5."""
+    place, rotation = torch.zeros(1, 3), torch.tensor([[1.0, 0.0, 0.0, 0.0]])
+    return Gaussians(place, torch.full((1, 3), 0.01), rotation, torch.full((1, 1), 0.5), torch.zeros(1, 1, 3))
+
+
 def test_spz_by_gsply(result: Path, sequence: GaussianSequence) -> None:
     gsply = pytest.importorskip("gsply")
     assert main([str(result), "--to", "spz"]) == 0
@@ -44,6 +53,14 @@ def test_spz_by_gsply(result: Path, sequence: GaussianSequence) -> None:
         check_up(data.means, 0.5 + 0.2820948 * data.sh0)
         opacity = 1 / (1 + np.exp(-data.opacities))
         check(z_up(data.means, np.exp(data.scales), data.quats, opacity, data.sh0), frame, QUANTISED)
+
+
+def test_spz_says_that_its_opacities_count_on_a_compensated_screen_filter(tmp_path: Path) -> None:
+    pytest.importorskip("gsply")
+    from ss4d.export.spz import write_spz
+
+    write_spz(grey_gaussian(), tmp_path / "grey.spz")
+    assert gzip.decompress((tmp_path / "grey.spz").read_bytes())[14] & 1  # the header's flags
 
 
 @pytest.mark.slow
@@ -74,6 +91,12 @@ def test_gltf_as_specified(result: Path, sequence: GaussianSequence) -> None:
         check(z_up(splat["POSITION"], splat["SCALE"], wxyz, splat["OPACITY"], sh), frame, LOSSLESS)
         check_up(splat["POSITION"], 0.5 + 0.2820948 * sh)
         np.testing.assert_allclose(splat["COLOR_0"][:, 3], frame.opacity[:, 0], atol=0.002)
+
+
+def test_the_points_of_gltf_have_linear_colours(tmp_path: Path) -> None:
+    write_gltf(grey_gaussian(), tmp_path / "grey.glb")
+    linear = ((0.5 + 0.055) / 1.055) ** 2.4
+    np.testing.assert_allclose(read_gltf(tmp_path / "grey.glb")[1]["COLOR_0"][0, :3], linear, atol=0.002)
 
 
 def test_gltf_by_trimesh(result: Path, sequence: GaussianSequence) -> None:
@@ -137,6 +160,9 @@ def test_usd_by_usd_core(result: Path, sequence: GaussianSequence) -> None:
         check(z_up(xyz, scale, np.roll(xyzw, 1, axis=1), opacity, sh), frame, LOSSLESS)
         extent = np.array(prim.GetAttribute("extent").Get(time))
         assert (extent[0] < xyz.min(0)).all() and (extent[1] > xyz.max(0)).all()
+        shown = np.array(prim.GetAttribute("primvars:displayColor").Get(time))  # linear, as USD has it
+        srgb = np.where(shown > 0.0031308, 1.055 * shown.clip(1e-9) ** (1 / 2.4) - 0.055, 12.92 * shown)
+        np.testing.assert_allclose(srgb, frame.rgb.clamp(0, 1).numpy(), atol=1e-5)
 
 
 def test_an_empty_frame(tmp_path: Path) -> None:
@@ -157,4 +183,12 @@ def test_values_that_are_not_finite(sequence: GaussianSequence, tmp_path: Path) 
     broken = replace(sequence[0], opacity=torch.full_like(sequence[0].opacity, torch.nan))
     with pytest.raises(ValueError, match="not finite"):
         write_gltf(broken, tmp_path / "broken.glb")
+    clip = GaussianSequence([broken])
+    for write in (
+        lambda: write_orbit(clip, tmp_path / "orbit.mp4", 12, size=(32, 32), frames=2),
+        lambda: write_alpha(clip, tmp_path / "alpha.webm", 12, size=(32, 32), frames=2),
+        lambda: write_mesh(clip, tmp_path / "mesh.glb", 12),
+    ):
+        with pytest.raises(ValueError, match="not finite"):
+            write()
     assert not list(tmp_path.iterdir())

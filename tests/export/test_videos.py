@@ -64,7 +64,14 @@ def test_alpha(result: Path, sequence: GaussianSequence, name: str, file: str) -
     ("name", "file", "expected"),
     [
         ("webm", "alpha.webm", {"codec_name": "vp9", "tags": "1"}),  # FFmpeg's own decoder leaves the alpha out
-        ("prores", "alpha.mov", {"codec_name": "prores", "profile": "4444", "pix_fmt": "yuva444p12le"}),
+        (
+            "prores",
+            "alpha.mov",
+            {
+                **{"codec_name": "prores", "profile": "4444", "pix_fmt": "yuva444p12le"},
+                **{"color_primaries": "bt709", "color_transfer": "bt709"},
+            },
+        ),
         ("orbit", "orbit.mp4", {"codec_name": "h264", "pix_fmt": "yuv420p"}),
     ],
 )

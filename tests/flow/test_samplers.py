@@ -21,6 +21,7 @@ from ss4d.flow import (
     sampling_steps,
     velocity,
 )
+from ss4d.flow.long_clips import TimeWindow
 from ss4d.models import create_model
 from ss4d.nn import Memo
 from ss4d.sparse import SparseTensor
@@ -118,6 +119,33 @@ def test_logit_normal_times_have_the_stated_median_and_share():
 def test_impossible_settings_are_refused(wrong: dict):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         SamplerSettings(**wrong)
+
+
+def test_what_is_given_goes_before_the_settings_even_a_guidance_of_zero():
+    settings = SamplerSettings(steps=7, cfg_strength=5.0, rescale_t=2.0)
+    assert settings.override() == settings
+    assert settings.override(guidance=0.0) == SamplerSettings(steps=7, cfg_strength=0.0, rescale_t=2.0)
+    assert settings.override(steps=3) == SamplerSettings(steps=3, cfg_strength=5.0, rescale_t=2.0)
+
+
+def test_a_window_is_given_the_tokens_and_pictures_of_its_own_frames():
+    numbers = torch.arange(10.0).view(1, 10, 1, 1)
+    condition = ImageCondition(numbers, numbers[..., None].expand(1, 10, 4, 2, 2))
+    part = condition.of(TimeWindow(4, 8, torch.ones(4)))
+    assert part.images is not None
+    assert part.tokens[0, :, 0, 0].tolist() == part.images[0, :, 0, 0, 0].tolist() == [4, 5, 6, 7]
+
+
+def test_windows_share_what_may_be_kept():
+    memos: list[Memo] = []
+
+    def flow(x: Tensor, *_: object, memo: Memo) -> Tensor:
+        memos.append(memo)
+        return x
+
+    settings, condition = SamplerSettings(steps=1, cfg_strength=0.0), ImageCondition(torch.zeros(1, 26, 1, 1))
+    sample(flow, torch.zeros(1, 26, 1, 1, 1, 1), condition, settings, keep=1000, window=16)  # two windows
+    assert [memo.left for memo in memos] == [500, 500] and memos[0] is not memos[1]
 
 
 @pytest.mark.parametrize("budget", [2**20, 5000])  # all three layers fit; two, of 2304 bytes each, do

@@ -55,6 +55,17 @@ def test_a_velocity_that_is_linear_in_time_is_solved_to_the_order(solver: Any):
     torch.testing.assert_close(reached, NOISE + missed[solver], rtol=0, atol=1e-12)
 
 
+def test_the_multistep_solver_is_exact_on_steps_of_unequal_length_as_well():
+    """dx/dt = 2 t - 1 once more: all that is missed is the first step's, an Euler step of length h misses h^2."""
+    steps, rescale = 10, 3.0
+    reached = end(
+        lambda x, t, conditional: torch.full_like(x, 2 * t - 1),
+        SamplerSettings(steps, 0.0, rescale_t=rescale, solver="multistep"),
+    )
+    second = rescale * 0.9 / (1 + (rescale - 1) * 0.9)  # the time where the first step ends
+    torch.testing.assert_close(reached, NOISE - (1 - second) ** 2, rtol=0, atol=1e-12)
+
+
 def calls(settings: SamplerSettings) -> list[tuple[float, bool]]:
     asked = []
 

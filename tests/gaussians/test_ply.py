@@ -17,7 +17,16 @@ import torch
 from safetensors.torch import load_file
 
 from ss4d.gaussians import Gaussians
-from ss4d.gaussians.ply import COLUMNS, REST, Layout, Up, read_ply, write_ply
+from ss4d.gaussians.ply import (
+    COLUMNS,
+    REST,
+    Layout,
+    Up,
+    canonical_quaternions,
+    has_higher_harmonics,
+    read_ply,
+    write_ply,
+)
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "i_gaussian_ply"
 
@@ -124,6 +133,22 @@ def test_extra_columns_and_elements_are_read_over(tmp_path: Path) -> None:
     other = plyfile.PlyElement.describe(np.zeros(2, dtype=[("k", "<i4")]), "other")
     plyfile.PlyData([plyfile.PlyElement.describe(vertex, "vertex"), other]).write(tmp_path / "h.ply")
     torch.testing.assert_close(read_ply(tmp_path / "h.ply").xyz, g.xyz, atol=1e-6, rtol=0)
+
+
+def test_colours_depend_on_the_view_where_a_higher_harmonic_is_not_0(tmp_path: Path) -> None:
+    plyfile = pytest.importorskip("plyfile")
+    write_ply(random_gaussians(3), tmp_path / "g.ply", layout="reference")
+    assert not has_higher_harmonics(tmp_path / "g.ply")
+    data = plyfile.PlyData.read(tmp_path / "g.ply")
+    data["vertex"]["f_rest_7"][1] = 0.5
+    data.write(tmp_path / "h.ply")
+    assert has_higher_harmonics(tmp_path / "h.ply")
+
+
+def test_the_largest_component_of_a_rotation_becomes_positive() -> None:
+    given = np.array([[-2.0, 0.0, 0.0, 0.0], [3.0, 0.0, -4.0, 0.0], [0.0, 4.0, 0.0, -3.0]])
+    expected = [[1.0, 0.0, 0.0, 0.0], [-0.6, 0.0, 0.8, 0.0], [0.0, 0.8, 0.0, -0.6]]
+    np.testing.assert_allclose(canonical_quaternions(given), expected, atol=1e-12)
 
 
 def test_broken_files_raise_one_clear_sentence(tmp_path: Path) -> None:

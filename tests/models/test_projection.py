@@ -4,8 +4,10 @@ from typing import Any
 
 import torch
 
+from ss4d.flow import ImageCondition, velocity
 from ss4d.models import create_model
 from ss4d.models.projection import PixelProjection, grid_points
+from ss4d.nn import Memo
 from ss4d.sparse import SparseTensor
 
 FRAME = {"crop": 0.8, "distance": 1.4}
@@ -70,6 +72,16 @@ def test_projection_changes_nothing_at_first_and_an_empty_picture_never_does():
     torch.nn.init.normal_(model.projection.out.weight)
     assert (model(x, t, cond, pixels) - model(x, t, cond)).abs().max() > 0.1
     torch.testing.assert_close(model(x, t, cond, torch.zeros_like(pixels)), model(x, t, cond))
+
+
+@torch.no_grad()
+def test_guidance_shares_nothing_that_has_seen_the_pixels():
+    model, x, memo = structure_flow(), torch.randn(2, 3, 4, 8, 8, 8), Memo(2**30)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    condition = ImageCondition(torch.randn(2, 3, 5, 24), torch.rand(2, 3, 4, SIZE, SIZE))
+    for given in (condition, None):
+        torch.testing.assert_close(velocity(model, x, 0.5, given, memo), velocity(model, x, 0.5, given))
 
 
 def test_every_voxel_is_looked_up_in_the_picture_of_its_frame():

@@ -184,6 +184,15 @@ def test_gaussian_decoder_keeps_empty_frames_and_puts_gaussians_around_their_vox
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("activation", ["softplus", "exp"])
+def test_gaussians_of_a_new_decoder_have_the_scale_that_it_was_given(activation: str):
+    config = GAUSSIANS | {"scaling_activation": activation, "scaling_bias": 0.03, "3d_filter_kernel_size": 0.04}
+    decoder = create_model("SLatGaussianDecoder", representation_config=config, **VAE).eval()  # last layer is zero
+    (sequence,) = decoder(SparseTensor(torch.zeros(1, 4), torch.tensor([[0, 0, 8, 8, 8]], dtype=torch.int32)))
+    torch.testing.assert_close(sequence[0].scale, torch.full((4, 3), 0.05))  # sqrt(0.03^2 + 0.04^2)
+
+
+@torch.no_grad()
 def test_the_screen_filter_of_a_checkpoint_reaches_the_rasteriser():
     """One voxel, one Gaussian of scale s and opacity o: seen from distance d, its centre has alpha o v / (v + k)."""
     for kernel in (0.1, 0.7):
@@ -306,3 +315,11 @@ def test_frames_that_flow_through_the_gaussian_decoder_equal_those_decoded_at_on
     for a, b in zip(at_once, streamed, strict=True):
         for name in ("xyz", "scale", "rotation", "opacity", "sh"):
             torch.testing.assert_close(getattr(a, name), getattr(b, name), atol=2e-6, rtol=1e-5)
+
+
+def test_a_new_structure_decoder_expects_as_few_cells_as_a_surface_has():
+    """Whatever it decodes; from a half everywhere training would begin by learning that all is empty."""
+    shape = {"num_res_blocks": 1, "channels": [8, 8], "num_res_blocks_middle": 1}
+    decoder = create_model("SparseStructureDecoder", out_channels=1, latent_channels=2, **shape)
+    probability = decoder(torch.randn(1, 2, 2, 4, 4, 4)).sigmoid()
+    assert 0.005 < probability.mean() < 0.08

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ss4d.models import create_model
-from ss4d.models.structure_estimator import StructureEstimator
+from ss4d.models.structure_estimator import ImageNetFeatures, StructureEstimator
 from ss4d.view_frame import ViewFrame
 
 FRAME = {"crop": 0.8, "distance": 1.4}
@@ -110,3 +110,16 @@ def test_features_of_imagenet_are_frozen_and_at_first_add_nothing():
         torch.nn.init.constant_(getattr(model.known, name).bias, 0.5)
         assert not torch.allclose(model(pixels), plain(pixels))
         torch.nn.init.zeros_(getattr(model.known, name).bias)
+
+
+def test_imagenets_network_sees_the_object_on_white():
+    features, seen = ImageNetFeatures(8, 16), []
+    features.network.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    pixels = torch.zeros(1, 4, 32, 32)  # premultiplied
+    pixels[:, :, :16] = torch.tensor([0.2, 0.4, 0.6, 1.0])[:, None, None]
+    pixels[:, :, :16, 16:] *= 0.5
+    features(pixels)
+    (given,) = seen
+    assert bool((given[:, :, 16:] == 1).all())
+    torch.testing.assert_close(given[0, :, 0, 0], torch.tensor([0.2, 0.4, 0.6]))
+    torch.testing.assert_close(given[0, :, 0, 16], torch.tensor([0.6, 0.7, 0.8]))

@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
-from ss4d.refine.silhouette import silhouette, silhouette_iou, soft_iou_loss
+from ss4d.refine.silhouette import shrink, silhouette, silhouette_iou, silhouette_of_voxels, soft_iou_loss
 from ss4d.view_frame import ViewFrame
 
 CAMERA = ViewFrame(crop=0.8, distance=1.4).camera()
@@ -46,3 +48,21 @@ def test_soft_iou_loss_is_one_minus_the_share_in_common():
     a[0, :2], b[0, 1:3] = 1, 1  # 4 of 12; the second frame is empty in both
     assert float(soft_iou_loss(a, b)) == pytest.approx(1 - 4 / 12)
     assert float(soft_iou_loss(a * 0, b * 0)) == 0
+
+
+@pytest.mark.parametrize("size", [48, 64])
+@pytest.mark.parametrize("resolution", [16, 32, 64])
+@pytest.mark.parametrize("radius", [0.1, 0.25])
+def test_voxels_reach_beyond_the_object(size: int, resolution: int, radius: float):
+    """A sphere: the voxels that it touches look like the widened outline, in pixels finer or coarser than voxels."""
+    distance, pixels = 1.4, 512
+    across = radius / math.sqrt(distance**2 - radius**2) * distance / 0.8  # of its outline, in pictures
+    axis = (torch.arange(pixels) + 0.5) / pixels - 0.5
+    alpha = (torch.hypot(axis[:, None], axis) < across).float()[None]
+    side = (torch.arange(resolution) + 0.5) / resolution - 0.5
+    nearest = (side.abs() - 0.5 / resolution).clamp_min(0)  # of each voxel, along each axis
+    touched = (nearest[:, None, None] ** 2 + nearest[:, None] ** 2 + nearest**2 < radius**2).float()[None]
+    seen = silhouette(touched, CAMERA, size)
+    widened = silhouette_of_voxels(alpha, CAMERA, resolution, size)
+    near, far = (float(soft_iou_loss(seen, target)) for target in (widened, shrink(alpha, size)))
+    assert near < 0.45 * far

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ss4d.sparse import SparseTensor, cat_features
+from ss4d.sparse.tensor import Geometry
 
 
 def coords(*rows: tuple[int, ...]) -> torch.Tensor:
@@ -48,6 +49,7 @@ def test_one_video_can_be_taken_out():
         (torch.ones(1), [(0, 0, 0, 0, 0)], {}, r"\[N, C\]"),
         (torch.ones(1, 3).int(), [(0, 0, 0, 0, 0)], {}, "floating point"),
         (torch.ones(1, 3), [(0, 0, -1, 0, 0)], {}, "x = -1"),
+        (torch.ones(1, 3), [(0, 0, 4096, 0, 0)], {}, "x = 4096"),
         (torch.ones(1, 3), [(0, 0, 0, 5000, 0)], {}, "y = 5000"),
         (torch.ones(2, 3), [(0, 0, 1, 2, 3), (0, 0, 1, 2, 3)], {}, "listed twice"),
         (torch.ones(1, 3), [(0, 4, 0, 0, 0)], {"num_frames": 4}, "frame 4 of video 0"),
@@ -73,3 +75,11 @@ def test_nothing_broadcasts_by_accident():
     other = SparseTensor(torch.ones(2, 3), x.coords)
     with pytest.raises(ValueError, match="different voxel sets"):
         cat_features([x, other])
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_another_device_changes_nothing_about_the_frames(declared: bool):
+    packed = Geometry(coords((0, 0, 1, 2, 3)), (4,), declared, temporal_level=2)
+    moved = SparseTensor.on(packed, torch.ones(1, 3)).to("meta").geometry
+    assert moved.coords.is_meta and moved.num_frames == (4,)
+    assert moved.temporal_level == 2 and moved.declared is declared

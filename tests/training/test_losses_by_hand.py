@@ -11,13 +11,16 @@ import pytest
 import torch
 from tiny import MODELS
 from torch import Tensor, nn
+from voxels import random_voxels
 
+from ss4d.data import FeatureBatch
 from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.latents import SparseLatentBatch, StructureLatents
 from ss4d.data.occupancy import Occupancy
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.models import create_model
-from ss4d.models.base import Posterior
+from ss4d.models.base import Posterior, SparsePosterior
+from ss4d.sparse import SparseTensor
 from ss4d.training.objectives import Objective, create_objective, objective_options, sparse_vae
 from ss4d.training.objectives.dice import dice_loss, silhouette_dice_loss
 
@@ -115,27 +118,28 @@ def test_the_occupancy_of_the_estimate_counts_where_the_condition_is_kept():
     assert dice(Exact(torch.full_like(x0, -5.0)), drop=1.0)[0] == 0
 
 
-def test_every_clip_of_voxels_counts_alike():
-    """Not every voxel: the error is averaged in a clip first, and latents are normalised channel by channel."""
+@pytest.mark.parametrize("sizes", [(2, 30), (2, 30, 0), (0, 30)])
+def test_every_clip_of_voxels_counts_alike(sizes: tuple[int, ...]):
+    """Not every voxel: the error is averaged in a clip first, and latents are normalised channel by channel. A clip
+    without voxels does not count."""
     objective, flow = built("sparse_flow"), Recorded(0.0)
     objective.models["flow"] = flow
     mean, std = torch.tensor([1.0, 2.0, 3.0, 4.0]), torch.tensor([1.0, 2.0, 1.0, 2.0])
     objective.normalisation = SimpleNamespace(mean=mean, std=std)  # type: ignore[assignment]
-    sizes = (2, 30)
     rows = []
     for size in sizes:
         cells = torch.arange(size)
         coords = torch.stack([0 * cells, cells % 16, cells // 16, 0 * cells], dim=1).int()
         rows.append(VoxelRows(coords, torch.randn(size, 4), 1))
-    batch = SparseLatentBatch(collate_voxels(rows), torch.rand(2, 1, 4, 32, 32))
+    batch = SparseLatentBatch(collate_voxels(rows), torch.rand(len(sizes), 1, 4, 32, 32))
     loss = objective(batch, torch.Generator().manual_seed(0))
     ((x, times, *_),) = flow.given
     errors = []
     for video, (row, values) in enumerate(zip(rows, x.feats.double().split(sizes), strict=True)):
         x0, t = (row.values - mean) / std, float(times[video, 0]) / 1000
         noise = (values - (1 - t) * x0) / (SIGMA + (1 - SIGMA) * t)
-        errors.append(float(((1 - SIGMA) * noise - x0).square().mean()))
-    assert float(loss.total) == pytest.approx(sum(errors) / 2, rel=1e-4)
+        errors += [float(((1 - SIGMA) * noise - x0).square().mean())] if sizes[video] else []
+    assert float(loss.total) == pytest.approx(sum(errors) / len(errors), rel=1e-4)
 
 
 def test_the_condition_is_dropped_for_whole_windows_as_often_as_said():
@@ -183,6 +187,28 @@ def test_the_structure_vae_is_entropy_dice_and_divergence():
     kl = ((2**2) / 2 + (4 - 1 - math.log(4)) / 2) / 2  # of a shifted and of a widened normal
     assert float(loss.total) == pytest.approx(entropy + dice + 0.5 * kl, rel=1e-5)
     assert float(loss.metrics["iou"]) == 1.0
+
+
+def test_the_sparse_vae_decodes_latents_drawn_from_the_posterior():
+    decoded: list[Tensor] = []
+
+    class Decoder(nn.Module):
+        def forward(self, latents: SparseTensor) -> list[GaussianSequence]:
+            decoded.append(latents.feats)
+            return [GaussianSequence([])]
+
+    options = objective_options({"name": "sparse_vae", "encoder": "none"})
+    name, args = MODELS["slat_decoder_gs"]
+    objective = sparse_vae.SparseVAEObjective({"decoder": create_model(name, **args)}, options)
+    voxels = random_voxels([1], side=16, density=0.5, channels=4)
+    mean, logvar = torch.full_like(voxels.feats, 3.0), torch.full_like(voxels.feats, math.log(4))
+    posterior = SparsePosterior(voxels.replace(mean), voxels.replace(logvar))
+    objective.frozen["encoder"], objective.models["decoder"] = Fixed(posterior), Decoder()
+    for seed in (0, 1):
+        objective(FeatureBatch(voxels, [[]]), torch.Generator().manual_seed(seed))
+        assert float(decoded[seed].mean()) == pytest.approx(3, abs=0.1)
+        assert float(decoded[seed].std()) == pytest.approx(2, abs=0.1)
+    assert not torch.equal(*decoded)
 
 
 def test_the_sparse_vae_is_of_pictures_divergence_volume_and_opacity(monkeypatch: pytest.MonkeyPatch):

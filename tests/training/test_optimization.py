@@ -57,6 +57,19 @@ def test_adaptive_clipping_takes_a_percentile_of_recent_norms():
     assert clipper.threshold() == 100.0  # too few to say
 
 
+def test_the_history_of_norms_is_of_those_before_clipping():
+    clipper = GradientClipper(1.0, None)
+    clipper.clip([parameter([60.0, 80.0])], scale=1.0)
+    assert clipper.history == [pytest.approx(100.0)]
+
+
+def test_good_steps_are_counted_anew_after_an_overflow():
+    scale = LossScale(8.0, fixed=False, good_steps=999)
+    scale.update(False)
+    scale.update(True)
+    assert scale.value == 4.0 and scale.good_steps == 1
+
+
 def test_an_overflow_halves_the_loss_scale_and_leaves_gradients_alone():
     clipper, scale, broken = GradientClipper(1.0, None), LossScale.of("fp16"), parameter([math.inf])
     norm = clipper.clip([broken], scale.value)

@@ -53,6 +53,15 @@ def test_a_stretched_object_fills_its_picture_as_before():
     assert zoom(alpha, narrower).tolist() == pytest.approx([2.0, 1.0])
 
 
+def test_a_stretched_picture_is_zoomed_back_to_the_reach_that_it_had():
+    images = torch.zeros(1, 1, 4, 50, 50)
+    images[..., 15:35, 15:35] = 1  # a box that reaches 10 pixels from the middle
+    _, seen = stretched(torch.zeros(1, 1, 1, 4, 4, 4), images, torch.diag(torch.tensor([2.0, 0.5]))[None])
+    rows, columns = (seen[0, 0, 3] > 0.5).nonzero().unbind(1)
+    assert int(columns.max() - columns.min() + 1) == pytest.approx(20, abs=1)
+    assert int(rows.max() - rows.min() + 1) == pytest.approx(5, abs=1)
+
+
 def test_maps_stretch_as_far_as_they_may():
     maps = random_maps(2000, 0.5, torch.Generator().manual_seed(0), torch.device("cpu"))
     ratio = (maps[:, 0, 0].abs() / maps[:, 1, 1]).log()

@@ -167,3 +167,11 @@ def test_held_out_clips_count_alike(clip_folder: Path, tmp_path: Path):
     )
     settings = validation._settings(read_phases(config)[0])
     assert (settings.static_weight, settings.group_cap, settings.category_weight) == (1.0, None, {})
+
+
+def test_held_out_clips_are_neither_masked_nor_recoloured(clip_folder: Path, tmp_path: Path):
+    changes = ["data.masking.probability=1", "data.recolor=1", "train.steps=1"]
+    phase = read_phases(resolve(overrides("structure_flow", clip_folder, tmp_path, *changes)))[0]
+    assert (phase.data.masking.probability, phase.data.recolor) == (1, 1)
+    settings = validation._settings(phase)
+    assert (settings.masking.probability, settings.recolor) == (0, 0)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from small_runs import fit, logged
 from tiny import FLOW, VAE, box_voxels
 
@@ -129,6 +131,15 @@ def test_what_does_not_fit_is_named(tmp_path: Path):
     normed = create_model("SparseStructureFlow4DModel", **{**STRUCTURE, "qk_rms_norm": False})
     with pytest.raises(CheckpointError, match=r"q_rms_norm.gamma is not part of the model"):
         warm_start({"flow": normed}, str(source), "structure_flow")
+
+
+def test_a_source_that_lacks_a_part_of_the_temporal_blocks_is_refused(tmp_path: Path):
+    flow = create_model("SLatFlow4DModel", **SPARSE, **TIME, pe_mode="ape")
+    tensors = {key: value.clone() for key, value in flow.state_dict().items()}
+    lost = next(key for key in tensors if key.startswith("input_blocks_t."))
+    save_file({key: value for key, value in tensors.items() if key != lost}, tmp_path / "flow.safetensors")
+    with pytest.raises(CheckpointError, match=f"{re.escape(lost)} is missing"):
+        warm_start({"flow": flow}, str(tmp_path), "sparse_flow")
 
 
 def test_training_starts_from_a_run(tmp_path: Path, clip_folder: Path):

@@ -14,6 +14,7 @@ from PIL import Image
 from ss4d.compositing import encoder_input, on_black
 from ss4d.video import (
     Box,
+    Clip,
     ForegroundError,
     clip_crop_box,
     crop_clip_rgba,
@@ -21,6 +22,7 @@ from ss4d.video import (
     read_clip,
     write_video,
 )
+from ss4d.video.foreground import uniform_background
 
 WHITE, RED = np.array([255, 255, 255]), np.array([200, 40, 60])
 
@@ -131,6 +133,13 @@ def test_a_background_that_is_not_uniform_says_what_to_pass() -> None:
         find_foreground(gradient)
 
 
+def test_a_border_that_differs_in_one_channel_alone_is_not_one_colour() -> None:
+    frames = np.zeros((1, 8, 8, 3), np.uint8)
+    frames[:, :, :5, 0], frames[:, :, 5:, 0] = 200, 100
+    colour, share = uniform_background(frames)
+    assert colour.tolist() == [200, 0, 0] and share == (8 + 2 * 5) / 32  # the left edge, and most of top and bottom
+
+
 @pytest.mark.parametrize("channels", [3, 4])
 def test_no_object_is_an_error(channels: int) -> None:
     frames = np.full((2, 16, 16, channels), 255, np.uint8)
@@ -204,3 +213,20 @@ def test_masks_of_the_source_are_chosen_once(tmp_path: Path) -> None:
     assert clip.frame_numbers.tolist() == [5, 5, 6, 6, 7, 7, 8, 8, 9, 9]
     alpha = find_foreground(clip, tmp_path / "masks")[..., 3]
     assert ((alpha > 0).any(2).sum(1) - 10).tolist() == clip.frame_numbers.tolist()
+
+
+def test_alpha_that_hides_nothing_counts_as_none() -> None:
+    frames = np.full((1, 32, 32, 4), 255, np.uint8)
+    frames[0, 8:20, 8:20, :3] = (200, 30, 30)
+    frames[0, 0, 0, 3] = 254
+    alpha = find_foreground(frames)[0, ..., 3]
+    assert (alpha > 0).sum() == 12 * 12
+
+
+def test_masks_in_an_array_of_the_source_are_chosen_as_the_frames_are() -> None:
+    masks = np.zeros((10, 16, 16), bool)
+    for number in range(10):
+        masks[number, : number + 1] = True
+    clip = Clip(np.zeros((3, 16, 16, 3), np.uint8), None, Path("clip.mp4"), np.array([0, 5, 9]), 10)
+    alpha = find_foreground(clip, masks)[..., 3]
+    assert (alpha > 0).any(2).sum(1).tolist() == [1, 6, 10]

@@ -267,3 +267,15 @@ def test_single_masks_of_one_bit_mean_the_same_as_the_others(tmp_path: Path, noi
     alpha = read_masks(save(tmp_path / "masks", both[first], both[1 - first]), noisy)
     expected = [255 * OBJECT, soft]
     assert np.array_equal(alpha, np.stack([expected[first], expected[1 - first]]))
+
+
+@pytest.mark.parametrize("suffix", ["webp", "tiff"])
+def test_masks_in_one_file_of_several_pictures(tmp_path: Path, suffix: str) -> None:
+    masks = [np.zeros((16, 20), np.uint8) for _ in range(3)]
+    for number, mask in enumerate(masks):
+        mask[4 : 8 + number, 5:15] = 255
+    pictures = [Image.fromarray(mask) for mask in masks]
+    options: dict = {"lossless": True, "duration": 100} if suffix == "webp" else {}
+    pictures[0].save(tmp_path / f"masks.{suffix}", save_all=True, append_images=pictures[1:], **options)
+    alpha = read_masks(tmp_path / f"masks.{suffix}", np.zeros((3, 16, 20, 3), np.uint8))
+    assert np.array_equal(alpha > 127, np.stack(masks) > 127)

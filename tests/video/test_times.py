@@ -11,6 +11,7 @@ from PIL import Image
 from videos import letter, make_video, number_of, numbered
 
 from ss4d.video import VideoError, read_clip, write_video
+from ss4d.video.read import choose_frames
 
 DURATIONS = {"even": [0.1] * 10, "held first": [2.0] + [0.05] * 9, "held last": [0.05] * 9 + [3.0]}
 CHOSEN = {
@@ -68,12 +69,19 @@ def test_a_part_of_the_clip_and_a_rate(tmp_path: Path, arguments: dict[str, Any]
     assert [number_of(frame, 10) for frame in clip.frames] == clip.frame_numbers.tolist() == expected
 
 
+def test_frames_taken_at_a_rate_are_shown_for_its_period_however_few_they_are() -> None:
+    numbers, durations = choose_frames(np.full(20, 0.1), 2, fps=5)
+    assert numbers.tolist() == [1, 3] and durations.tolist() == [0.2, 0.2]
+
+
 def test_parts_that_cannot_be_are_refused(tmp_path: Path) -> None:
     video = make_video(tmp_path / "clip.mp4", numbered(3), [0.1] * 3)
     cases: list[tuple[dict[str, Any], str]] = [
         ({"start": 5.0}, "lasts 0.300 s, so nothing of it is left from 5.0 s on"),
         ({"start": 2.0, "end": 1.0}, "end must lie behind it"),
         ({"start": -1.0}, "start must not be negative"),
+        ({"start": float("nan")}, "start must not be negative"),
+        ({"end": float("nan")}, "end must lie behind it"),
         ({"fps": 0.0}, "fps must be positive"),
     ]
     for arguments, message in cases:

@@ -100,3 +100,8 @@ def read_picture(page: Page) -> np.ndarray:
     )
     data = base64.b64decode(page.evaluate(draw).split(",")[1])
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) / 255.0
+
+
+@pytest.mark.parametrize("fps", [0.05, 120.0])
+def test_any_rate_is_taken(fps: float) -> None:
+    start_live(Result(GaussianSequence([frame(0), frame(1)]), 64, None, fps, "two frames"), port=0).stop()

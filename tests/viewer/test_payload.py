@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,18 @@ def test_a_title_that_is_no_text_and_a_new_folder_are_taken(tmp_path: Path) -> N
     assert "<title>caf?</title>" in path.read_text("utf-8")
 
 
+def two_kernels() -> GaussianSequence:
+    return GaussianSequence([random_gaussians(4), replace(random_gaussians(4), kernel_size=0.3)])
+
+
+def test_a_few_that_are_far_out_or_bright_do_not_make_the_others_coarse() -> None:
+    g = random_gaussians(2000)
+    plain, odd = clip_ranges([g]), replace(g, xyz=g.xyz.clone(), sh=g.sh.clone())
+    odd.xyz[0], odd.sh[1] = torch.tensor([0.0, 0.0, 100.0]), 200.0
+    ranges = clip_ranges([odd])
+    assert ranges.size < 3.1 * plain.size and ranges.colour[1] == 2
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -133,6 +146,10 @@ def test_a_title_that_is_no_text_and_a_new_folder_are_taken(tmp_path: Path) -> N
         ({"voxels": [NO_VOXELS] * 2}, "2 sets of voxels for 1 frames"),
         ({"images": np.zeros((3, 8, 8, 3), np.uint8)}, "3 images for 1 frames"),
         ({"resolution": 256}, "resolution is 256"),
+        ({"fps": float("nan")}, "fps must be positive, but it is nan"),
+        ({"fps": 0.0}, "fps must be positive, but it is 0"),
+        ({"resolution": 8, "voxels": [np.array([[0, 8, 0]])]}, "Frame 0 has voxels outside of 0 to 7"),
+        ({"sequence": two_kernels()}, "Frame 1 has another kernel_size"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(change: dict, message: str, tmp_path: Path) -> None:

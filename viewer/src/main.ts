@@ -23,6 +23,8 @@ const BACKGROUNDS: [string, Colour][] = [
 ];
 const ZOOM_STEP = 0.85;
 const TURN_STEP = 10; // degrees
+// Keys that act again while they are held; the others switch something.
+const REPEATED = new Set(["arrowleft", "arrowright", "a", "d", "+", "=", "-"]);
 
 const byId = <T extends HTMLElement>(id: string): T => document.getElementById(id) as T;
 
@@ -115,6 +117,7 @@ class Page {
     PRESETS.forEach((_, index) => (keys[String(index + 1)] = () => this.preset(index)));
     addEventListener("keydown", (event) => {
       const action = keys[event.key.toLowerCase()];
+      if (event.repeat && !REPEATED.has(event.key.toLowerCase())) return;
       if (!action || event.ctrlKey || event.metaKey || event.altKey || byId<HTMLDialogElement>("keys").open) return;
       event.preventDefault(); // a focused button or the slider would act as well
       action();
