@@ -63,6 +63,8 @@ def read_timeline(path: Path) -> Timeline:
     if first is None:
         raise VideoError(f"{path} holds no video frames; pass another file.")
     with av.open(os.path.abspath(path)) as container:
+        if container.format.name.endswith("_pipe"):
+            raise VideoError(f"{path} holds a picture and not a video: give it the ending of one, such as .png.")
         stream = container.streams.video[0]
         ratio, transfer = float(stream.sample_aspect_ratio or 1), int(stream.codec_context.color_trc)
         base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)

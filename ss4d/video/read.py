@@ -179,7 +179,15 @@ def _read_pictures(path: Path, num_frames: int | None) -> Clip:
                 f" {file.name} is {width} x {height} in {path}."
             )
     scale = fit_scale(sizes[0], len(chosen), path)
-    return Clip(_stack([read_picture(file, scale) for file in chosen]), None, path, numbers, len(files))
+    pictures = [read_picture(file, scale) for file in chosen]
+    opaque = [file.name for file, picture in zip(chosen, pictures, strict=True) if picture.shape[-1] == 3]
+    if 0 < len(opaque) < len(chosen):
+        warnings.warn(
+            f"{len(opaque)} of {len(chosen)} pictures have no alpha, {opaque[0]} first: all of such a picture counts as"
+            " the object",
+            stacklevel=3,
+        )
+    return Clip(_stack(pictures), None, path, numbers, len(files))
 
 
 def _read_animation(

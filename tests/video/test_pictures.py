@@ -279,3 +279,19 @@ def test_masks_in_one_file_of_several_pictures(tmp_path: Path, suffix: str) -> N
     pictures[0].save(tmp_path / f"masks.{suffix}", save_all=True, append_images=pictures[1:], **options)
     alpha = read_masks(tmp_path / f"masks.{suffix}", np.zeros((3, 16, 20, 3), np.uint8))
     assert np.array_equal(alpha > 127, np.stack(masks) > 127)
+
+
+def test_pictures_with_and_without_alpha_are_a_note(tmp_path: Path) -> None:
+    rgba = np.dstack([letter()[..., :3], np.full(letter().shape[:2], 255, np.uint8)])
+    rgba[:4, ..., 3] = 0
+    Image.fromarray(rgba).save(tmp_path / "0.png")
+    Image.fromarray(letter()[..., :3]).save(tmp_path / "1.png")
+    with pytest.warns(UserWarning, match=r"1 of 2 pictures have no alpha, 1\.png first"):
+        assert read_clip(tmp_path).frames.shape[-1] == 4
+
+
+def test_a_picture_by_the_name_of_a_video_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(letter()).save(tmp_path / "picture.png")
+    (tmp_path / "picture.png").rename(tmp_path / "clip.mp4")
+    with pytest.raises(VideoError, match="holds a picture and not a video"):
+        read_clip(tmp_path / "clip.mp4")
