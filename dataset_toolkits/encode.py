@@ -13,7 +13,7 @@ from dataset_toolkits.engine.stage import Item, Stage, StageError, later_option,
 from dataset_toolkits.latent_statistics import write_statistics
 from ss4d.backend import find_device
 from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table
-from ss4d.data.provenance import check_up_to_date
+from ss4d.data.provenance import current_rows
 from ss4d.files import content_hash
 
 if TYPE_CHECKING:
@@ -60,8 +60,8 @@ class EncodeStage(Stage):
     def items(self) -> list[Item]:
         find_device(self.options.device)
         rendered = {row["name"]: row for row in read_table(self.root, "render") if row["status"] == "done"}
-        rows = [row for row in read_table(self.root, "features") if row["status"] == "done" and row["name"] in rendered]
-        check_up_to_date(self.root, "features", rows, {name: {"render": row["key"]} for name, row in rendered.items()})
+        known = {name: {"render": row["key"]} for name, row in rendered.items()}
+        rows = list(current_rows(self.root, "features", known).values())
         if self._structure_stem is None and self._sparse_stem is None:
             raise StageError(
                 "neither encode.structure_encoder nor encode.sparse_encoder is set: give one or both, each a "

@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from dataset_toolkits.curate import accepted_clips
 from dataset_toolkits.engine.stage import Item, Stage
 from dataset_toolkits.normalize import placement
-from ss4d.data.format import SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, at_resolution, read_table
+from ss4d.data.format import SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, at_resolution
 from ss4d.data.overlap import surface_voxels
 from ss4d.data.posed_clip import read_posed_clip
-from ss4d.data.provenance import check_up_to_date
+from ss4d.data.provenance import current_rows
 from ss4d.view_frame import Similarity, ViewFrame, object_depth, view_similarity
 
 TOLERANCE = 1e-5  # by which rounding may carry a vertex out of the cube
@@ -74,10 +74,8 @@ class VoxelizeStage(Stage):
         inputs = {name: {column: clip[column] for column in columns} for name, clip in clips.items()}
         if self.options.frame == "clip":
             return [Item(name, inputs[name]) for name in clips]
-        rendered = [row for row in read_table(self.root, "render") if row["status"] == "done" and row["name"] in clips]
-        check_up_to_date(self.root, "render", rendered, clips)
-        keys = {row["name"]: row["key"] for row in rendered}
-        return [Item(name, inputs[name] | {"render": keys[name]}) for name in clips if name in keys]
+        rendered = current_rows(self.root, "render", clips)
+        return [Item(name, inputs[name] | {"render": rendered[name]["key"]}) for name in clips if name in rendered]
 
     def process(self, item: Item, path: Path | None) -> list[Row]:
         from safetensors.numpy import save_file

@@ -23,8 +23,8 @@ from dataset_toolkits.features.aggregation import FeatureTable
 from dataset_toolkits.features.projection import FrameViews, PixelRays, pixel_rays
 from dataset_toolkits.voxelize import check_resolutions
 from ss4d.backend import find_device
-from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, read_table, resolutions
-from ss4d.data.provenance import check_up_to_date
+from ss4d.data.format import CHANNELS, SIMILARITIES, SUFFIXES, Cube, Row, artifact_path, resolutions
+from ss4d.data.provenance import current_rows
 from ss4d.view_frame import Similarity
 
 if TYPE_CHECKING:
@@ -72,9 +72,7 @@ class FeaturesStage(Stage):
         clips: dict[str, Row] = {clip["clip_name"]: clip for clip in accepted_clips(self.root)}
         keys: dict[str, dict[str, str]] = {}  # of the clips that each stage made
         for stage in ("render", "voxelize"):
-            rows = [row for row in read_table(self.root, stage) if row["status"] == "done" and row["name"] in clips]
-            check_up_to_date(self.root, stage, rows, clips)
-            keys[stage] = {row["name"]: row["key"] for row in rows}
+            keys[stage] = {name: row["key"] for name, row in current_rows(self.root, stage, clips).items()}
             clips = {name: clips[name] | {stage: key} for name, key in keys[stage].items()}
         return [Item(name, {stage: keys[stage][name] for stage in keys}) for name in clips]
 

@@ -23,7 +23,7 @@ from ss4d.data.format import (
     resolutions,
     statistics_path,
 )
-from ss4d.data.provenance import check_up_to_date
+from ss4d.data.provenance import current_rows
 from ss4d.data.views import ViewArchive
 
 OPEN_ARCHIVES = 64  # a process keeps as many open: reading the directory of a large archive takes a while
@@ -81,11 +81,11 @@ class PreparedSet:
             ValueError: a stage was not run, or not at this resolution or not since an earlier one, or no clip is left.
         """
         accepted = _accepted(root, split, objects)
-        done = {stage: _done(root, stage) for stage in dict.fromkeys(["render", "features", *stages])}
         known = {row["clip_name"]: row for row in accepted}
-        for stage, rows in done.items():
-            check_up_to_date(root, stage, rows.values(), known)
-            known = {name: row | {stage: rows[name]["key"]} for name, row in known.items() if name in rows}
+        done: dict[str, dict[str, Row]] = {}
+        for stage in dict.fromkeys(["render", "features", *stages]):
+            done[stage] = current_rows(root, stage, known)
+            known |= {name: known[name] | {stage: row["key"]} for name, row in done[stage].items()}
         skipped = {stage: sum(row["clip_name"] not in rows for row in accepted) for stage, rows in done.items()}
         clips = [
             PreparedClip(
@@ -174,11 +174,6 @@ def _accepted(root: Path, split: str | None, objects: Sequence[str] | None) -> l
     if not accepted:
         raise ValueError(f"{root} has no clip of split {split} among its {len(rows)} accepted clips: see data.split")
     return accepted
-
-
-def _done(root: Path, stage: str) -> dict[str, Row]:
-    """Rows of the clips that a stage made, by clip."""
-    return {row["clip_name"]: row for row in read_table(root, stage) if row["status"] == "done"}
 
 
 def _voxels(root: Path, row: Row, resolution: int) -> float:

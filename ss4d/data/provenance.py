@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ss4d.data.format import INPUTS, Row
+from ss4d.data.format import INPUTS, Row, read_table
 
 
 def write_inputs(inputs: Mapping[str, Any]) -> str:
@@ -20,6 +20,17 @@ def outdated_input(row: Row, known: Mapping[str, Any]) -> str | None:
     before tables told inputs."""
     inputs = json.loads(row.get(INPUTS) or "{}")
     return next((name for name, value in inputs.items() if name in known and known[name] != value), None)
+
+
+def current_rows(root: Path, stage: str, known: Mapping[str, Mapping[str, Any]]) -> dict[str, Row]:
+    """What a stage made of the clips in `known`, by clip.
+
+    Raises:
+        ValueError: the stage is not complete, or one before it was run again since.
+    """
+    rows = [row for row in read_table(root, stage) if row["status"] == "done" and row["name"] in known]
+    check_up_to_date(root, stage, rows, known)
+    return {row["name"]: row for row in rows}
 
 
 def check_up_to_date(root: Path, stage: str, rows: Iterable[Row], known: Mapping[str, Mapping[str, Any]]) -> None:
