@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import max_pool2d
+from torch.nn.functional import max_pool2d, max_pool3d
 
-from ss4d.refine.silhouette import silhouette, silhouette_iou
+from ss4d.refine.silhouette import silhouette, silhouette_iou, silhouette_of_voxels
 from ss4d.refine.structure import StructureSettings, align_structure, carve
 from ss4d.view_frame import ViewFrame
 
@@ -43,6 +43,20 @@ def picture(latents: Tensor) -> Tensor:
 def outline(latents: Tensor) -> Tensor:
     """Of an object whose voxels these are: it ends half a voxel, two pixels, before them."""
     return 1 - max_pool2d(1 - picture(latents)[:, None], 5, stride=1, padding=2)[:, 0]
+
+
+def test_voxels_reach_half_a_voxel_beyond_the_object():
+    """Ellipsoids, known finely: the voxels that they touch look like the widened outline, not like the outline."""
+    axis = (torch.arange(128) + 0.5) / 128 - 0.5
+    x, y, z = axis[:, None, None], axis[None, :, None], axis[None, None, :]
+    sides = [(0.25, 0.2, 0.3), (0.1, 0.3, 0.3), (0.3, 0.1, 0.08)]
+    fine = torch.stack([(x / a) ** 2 + (y / b) ** 2 + (z / c) ** 2 < 1 for a, b, c in sides]).float()
+    voxels = max_pool3d(fine, 128 // RESOLUTION)
+    alpha, seen = (silhouette(grid, CAMERA, 64) for grid in (fine, voxels))
+    widened = silhouette_of_voxels(alpha, CAMERA, RESOLUTION, 64)
+    for frame in range(len(sides)):
+        near, far = (silhouette_iou(seen[frame][None], wanted[frame][None]) for wanted in (widened, alpha))
+        assert near > 0.8 and near > far + 0.14
 
 
 def test_latents_move_until_the_silhouettes_agree():
