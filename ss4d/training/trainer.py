@@ -53,7 +53,8 @@ class Progress:
 
     step: int = 0
     place: int = 0  # batches taken by all processes together
-    best: float = math.inf  # lowest validation loss of the phase
+    best: float = math.inf  # lowest validation loss
+    best_of: str = ""  # the held-out clips that it is of
     scale: float | None = None
     good_steps: int = 0
     skipped: int = 0
@@ -151,8 +152,9 @@ class Trainer:
 
     def _run_phase(self, phase: Phase, data: PhaseData) -> None:
         settings, world, held_out = phase.train, self.world, data.held_out
-        if self.progress.step == phase.start:
-            self.progress.best = math.inf  # losses of another phase are of other clips or frames
+        judged_on = f"{phase.name}: {settings.validate_batches} batches of {settings.validate_split}"
+        if self.progress.best_of != judged_on:  # losses of other clips or frames do not compare
+            self.progress.best, self.progress.best_of = math.inf, judged_on
         self.clipper.limit, self.clipper.percentile = settings.gradient_clip, settings.clip_percentile
         cost = self.costs[phase.name]
         recompute(dict(self.objective.models.items()), cost.share)

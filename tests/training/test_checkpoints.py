@@ -43,7 +43,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_best_weights_are_those_of_the_phase(clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    losses = iter([0.1, 0.2, 0.9, 0.8, 0.85])
+    losses = iter([0.1, 0.2, 0.9, 0.8, 0.85, 2.0])
     monkeypatch.setattr("ss4d.training.trainer.mean_metrics", lambda *_: {"loss": next(losses)})
     lines = ["train.validate_every=1", "train.validate_split=train", "train.save_every=4"]
     phases = ["+phases.a={train:{steps:2}}", "+phases.b={frames:[4],train:{steps:%d}}"]
@@ -55,6 +55,9 @@ def test_the_best_weights_are_those_of_the_phase(clip_folder: Path, tmp_path: Pa
     run(resolve([*config, phases[0], phases[1] % 3]))  # resumed: 0.85 is no better than 0.8
     kept = load_file(tmp_path / "run/best/decoder.safetensors")
     assert all(torch.equal(second_best[key], kept[key]) for key in kept)
+    run(resolve([*config, phases[0], phases[1] % 4, "train.validate_batches=1"]))  # a loss of fewer clips
+    best, last = (load_file(tmp_path / f"run/{folder}/decoder.safetensors") for folder in ("best", "ckpts"))
+    assert all(torch.equal(best[key], last[key]) for key in last)
 
 
 @pytest.mark.parametrize("place", ["", "ckpts", "best", "checkpoints/step_00000003"])
