@@ -9,13 +9,16 @@ T = TypeVar("T")
 
 
 class LazySequence(Sequence[T], Generic[T]):
-    """`count` items, item i made by `item(i)` each time; nothing is kept."""
+    """`count` items, item i made by `item(i)` each time; nothing is kept. Copied or pickled it is a list of them."""
 
     def __init__(self, count: int, item: Callable[[int], T]):
         self.numbers, self.item = range(count), item
 
     def __len__(self) -> int:
         return len(self.numbers)
+
+    def __reduce__(self) -> tuple[type[list[T]], tuple[list[T]]]:
+        return list, (list(self),)
 
     @overload
     def __getitem__(self, index: SupportsIndex) -> T: ...

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -22,3 +25,8 @@ def test_items_are_made_when_they_are_asked_for_and_not_before():
     assert list(part) == [-9, -4, -1] and list(squares) == [0, 1, 4, 9, 16]
     with pytest.raises(IndexError):
         squares[5]
+
+
+def test_a_copy_has_the_items_themselves():
+    squares = LazySequence(4, lambda number: number**2)
+    assert pickle.loads(pickle.dumps(squares)) == copy.deepcopy(squares) == [0, 1, 4, 9]
