@@ -76,12 +76,14 @@ def parse_arguments(argv: list[str] | None = None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def main(argv: list[str] | None = None) -> int:
+def main(argv: list[str] | None = None, only_there: bool = False) -> int:
+    """The command; `only_there` as for `ResultFolder`."""
     options = parse_arguments(argv)
-    return run_command(lambda: generate(options), sys.argv[1:] if argv is None else argv, options.debug)
+    arguments = sys.argv[1:] if argv is None else argv
+    return run_command(lambda: generate(options, only_there), arguments, options.debug)
 
 
-def generate(options: argparse.Namespace) -> None:
+def generate(options: argparse.Namespace, only_there: bool = False) -> None:
     """Run the pipeline and save the result to `options.out`."""
     check(options)
     backend = Backend.parse(options.backend)
@@ -91,7 +93,7 @@ def generate(options: argparse.Namespace) -> None:
     from ss4d.result_folder import ResultFolder
     from ss4d.video import find_foreground, foreground_warnings, read_clip, stored, write_preview
 
-    folder = ResultFolder.open(options.out)
+    folder = ResultFolder.open(options.out, only_there)
     with notes():
         clip = read_clip(options.input, options.num_frames, options.start, options.end, options.fps)
         rgba = find_foreground(clip, options.mask, options.matting_model)

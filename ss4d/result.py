@@ -29,7 +29,7 @@ from ss4d.view_frame import ViewFrame
 
 PLAYER_INPUT_SIZE = 320  # pixels, of the input beside the player
 MAIN_MEMORY = torch.device("cpu")
-ORBIT_FPS = 12.0  # pictures a second of the turntable, at least
+ORBIT_FPS = (12.0, 60.0)  # pictures a second of the turntable, least and most
 
 
 @dataclass
@@ -148,13 +148,13 @@ class Generation:
             write_ply(gaussians, place / frame_file(index), layout=ply)
 
     def _write_videos(self, place: Path, size: int, spans: np.ndarray, progress: bool) -> None:
-        """Videos whose frames are shown for `spans` [T] seconds; the turntable's evenly, and not so long that it would
-        turn in jerks."""
+        """Videos whose frames are shown for `spans` [T] seconds; the turntable's evenly, neither so long that it would
+        turn in jerks nor so briefly that nobody could follow."""
         from ss4d.video import write_video
         from ss4d.visualize import compare_video, orbit_order, render_orbit, render_voxels
 
         orbit = self.orbit
-        turning = np.full(len(orbit_order(len(spans))), min(float(spans.mean()), 1 / ORBIT_FPS))
+        turning = np.full(len(orbit_order(len(spans))), np.clip(spans.mean(), 1 / ORBIT_FPS[1], 1 / ORBIT_FPS[0]))
         videos: dict[str, tuple[Callable[[], Iterator[np.ndarray]], np.ndarray]] = {
             "orbit": (lambda: render_orbit(self.gaussians, size, orbit=orbit), turning),
             "compare": (

@@ -57,9 +57,10 @@ class ResultFolder:
 
     path: Path  # absolute, links resolved
     given: Path  # as the user wrote it
+    only_there: bool = False  # what can no longer be written there is written nowhere else
 
     @classmethod
-    def open(cls, destination: str | os.PathLike[str]) -> ResultFolder:
+    def open(cls, destination: str | os.PathLike[str], only_there: bool = False) -> ResultFolder:
         """Check a destination; nothing is left behind.
 
         Raises:
@@ -67,7 +68,7 @@ class ResultFolder:
         """
         given = Path(destination)
         try:
-            folder = cls(given.resolve(), given)
+            folder = cls(given.resolve(), given, only_there)
             folder._check()
         except OSError as error:
             raise DestinationError(f"{given} cannot be written: {_reason(error)}; name another folder.") from error
@@ -148,7 +149,7 @@ class ResultFolder:
             The folder that the result is in, as it was given.
 
         Raises:
-            DestinationError: there is no place at all to write it to.
+            DestinationError: there is no place to write it to.
         """
         try:
             with self._staging() as unfinished:
@@ -164,7 +165,8 @@ class ResultFolder:
 
     def _write_elsewhere(self, save: Callable[[Path], None], error: OSError, say: Callable[[str], None]) -> Path:
         reasons = [f"{self.given}: {_reason(error)}"]
-        for root in dict.fromkeys([Path.cwd(), Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm")]):
+        others = [Path.cwd(), Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm")]
+        for root in [] if self.only_there else dict.fromkeys(others):
             place: Path | None = None
             try:
                 place = Path(tempfile.mkdtemp(dir=root, prefix="ss4d-result-"))

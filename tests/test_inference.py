@@ -236,6 +236,11 @@ def test_a_part_of_a_clip_is_taken_and_its_pace_kept(pipeline_folder: Path, tmp_
         assert spans is not None and np.allclose(spans, [0.25, 0.75, 0.25], atol=1e-4)
     orbit = read_clip(tmp_path / "out/orbit.mp4").durations
     assert orbit is not None and np.allclose(orbit, 1 / 12, atol=1e-4)  # a turntable that does not jerk
+    write_video(tmp_path / "fast.mp4", white, durations=[1 / 240] * 5)
+    arguments = ["--num-frames", 2, "--size", 32, "--model", pipeline_folder, "--out", tmp_path / "fast"]
+    assert run(tmp_path / "fast.mp4", *arguments, "--backend", "rasterizer=torch") == 0
+    orbit = read_clip(tmp_path / "fast/orbit.mp4").durations
+    assert orbit is not None and np.allclose(orbit, 1 / 60, atol=1e-4)  # nor one that turns in a blink
 
 
 class WhatIsRed:

@@ -161,6 +161,9 @@ def test_a_disk_that_fills_up_does_not_cost_the_result(tmp_path: Path, monkeypat
     assert content(out) == result(2, "old") and place.parent == tmp_path / "elsewhere"
     assert content(place) == result(3)
     assert said == [f"{out} could not be written (No space left on device); the result is in {place} instead."]
+    with pytest.raises(DestinationError, match=r"could be written nowhere \(.*out: No space left on device\): make"):
+        ResultFolder.open(out, only_there=True).write(full)
+    assert list((tmp_path / "elsewhere").iterdir()) == [place]
 
 
 def test_nowhere_to_write_to_is_one_sentence(tmp_path: Path) -> None:

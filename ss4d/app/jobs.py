@@ -18,6 +18,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ss4d.app.sentences import for_visitors, of_failed_run
 from ss4d.files import written_atomically
 from ss4d.result_folder import REPORT
 from ss4d.video import VideoError, find_foreground, foreground_warnings, read_clip, write_preview
@@ -127,7 +128,7 @@ class Jobs:
             self.look(session, frames)
         except VideoError as error:
             self.remove(session)
-            raise JobError(str(error).replace(f"{job.clip.parent}/", "")) from error
+            raise JobError(for_visitors(str(error))) from error
         except BaseException:
             self.remove(session)
             raise
@@ -150,8 +151,8 @@ class Jobs:
             warnings.simplefilter("always", UserWarning)
             clip = read_clip(job.clip, frames)
             rgba = find_foreground(clip)
-        said = [str(warning.message).replace(f"{job.clip.parent}/", "") for warning in caught]
-        job.notes = [*said, *foreground_warnings(rgba, clip)]
+        said = [str(warning.message) for warning in caught]
+        job.notes = [for_visitors(note) for note in (*said, *foreground_warnings(rgba, clip))]
         write_preview(job.folder / "preview.png", clip, rgba)
         return job
 
@@ -194,14 +195,15 @@ class Jobs:
             raise JobError("Cancelled.")
         if process.returncode or not (job.folder / "result" / REPORT).is_file():
             print(f"job failed with status {process.returncode}: {sentence}", file=sys.stderr, flush=True)
-            raise JobError(
-                sentence or "The run ended without a word, as it does without enough memory: take fewer frames."
-            )
-        pack(job)
+            raise JobError(of_failed_run(sentence))
+        try:
+            pack(job)
+        except OSError as error:  # no room: the player can be seen, and saved, all the same
+            print(f"the result could not be packed: {error}", file=sys.stderr, flush=True)
         return job
 
     def _start(self, job: Job, settings: Settings) -> subprocess.Popen[str]:
-        """The process of a job; it works in the job's folder, so that nothing it says names another one."""
+        """The process of a job; it works in the job's folder."""
         arguments = [f"clip/{job.clip.name}", "--out", "result", "--model", self.model, *settings.arguments()]
         command = [sys.executable, "-m", "ss4d.app.worker", *arguments]
         pipe = subprocess.PIPE

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
 
 import gradio as gr
 
-from ss4d.app.jobs import Job, JobError, Jobs, Limits, Settings
+from ss4d.app.jobs import SERVED, Job, JobError, Jobs, Limits, Settings
+from ss4d.app.sentences import FULL
 from ss4d.video import VideoError
 
 EXAMPLE = Path(__file__).parent.parent.parent / "assets" / "demo.mp4"
@@ -79,7 +81,7 @@ def build_page(jobs: Jobs) -> gr.Blocks:
             jobs.remove(session_of(request))
 
         video.change(take, [video, frames], [preview, generate, result], api_visibility="private")
-        frames.release(look_again, frames, preview, api_visibility="private")
+        frames.change(look_again, frames, preview, trigger_mode="always_last", api_visibility="private")
         generate.click(wait, None, None, queue=False, api_visibility="private")
         running = generate.click(
             run, [frames, steps, refine, seed], result, concurrency_limit=1, api_visibility="private"
@@ -108,6 +110,9 @@ def attempt(work: Callable[[], str]) -> tuple[str, bool]:
         return work(), True
     except (JobError, VideoError) as error:
         return show_failure(str(error)), False
+    except OSError as error:
+        print(f"a request failed: {error}", file=sys.stderr, flush=True)
+        return show_failure(FULL), False
 
 
 def show_failure(sentence: str) -> str:
@@ -124,9 +129,12 @@ def show_preview(job: Job) -> str:
 def show_result(job: Job) -> str:
     """The player, and links to take the result away."""
     place, name = f"results/{job.token}", escape(job.clip.stem)
+    everything = f'<a href="{place}/result.zip" download="{name}.zip">Download everything</a>'
+    packed = (job.folder / SERVED["result.zip"]).is_file()
+    download = f"{everything} (PLY files, videos, player) or" if packed else "Download"
     return (
         f'<iframe src="{place}/player.html?{job.used}" title="Player" sandbox="allow-scripts allow-downloads"'
         ' allow="fullscreen"></iframe>'
-        f'<p><a href="{place}/result.zip" download="{name}.zip">Download everything</a> (PLY files, videos, player) or '
-        f'<a href="{place}/player.html" download="{name}.html">the player alone</a>, which opens in any browser.</p>'
+        f'<p>{download} <a href="{place}/player.html" download="{name}.html">the player alone</a>, '
+        "which opens in any browser.</p>"
     )

@@ -17,4 +17,4 @@ if __name__ == "__main__":
     threading.Thread(target=end_with_the_app, daemon=True).start()
     import inference
 
-    sys.exit(inference.main())
+    sys.exit(inference.main(only_there=True))  # a visitor's result is in the app's folder, or nowhere

@@ -21,13 +21,19 @@ import av.filter
 import numpy as np
 
 from ss4d.video.errors import VideoError
-from ss4d.video.hdr import HLG, PQ, tone_map
+from ss4d.video.hdr import HLG, PQ, WIDE_GAMUTS, to_srgb, tone_map
 
 # FFmpeg's own VP8 and VP9 decoders drop the alpha plane of a transparent webm, libvpx's keep it.
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 # Matrices as numbered by Rec. ITU-T H.273, as the scale filter names them; others are unspecified.
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 FULL_RANGE = 2
+# Containers, streams and pictures. FFmpeg also reads lists of other files, which need not be the user's and may name
+# themselves.
+FORMATS = (
+    "mov matroska webm avi gif mpegts mpeg mpegvideo m4v h264 hevc av1 obu ivf flv asf ogg mxf nut dv rm mjpeg"
+    " yuv4mpegpipe apng png_pipe jpeg_pipe webp_pipe bmp_pipe tiff_pipe"
+)
 MAX_THREADS = 4  # each of them holds frames of its own, 12 MB in 4K
 MAX_FRAME_PIXELS = 100_000_000
 SEEK_SECONDS = 2.0  # a chosen frame that is further away is sought, not decoded up to
@@ -46,7 +52,8 @@ class Timeline:
     size: tuple[int, int]  # (width, height) in square pixels, upright
     alpha: bool
     orientation: tuple[int, int, int, int]  # the display matrix (a, b, c, d): x' = a x + c y, y' = b x + d y
-    transfer: int  # as numbered by Rec. ITU-T H.273
+    transfer: int  # this and the next as numbered by Rec. ITU-T H.273
+    primaries: int
 
     def __len__(self) -> int:
         return len(self.times)
@@ -62,11 +69,12 @@ def read_timeline(path: Path) -> Timeline:
     first = next(_decode(path), None)
     if first is None:
         raise VideoError(f"{path} holds no video frames; pass another file.")
-    with av.open(os.path.abspath(path)) as container:
+    with _opened(path) as container:
         if container.format.name.endswith("_pipe"):
             raise VideoError(f"{path} holds a picture and not a video: give it the ending of one, such as .png.")
         stream = container.streams.video[0]
-        ratio, transfer = float(stream.sample_aspect_ratio or 1), int(stream.codec_context.color_trc)
+        ratio, context = float(stream.sample_aspect_ratio or 1), stream.codec_context
+        transfer, primaries = int(context.color_trc), int(context.color_primaries)
         base, rate = stream.time_base or Fraction(1), float(stream.average_rate or 0)
         # Packets of VP8 also hold frames that are never shown; counting those takes a decoder.
         stamped = stream.codec_context.name != "vp8"
@@ -100,6 +108,7 @@ def read_timeline(path: Path) -> Timeline:
         alpha=_has_alpha(first),
         orientation=orientation,
         transfer=int(getattr(first, "color_trc", transfer)),
+        primaries=int(getattr(first, "color_primaries", primaries)),
     )
 
 
@@ -151,9 +160,13 @@ def _timed(path: Path, timeline: Timeline, start: float | None = None) -> Iterat
             yield float(timeline.times[min(number, len(timeline) - 1)]), frame
 
 
+def _opened(path: Path) -> Any:
+    return av.open(os.path.abspath(path), options={"format_whitelist": FORMATS.replace(" ", ",")})
+
+
 def _decode(path: Path, start: float | None = None) -> Iterator[av.VideoFrame]:
     """Frames of the first video stream; none where there is no such stream. `start` is in the file's own seconds."""
-    with av.open(os.path.abspath(path)) as container:
+    with _opened(path) as container:
         if not container.streams.video:
             return
         stream = container.streams.video[0]
@@ -242,6 +255,8 @@ class _Converter:
         if hdr:
             colour, alpha = tone_map(picture[..., :3], timeline.transfer), (picture[..., 3:] >> 8).astype(np.uint8)
             picture = np.concatenate([colour, alpha], axis=-1)
+        elif timeline.primaries in WIDE_GAMUTS:
+            picture[..., :3] = to_srgb(picture[..., :3], timeline.primaries)
         return np.ascontiguousarray(_upright(picture, timeline.orientation))
 
 

@@ -1,4 +1,4 @@
-"""HDR pictures (PQ and HLG, Rec. ITU-R BT.2100) as the SDR pictures that the models know.
+"""HDR pictures (PQ and HLG, Rec. ITU-R BT.2100), and those of a wide gamut, as the sRGB that the models know.
 
 Reference white (Rep. ITU-R BT.2408: 203 cd/m2 in PQ, 75 % of the signal in HLG) becomes SDR white. What is up to 80 %
 as bright is kept exactly; what is brighter, highlights included, is compressed smoothly into the rest. The curve is the
@@ -18,7 +18,19 @@ KNEE = 0.8  # linear light, 1 is SDR white
 BT2020_TO_BT709 = np.array(
     [[1.660491, -0.587641, -0.072850], [-0.124550, 1.132900, -0.008349], [-0.018151, -0.100579, 1.118730]], np.float32
 )
+P3_TO_BT709 = np.array(
+    [[1.224940, -0.224940, 0.0], [-0.042057, 1.042057, 0.0], [-0.019638, -0.078636, 1.098274]], np.float32
+)
+WIDE_GAMUTS = {9: BT2020_TO_BT709, 12: P3_TO_BT709}  # by primaries as numbered by H.273; 12 is Display P3
 LEVELS = 2**16
+
+
+def to_srgb(rgb: NDArray[np.uint8], primaries: int) -> NDArray[np.uint8]:
+    """uint8 [H, W, 3], an SDR picture in wide primaries -> uint8 [H, W, 3], sRGB; what that cannot show is clipped."""
+    code = np.arange(256) / 255
+    light = np.where(code <= 0.04045, code / 12.92, ((code + 0.055) / 1.055) ** 2.4).astype(np.float32)[rgb]
+    light = (light @ WIDE_GAMUTS[primaries].T).clip(0, 1)
+    return _srgb_code()[(light * (LEVELS - 1)).round().astype(np.uint16)]
 
 
 def tone_map(rgb: NDArray[np.uint16], transfer: int) -> NDArray[np.uint8]:

@@ -38,6 +38,8 @@ def read_masks(path: str | Path, clip: Clip | np.ndarray) -> np.ndarray:
         VideoError: files that cannot be read.
     """
     path = Path(path)
+    if not path.exists():
+        raise ForegroundError(f"There are no masks at {path}: it does not exist.")
     if path.is_file() and (path.suffix.lower() not in PICTURE_SUFFIXES or count_frames(path) > 1):
         masks = read_clip(path).frames
         values = masks[..., :3].max(axis=-1) if _opaque(masks) else masks[..., 3]

@@ -6,13 +6,14 @@ are reduced in strips, without a second copy of their pixels.
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageCms
 
 from ss4d.files import natural_key
 from ss4d.video.errors import VideoError
@@ -100,6 +101,28 @@ def _orientation(image: Image.Image) -> int:
 
 
 def reduced(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """RGB or RGBA, 8 bits, of this size (width, height), in the colours of sRGB."""
+    return _in_srgb(_resized(image, size), image)
+
+
+def _in_srgb(picture: Image.Image, source: Image.Image) -> Image.Image:
+    """What was made of `source` converted from its embedded colour profile, if that is of another RGB than sRGB."""
+    embedded = source.info.get("icc_profile")
+    if not embedded or source.mode not in ("RGB", "RGBA", "P"):
+        return picture
+    try:
+        profile = ImageCms.ImageCmsProfile(io.BytesIO(embedded))
+        if "sRGB" in ImageCms.getProfileDescription(profile):
+            return picture
+        colour = ImageCms.profileToProfile(picture.convert("RGB"), profile, ImageCms.createProfile("sRGB"))
+    except (OSError, ImageCms.PyCMSError):  # a damaged profile says nothing; the picture itself may be fine
+        return picture
+    if colour is not None and picture.mode == "RGBA":
+        colour.putalpha(picture.getchannel("A"))
+    return colour or picture
+
+
+def _resized(image: Image.Image, size: tuple[int, int]) -> Image.Image:
     """RGB or RGBA, 8 bits, of this size (width, height)."""
     mode = "RGBA" if image.has_transparency_data else "RGB"
     factor = min(image.width // size[0], image.height // size[1])

@@ -140,7 +140,7 @@ def _border_warning(solid: np.ndarray, names: FrameNames, part: str) -> str | No
 
 def _absence_warning(solid: np.ndarray, names: FrameNames, part: str) -> str | None:
     if absent := np.flatnonzero(~solid.any(axis=(1, 2))).tolist():
-        return f"No object is seen in {names(absent)}: {part}."
+        return f"No object is seen in {names(absent)}, and the result is empty there: {part}."
     return None
 
 
@@ -166,9 +166,10 @@ def _flicker_warning(solid: np.ndarray, names: FrameNames) -> str | None:
         return None
     lower, upper = np.minimum(area[:-2], area[2:]), np.maximum(area[:-2], area[2:])
     jumps = (area[1:-1] < (1 - FLICKER) * lower) | (area[1:-1] > (1 + FLICKER) * upper)
+    jumps &= (lower > 0) & (area[1:-1] > 0)  # where no object is seen, another sentence says so
     if flickering := (np.flatnonzero(jumps) + 1).tolist():
         return (
-            f"The mask flickers in {names(flickering)}: try another model (--matting-model), or pass masks of a"
-            " tracker such as SAM 2 (--mask DIR)."
+            f"The mask flickers in {names(flickering)}: pass masks of a tracker such as SAM 2 (--mask DIR) or, if a"
+            " model cut the object out, try another one (--matting-model)."
         )
     return None

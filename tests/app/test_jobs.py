@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -20,6 +21,7 @@ import pytest
 
 from ss4d.app.folder import work_folder
 from ss4d.app.jobs import ROOT, Job, JobError, Jobs, Limits, Settings
+from ss4d.app.page import attempt, show_result
 from ss4d.viewer.result import read_result
 
 pytestmark = pytest.mark.slow
@@ -195,6 +197,30 @@ def test_a_failure_is_one_sentence(jobs: Jobs) -> None:
     with pytest.raises(JobError, match="no-such-folder") as caught:
         jobs.generate("page", Settings(frames=1), ignore)
     assert "\n" not in str(caught.value)
+
+
+def test_a_result_that_cannot_be_packed_can_be_seen(
+    jobs: Jobs, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*arguments: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Jobs, "_start", lambda self, job, settings: stand_in(job, settings))
+    monkeypatch.setattr("ss4d.app.jobs.zipfile.ZipFile", full)
+    jobs.add("page", CLIP, 1)
+    job = jobs.generate("page", Settings(frames=1), ignore)
+    shown = show_result(job)
+    assert "player.html" in shown and "result.zip" not in shown and not list(job.folder.glob("*zip*"))
+    assert "could not be packed: [Errno 28]" in capsys.readouterr().err
+
+
+def test_without_room_a_visitor_is_told_so(capsys: pytest.CaptureFixture[str]) -> None:
+    def full() -> str:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    shown, done = attempt(full)
+    assert not done and "The server has no room at the moment" in shown
+    assert "No space left" in capsys.readouterr().err
 
 
 def test_what_nobody_uses_is_removed(jobs: Jobs) -> None:

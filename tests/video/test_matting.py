@@ -206,7 +206,7 @@ def test_a_good_clip_has_no_warnings() -> None:
     ("masks", "message"),
     [
         ([square(20), square(0), square(0)], r"touches the border of the picture in frames 1, 2, .* leave some room"),
-        ([square(20), np.zeros((SIZE, SIZE), bool)], r"No object is seen in frame 1: choose a part \(--start, --end\)"),
+        ([square(20), np.zeros((SIZE, SIZE), bool)], r"in frame 1, and the result is empty there: choose a part"),
         ([square(5) | square(60)] * 3, r"Several separate objects are seen in frames 0, 1, 2, .*--mask"),
         ([square(20), square(20, side=20), square(20)], r"The mask flickers in frame 1: .*--matting-model"),
         ([~square(20)] * 3, r"covers the whole border of the picture: .* invert it"),
@@ -223,9 +223,11 @@ def test_notes_name_frames_by_their_number_in_the_source_as_the_preview_does(tmp
     masks = np.stack([square(20), np.zeros((SIZE, SIZE), bool), square(20)])
     numbers = np.array([0, 4, 9])
     video = Clip(cut_out(masks), np.full(3, 0.1), tmp_path, numbers, 10, numbers * 0.1)
-    assert foreground_warnings(video.frames, video)[0].startswith("No object is seen in frame 4: choose a part")
+    assert foreground_warnings(video.frames, video) == [
+        "No object is seen in frame 4, and the result is empty there: choose a part (--start, --end)."
+    ]
     pictures = Clip(cut_out(masks), None, tmp_path, numbers, 10)
-    assert foreground_warnings(pictures.frames, pictures)[0].endswith("frame 4: take those pictures away.")
+    assert foreground_warnings(pictures.frames, pictures)[0].endswith("take those pictures away.")
 
 
 def test_the_preview_shows_frames_crop_and_cutouts(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from videos import letter
 
 from ss4d.video import ForegroundError, VideoError, clip_crop_box, find_foreground, read_clip, read_masks
@@ -85,6 +85,49 @@ def test_pages_are_a_clip_without_times(tmp_path: Path) -> None:
     assert clip.frames[:, 0, 0, 0].tolist() == [0, 50, 100] and clip.fps is None
     with pytest.raises(VideoError, match="does not say when"):
         read_clip(tmp_path / "clip.tif", fps=5)
+
+
+def test_pictures_beside_the_picture_are_no_frames(tmp_path: Path) -> None:
+    """Gain maps of HDR photos, second views, thumbnails: a photo is one frame."""
+    for name, kind in (("photo.jpg", "MPO"), ("photo.tif", "TIFF")):
+        small = Image.new("RGB", (32, 24), "grey")
+        Image.fromarray(letter()).save(tmp_path / name, kind, save_all=True, append_images=[small])
+        clip = read_clip(tmp_path / name)
+        assert clip.frames.shape == (1, 96, 128, 3) and np.abs(clip.frames[0].astype(int) - letter()).mean() < 4
+
+
+def test_the_picture_for_other_programs_is_no_frame(tmp_path: Path) -> None:
+    poster, *frames = (Image.fromarray(np.full((16, 20, 3), 50 * number, np.uint8)) for number in range(4))
+    poster.save(tmp_path / "clip.png", save_all=True, default_image=True, append_images=frames, duration=100)
+    clip = read_clip(tmp_path / "clip.png")
+    assert clip.frames[:, 0, 0, 0].tolist() == [50, 100, 150] and clip.fps == pytest.approx(10)
+
+
+def test_frames_of_no_duration_are_shown_as_in_browsers(tmp_path: Path) -> None:
+    pictures = [Image.fromarray(np.full((16, 20, 3), 50 * number, np.uint8)) for number in range(3)]
+    times = [0, 50, 50]
+    pictures[0].save(tmp_path / "clip.webp", save_all=True, append_images=pictures[1:], duration=times, lossless=True)
+    durations = read_clip(tmp_path / "clip.webp").durations
+    assert durations is not None and durations.tolist() == pytest.approx([0.1, 0.05, 0.05])
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [("png", "RGB"), ("png", "RGBA"), ("jpg", "RGB")])
+def test_embedded_colour_profiles_are_followed(tmp_path: Path, suffix: str, mode: str) -> None:
+    profile = swapped_profile()
+    values = np.full((16, 20, len(mode)), 100, np.uint8)
+    values[..., 0] = 200
+    Image.fromarray(values).save(tmp_path / f"a.{suffix}", icc_profile=profile)
+    shown = read_clip(tmp_path / f"a.{suffix}").frames[0, 8, 10].astype(int)
+    assert np.abs(shown[:3] - (100, 100, 200)).max() <= 3 and shown[3:].tolist() == [100] * (len(mode) - 3)
+    Image.fromarray(values).save(tmp_path / f"b.{suffix}", icc_profile=profile[:60])
+    assert np.abs(read_clip(tmp_path / f"b.{suffix}").frames[0, 8, 10, :3].astype(int) - (200, 100, 100)).max() <= 3
+
+
+def swapped_profile() -> bytes:
+    """The ICC profile of an RGB whose red is sRGB's blue, and the other way round."""
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = profile.replace("sRGB".encode("utf-16-be"), "test".encode("utf-16-be"))
+    return profile.replace(b"rXYZ", b"swap").replace(b"bXYZ", b"rXYZ").replace(b"swap", b"bXYZ")
 
 
 def test_the_transparent_grey_of_16_bits_is_transparent(tmp_path: Path) -> None:
@@ -227,6 +270,8 @@ def test_masks_of_another_shape_or_number_are_refused(tmp_path: Path, noisy: np.
         find_foreground(noisy, square)
     with pytest.raises(ForegroundError, match="holds 1 masks, but the clip needs 2"):
         find_foreground(noisy, save(tmp_path / "one", Image.fromarray(OBJECT)))
+    with pytest.raises(ForegroundError, match=r"There are no masks at .*nowhere: it does not exist"):
+        find_foreground(noisy, tmp_path / "nowhere")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ForegroundError, match=r"holds no \.png, .* masks"):
         find_foreground(noisy, tmp_path / "empty")

@@ -19,7 +19,12 @@ from videos import letter, make_video, numbered
 from ss4d.video import VideoError, read_clip, write_video
 
 PATCHES = np.array([(70, 110, 180), (30, 160, 40), (200, 30, 30), (40, 60, 200), (128, 128, 128), (235, 225, 215)])
-BT709, BT2020 = 1, 9
+BT709, BT2020, DISPLAY_P3 = 1, 9, 12
+CHROMATICITIES = {  # x and y of red, green and blue; white is D65 in all
+    BT709: [(0.640, 0.330), (0.300, 0.600), (0.150, 0.060)],
+    BT2020: [(0.708, 0.292), (0.170, 0.797), (0.131, 0.046)],
+    DISPLAY_P3: [(0.680, 0.320), (0.265, 0.690), (0.150, 0.060)],
+}
 PQ, HLG = 16, 18
 
 
@@ -151,6 +156,30 @@ def test_hdr_becomes_the_sdr_that_it_was_graded_from_and_it_is_said(tmp_path: Pa
     assert (shown[5] > 210).all() and (shown[5] < PATCHES[5] + 3).all()  # close to white: compressed a little
 
 
+def xyz_of(primaries: int) -> np.ndarray:
+    """The matrix from linear RGB to XYZ."""
+    columns = np.array([[x / y, 1, (1 - x - y) / y] for x, y in CHROMATICITIES[primaries]]).T
+    white = np.array([0.3127 / 0.3290, 1, (1 - 0.3127 - 0.3290) / 0.3290])
+    return columns * np.linalg.solve(columns, white)
+
+
+def in_primaries(rgb: np.ndarray, primaries: int) -> np.ndarray:
+    """sRGB colours [..., 3] as codes of the same curve in other primaries, uint8."""
+    light = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
+    light = light @ np.linalg.solve(xyz_of(primaries), xyz_of(BT709)).T
+    code = np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055)
+    return (255 * code).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("primaries", [BT2020, DISPLAY_P3])
+def test_wide_gamuts_are_shown_in_srgb(tmp_path: Path, primaries: int) -> None:
+    coded = in_primaries(patches(96, 192).astype(float), primaries)
+    assert np.abs(stripes(coded) - PATCHES).max() > 25
+    tags = {"colorspace": BT709, "color_range": 1, "color_primaries": primaries, "color_trc": 13}
+    video = make_video(tmp_path / "clip.mp4", np.stack([coded] * 2), tags=tags, options={"crf": "1"})
+    assert np.abs(stripes(read_clip(video).frames[1]) - PATCHES).max() <= 6
+
+
 def test_highlights_of_hdr_keep_their_order_and_their_hue(tmp_path: Path) -> None:
     from ss4d.video.hdr import tone_map
 
@@ -243,6 +272,13 @@ def repeat_video(source: Path, target: Path, times: int) -> None:
                     if packet.dts is not None:
                         packet.pts, packet.dts, packet.stream = packet.pts + shift, packet.dts + shift, stream
                         output.mux(packet)
+
+
+def test_lists_of_other_files_are_refused(tmp_path: Path) -> None:
+    """FFmpeg reads them whatever their name, and one that names itself without end."""
+    (tmp_path / "self.mp4").write_text("ffconcat version 1.0\nfile self.mp4\n")
+    with pytest.raises(VideoError, match=r"self\.mp4 cannot be read as a video"):
+        read_clip(tmp_path / "self.mp4")
 
 
 def test_damaged_videos_are_one_sentence(tmp_path: Path) -> None:
