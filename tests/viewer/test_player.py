@@ -302,7 +302,21 @@ def test_a_file_cut_short_says_so(browser: Page, result: Path, tmp_path: Path) -
     open_player(browser, tmp_path / "player.html", 256, 256)
     browser.evaluate("ss4d.player.show(2)")
     browser.wait("document.body.classList.contains('failed')")
-    assert "cut short" in browser.evaluate("message.textContent")
+    assert "Frame 3 is missing: the file is cut short" in browser.evaluate("message.textContent")
+    browser.evaluate("ss4d.player.show(1)")  # a whole frame is shown without the message, though the next is missing
+    browser.wait("ss4d.player.index === 1 && !document.body.classList.contains('failed')")
+    browser.evaluate("ss4d.player.togglePlay()")
+    browser.wait("document.body.classList.contains('failed') && !document.body.classList.contains('playing')")
+
+
+@pytest.mark.parametrize("end", ['id="frame-1"', 'id="frame-0">', 'id="clip">'])
+def test_a_file_without_a_whole_first_frame_says_so(browser: Page, result: Path, tmp_path: Path, end: str) -> None:
+    text = (result / "player.html").read_text("utf-8")
+    place = text.index("<script>ss4d.start()") if end == 'id="frame-1"' else text.index(end) + len(end) + 100
+    (tmp_path / "player.html").write_text(text[:place], "utf-8")
+    browser.open(tmp_path / "player.html")
+    browser.wait("document.body.classList.contains('failed')")
+    assert browser.evaluate("message.textContent") == "The file is cut short."
 
 
 def test_a_single_frame_and_an_empty_one(browser: Page, tmp_path: Path) -> None:

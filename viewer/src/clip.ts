@@ -50,7 +50,7 @@ export class Clip {
       // The next element is there, so this one is complete.
       const element = document.getElementById(`frame-${index}`);
       if (element && (whole || element.nextElementSibling)) return element.textContent!;
-      if (whole) throw new Error(`Frame ${index} is missing: the file is cut short.`);
+      if (whole) throw new Error(`Frame ${index + 1} is missing: the file is cut short.`);
       await new Promise((resolve) => setTimeout(resolve, POLL));
     }
   }

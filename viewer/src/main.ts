@@ -192,6 +192,7 @@ class Page {
     const { player } = this;
     const { playback, clip, index, kind } = player;
     const [name, colour] = BACKGROUNDS[this.background];
+    document.body.classList.remove("failed"); // there is a picture again
     document.body.classList.add("ready");
     document.body.classList.toggle("playing", playback.playing);
     document.body.classList.toggle("transparent", colour === null);
@@ -238,6 +239,11 @@ function fail(reason: unknown): void {
   byId("message").textContent = message;
   console.error(message);
 }
+
+// The page calls `ss4d.start()` after its first frame: a file that ends before it says so.
+addEventListener("DOMContentLoaded", () => {
+  if (!window.ss4d.player && !document.body.classList.contains("failed")) fail("The file is cut short.");
+});
 
 declare global {
   interface Window {

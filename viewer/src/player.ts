@@ -68,9 +68,10 @@ export class Player {
       if (this.wanted !== index) return;
       [this.frame, this.index] = [frame, index];
       this.draw();
-      this.clip.frame(this.playback.next(index)).catch(this.failed);
+      this.clip.frame(this.playback.next(index)).catch(() => {}); // it is told when that frame is to be shown
     } catch (reason) {
       this.playback.pause();
+      if (this.frame) this.changed(); // it no longer plays
       this.failed(reason);
     }
   }

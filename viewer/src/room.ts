@@ -14,7 +14,7 @@ export interface Room {
   side: number;
 }
 
-const SHARE_MIN = 0.5; // of the stage's shorter side; when there is less, the controls lie over the object
+const SHARE_MIN = 0.4; // of the stage's shorter side; when there is less, the controls lie over the object
 
 export const wholeStage = (width: number, height: number): Room => ({
   x: width / 2,
