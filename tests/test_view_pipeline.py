@@ -118,7 +118,8 @@ def grids(result: Generation) -> torch.Tensor:
     """The structure of a result, bool [T, R, R, R]."""
     grid = torch.zeros(len(result.voxels), *[result.resolution] * 3, dtype=torch.bool)
     for frame, voxels in enumerate(result.voxels):
-        grid[(frame, *voxels.T.long())] = True
+        x, y, z = voxels.long().T
+        grid[frame, x, y, z] = True
     return grid
 
 

@@ -110,7 +110,8 @@ def occupancy(result: Generation) -> torch.Tensor:
     """bool [T, R, R, R]."""
     grid = torch.zeros(len(result.voxels), *[result.resolution] * 3, dtype=torch.bool)
     for frame, voxels in enumerate(result.voxels):
-        grid[(torch.tensor(frame), *voxels.long().T)] = True
+        x, y, z = voxels.long().T
+        grid[frame, x, y, z] = True
     return grid
 
 

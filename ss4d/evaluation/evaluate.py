@@ -7,8 +7,10 @@ what is missing is made. Several processes share the objects by shard=0/4, 1/4, 
 from __future__ import annotations
 
 import json
+import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,7 @@ from ss4d.evaluation.prediction import Rendered, render
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.results import (
     Result,
+    check_label,
     failure_path,
     protocol_folder,
     read_result,
@@ -105,7 +108,8 @@ class Evaluation:
         """Whether an earlier result is what would be made again; not where weights are given that were missing then.
 
         Raises:
-            ValueError: it is of another checkpoint, of other settings, files or weights.
+            ValueError: it is of another checkpoint, of other settings, files or weights, or made again it would lack
+                metrics that it has.
         """
         folder = self.folder(name, seed)
         earlier = read_result(folder, self.protocol)
@@ -118,7 +122,14 @@ class Evaluation:
                 f"{name}: {folder} was made with other {', '.join(different)}; give this method another label=NAME, "
                 "or delete that folder."
             )
-        return weights.keys() <= earlier.weights.keys()
+        if weights.keys() <= earlier.weights.keys():
+            return True
+        if lost := earlier.weights.keys() - weights.keys():
+            raise ValueError(
+                f"{name}: {folder} has metrics by {', '.join(sorted(lost))}, which are not given now: give all weights "
+                "at once, so that it can be made again."
+            )
+        return False
 
 
 def run(options: RunOptions, create: CreateMethod = create_method) -> list[str]:
@@ -139,6 +150,8 @@ def run(options: RunOptions, create: CreateMethod = create_method) -> list[str]:
         return []
     shard = Shard.parse(options.shard)
     check_label(options.name)
+    if not options.seeds:
+        raise ValueError("seeds=[] leaves nothing to evaluate: give at least one.")
     Path(options.out).mkdir(parents=True, exist_ok=True)  # before anything is computed
     networks = load_networks(protocol, weight_source(options))
     for metric, sentence in networks.missing.items():
@@ -156,10 +169,10 @@ def run(options: RunOptions, create: CreateMethod = create_method) -> list[str]:
     for name, seed in tqdm([job for job in jobs if job not in kept], desc=options.name, unit="result"):
         try:
             if (name, seed) in again:
-                shutil.rmtree(evaluation.folder(name, seed))
-            elif evaluation.folder(name, seed).exists():
-                continue  # another process has made it meanwhile
-            evaluation.make(name, seed)
+                with replaced(evaluation.folder(name, seed)):
+                    evaluation.make(name, seed)
+            elif not evaluation.folder(name, seed).exists():  # else another process has made it meanwhile
+                evaluation.make(name, seed)
         except ValueError as error:
             failed.append(f"{name}, seed {seed}: {error}")
             write_failure(evaluation.folder(name, seed), str(error))
@@ -169,10 +182,17 @@ def run(options: RunOptions, create: CreateMethod = create_method) -> list[str]:
     return failed
 
 
-def check_label(label: str) -> None:
-    """ValueError for a label that is not the name of a folder."""
-    if label != Path(label).name or label.startswith(".") or "\\" in label:
-        raise ValueError(f"label={label} names a folder of results: leave out /, \\ and leading dots.")
+@contextmanager
+def replaced(folder: Path) -> Iterator[None]:
+    """An earlier result out of the way while it is made again; back where that fails."""
+    earlier = folder.with_name(f".{folder.name}-earlier-{secrets.token_hex(4)}")
+    folder.rename(earlier)
+    try:
+        yield
+    except BaseException:
+        earlier.rename(folder)
+        raise
+    shutil.rmtree(earlier)
 
 
 def weight_source(options: JudgingOptions) -> WeightSource:

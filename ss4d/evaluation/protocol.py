@@ -202,6 +202,16 @@ def _check(protocol: Protocol, origin: str) -> None:
         if getattr(protocol, name) < 1:
             raise ValueError(f"{origin}: {name} must be at least 1, but it is {getattr(protocol, name)}.")
     size = "crop_size" if protocol.crop else "size"
+    chosen = {"figure_views": protocol.figure_views, "figure_frames": protocol.figure_frames}
+    for name, numbers in (chosen | {"views.rendered": protocol.views.rendered}).items():
+        if any(number < 0 for number in numbers) or len(set(numbers)) < len(numbers):
+            raise ValueError(f"{origin}: {name} must be different numbers from 0 on, but it is {numbers}.")
+    if not -0.5 < protocol.crop_margin <= 10:
+        raise ValueError(f"{origin}: crop_margin must lie in (-0.5, 10], but it is {protocol.crop_margin}.")
+    if not protocol.views.radius > 1:
+        raise ValueError(
+            f"{origin}: views.radius must be above 1, outside of the cube, but it is {protocol.views.radius}."
+        )
     if "ssim" in protocol.metrics and getattr(protocol, size) < SSIM_WINDOW:
         raise ValueError(f"{origin}: SSIM takes at least {SSIM_WINDOW} pixels: raise {size}.")
     if len(protocol.background) != 3 or not all(0 <= value <= 1 for value in protocol.background):

@@ -22,6 +22,7 @@ from torch import Tensor
 from ss4d.evaluation.json_files import read_json, write_json
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import file_name
+from ss4d.metrics.pretrained import read_tensors
 from ss4d.video import write_video
 
 REPORT, FEATURES, VIDEO = "result.json", "features.safetensors", "views.mp4"
@@ -60,6 +61,12 @@ def protocol_folder(out: Path, protocol: Protocol) -> Path:
 def result_folder(methods: Path, method: str, name: str, seed: int) -> Path:
     """Where one result lies."""
     return methods / method / file_name(name) / f"seed{seed}"
+
+
+def check_label(label: str) -> None:
+    """ValueError for a label that is not the name of a folder."""
+    if label != Path(label).name or label.startswith(".") or "\\" in label:
+        raise ValueError(f"label={label} names a folder of results: leave out /, \\ and leading dots.")
 
 
 def write_result(
@@ -150,8 +157,6 @@ def read_method(methods: Path, method: str, protocol: Protocol) -> list[Result]:
 
 def read_features(methods: Path, result: Result) -> dict[str, Tensor]:
     """Features for FVD, "prediction" and "target" [V, t, D]; empty where the network was missing."""
-    from safetensors.torch import load_file
-
     path = result_folder(methods, result.method, result.object, result.seed) / FEATURES
-    stored = load_file(path) if path.exists() else {}
+    stored = read_tensors(path) if path.exists() else {}
     return {OLD_FEATURES.get(name, name): value for name, value in stored.items()}

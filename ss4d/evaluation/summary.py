@@ -145,5 +145,6 @@ def _fvd(methods: Path, results: Sequence[Result], protocol: Protocol, axis: str
         if points < 2:
             return None
         values.append(frechet_video_distance(prediction, target))
-    interval = Interval(sum(values) / len(values), min(values), max(values), len({name for name, _ in features}))
+    low, high = (min(values), max(values)) if len(values) > 1 else (math.nan, math.nan)
+    interval = Interval(sum(values) / len(values), low, high, len({name for name, _ in features}))
     return _SetDistance(interval, points, first.shape[2])

@@ -53,8 +53,9 @@ def write_tables(tables: Sequence[Table], out: Path) -> None:
     out.mkdir(parents=True, exist_ok=True)
     shown = [without_empty_columns(table) for table in tables]
     text = "\n".join(markdown(table) for table in shown)
-    (out / "tables.md").write_text(text)
-    (out / "tables.tex").write_text("\n".join(latex(table) for table in shown if table.rows))
+    (out / "tables.md").write_text(text, encoding="utf-8")
+    latex_text = "\n".join(latex(table) for table in shown if table.rows)
+    (out / "tables.tex").write_text(latex_text, encoding="utf-8")
     for table in tables:
         write_csv(table, out / f"table_{table.id}.csv")
     print_text(text)
@@ -155,7 +156,7 @@ def caption(table: Table) -> str:
 
 def write_csv(table: Table, path: Path) -> None:
     """One line per value: method, source, metric, mean, low, high, p; empty where there is none."""
-    with path.open("w", newline="") as file:
+    with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["method", "source", "metric", "mean", "low", "high", "p"])
         for row in table.rows:

@@ -11,7 +11,7 @@ from ss4d.config import load_options, read_yaml
 from ss4d.evaluation.differences import differences_from
 from ss4d.evaluation.options import TablesOptions
 from ss4d.evaluation.protocol import PROTOCOLS, SET_METRICS, Protocol, load_protocol
-from ss4d.evaluation.results import Result, failed_objects, protocol_folder, read_method
+from ss4d.evaluation.results import REPORT, Result, failed_objects, protocol_folder, read_method
 from ss4d.evaluation.selection import comparable
 from ss4d.evaluation.subjects.subject import file_name
 from ss4d.evaluation.summary import Summary, summarise
@@ -37,6 +37,8 @@ class TableSpec:
 
 def run(options: TablesOptions) -> list[str]:
     """Write `tables.md`, `tables.tex` and one CSV per table."""
+    if not Path(options.results).is_dir():
+        print(f"note: there is no folder results={options.results}, so no method has results")
     study = Path(options.study) if options.study else None
     tables = build_tables(Path(options.results), study, options.changes, options.against)
     write_tables(tables, Path(options.out))
@@ -212,8 +214,8 @@ def is_bound(results: Sequence[Result]) -> bool:
 
 def methods_with_results(folder: Path) -> dict[str, str]:
     """All methods of a protocol but those that only some tables name (reconstructions), by title."""
-    there = sorted(path.name for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
-    return {name: name for name in there if not name.startswith("reconstruction")}
+    names = sorted(path.name for path in folder.iterdir() if any(path.glob(f"*/*/{REPORT}"))) if folder.is_dir() else []
+    return {name: name for name in names if not name.startswith((".", "reconstruction"))}
 
 
 def has_differences(column: Column, protocol: Protocol) -> bool:

@@ -21,6 +21,7 @@ import torch
 from ss4d.evaluation.identity import checkpoint_hash
 from ss4d.evaluation.json_files import read_json, write_json
 from ss4d.evaluation.options import TimingOptions
+from ss4d.evaluation.results import check_label
 from ss4d.evaluation.table_formats import counted
 from ss4d.pipeline import SS4DPipeline
 from ss4d.video import find_foreground, read_clip
@@ -30,6 +31,7 @@ PREFIX = "timing_"
 
 def run(options: TimingOptions) -> list[str]:
     """Write `timing_<label>.json` into the folder of results, where `tables` finds it."""
+    check_label(options.label)
     report = measure(options)
     path = Path(options.results) / f"{PREFIX}{options.label}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

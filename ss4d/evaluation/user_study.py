@@ -27,6 +27,7 @@ from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.results import FPS, VIDEO, protocol_folder, result_folder
 from ss4d.evaluation.subjects.open import open_subjects
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
+from ss4d.evaluation.table_formats import cell, counted
 from ss4d.metrics.agreement import krippendorff_alpha
 from ss4d.metrics.intervals import Interval, mean_interval
 from ss4d.video import write_video
@@ -59,8 +60,10 @@ def build_study(options: StudyOptions) -> None:
     study = Path(options.study)
     if study.exists():
         raise ValueError(f"{study} exists: a study under way must keep its key, so name another folder.")
-    if not options.methods:
-        raise ValueError("study build needs methods=[NAME,...]: the labels of methods with results.")
+    if not options.methods or len(set(options.methods)) < len(options.methods):
+        raise ValueError("study build needs methods=[NAME,...]: the labels of methods with results, each once.")
+    if options.checks < 0:
+        raise ValueError(f"checks={options.checks}: a study has 0 attention checks or more.")
     protocol = load_protocol(options.protocol, options.changes)
     subjects = open_subjects(protocol, Path(options.data))
     folder = protocol_folder(Path(options.results), protocol)
@@ -68,7 +71,10 @@ def build_study(options: StudyOptions) -> None:
     sources = {pair: result_folder(folder, pair[1], pair[0], options.seed) / VIDEO for pair in pairs}
     for (name, method), path in sources.items():
         if not path.is_file():
-            raise ValueError(f"{name}: {path} of {method} is missing; run its evaluation first.")
+            raise ValueError(
+                f"{name}: {path} of {method} is missing: run its evaluation first, or leave out a method that makes no "
+                "pictures."
+            )
     media = study / "page" / "media"
     media.mkdir(parents=True)
     inputs = {name: secrets.token_hex(8) for name in subjects.names()}
@@ -95,7 +101,7 @@ def build_study(options: StudyOptions) -> None:
     page = TEMPLATE.read_text(encoding="utf-8").replace(PLACEHOLDER, json.dumps(content))
     (study / "page" / "index.html").write_text(page, encoding="utf-8")
     (study / "answers").mkdir()
-    (study / "key.json").write_text(json.dumps({"id": content["id"], "items": key}, indent=1) + "\n")
+    (study / "key.json").write_text(json.dumps({"id": content["id"], "items": key}, indent=1) + "\n", "utf-8")
     for path in [*media.iterdir(), media, study / "page" / "index.html"]:
         os.utime(path, (EPOCH, EPOCH))
     print(f"{len(items)} pairs to rate: {study / 'page' / 'index.html'}")
@@ -196,8 +202,7 @@ def interval(sheets: Mapping[str, Sequence[dict[str, Any]]], question: str) -> I
     raters = mean_interval({person: [a[question] for a in given] for person, given in sheets.items() if given})
     items = mean_interval(by_item(sheets, question))
     halves = [(part.high - part.low) / 2 for part in (raters, items)]
-    known = [half for half in halves if not math.isnan(half)]
-    half = math.hypot(*known) if known else math.nan
+    half = math.hypot(*halves)  # one rater or one item says nothing of others: no interval
     return Interval(raters.mean, raters.mean - half, raters.mean + half, raters.count)
 
 
@@ -223,8 +228,8 @@ def check_answer(answer: dict[str, Any], items: dict[str, Any], path: Path) -> N
 def print_ratings(ratings: Ratings) -> None:
     """A line per method, then agreement and notes."""
     for method, questions in ratings.methods.items():
-        text = ", ".join(f"{name} {r.mean:.3f} [{r.low:.3f}, {r.high:.3f}]" for name, r in questions.items())
-        print(f"{method}: {text} ({next(iter(questions.values())).count} participants)")
+        text = ", ".join(f"{name} {cell(r, 3)}" for name, r in questions.items())
+        print(f"{method}: {text} ({counted(next(iter(questions.values())).count, 'participant')})")
     agreed = ", ".join(f"{name} {alpha:.2f}" for name, alpha in ratings.agreement.items())
     print(f"agreement of raters (Krippendorff's alpha): {agreed}")
     for note in ratings.notes:

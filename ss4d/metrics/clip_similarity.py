@@ -49,11 +49,19 @@ def load_clip(folder: Path) -> ClipSimilarity:
 
     Raises:
         ImportError: transformers is missing.
+        ValueError: damaged files.
     """
+    from safetensors import SafetensorError
+
     try:
         from transformers import CLIPVisionModelWithProjection
     except ImportError as error:
         raise ImportError("CLIP similarity needs transformers: pip install -e '.[eval]'") from error
     safe = (folder / "model.safetensors").exists()  # else pytorch_model.bin, of which only tensors are unpickled
-    model = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=safe)
+    try:
+        model = CLIPVisionModelWithProjection.from_pretrained(folder, use_safetensors=safe)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder} does not hold CLIP's weights, or they are damaged ({error}): get it again."
+        ) from error
     return ClipSimilarity(model.eval().requires_grad_(False))

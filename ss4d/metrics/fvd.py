@@ -61,7 +61,11 @@ def load_video_network(path: Path, variant: str = "clips") -> VideoNetwork:
         return load_i3d(path, way.pooled_steps, way.resizing)
     if variant != "clips":
         raise ValueError(f"FVD as {variant} takes i3d.safetensors, not {path}: docs/evaluation.md has its source.")
-    script: Any = torch.jit.load(str(path)).eval()
+    try:
+        script: Any = torch.jit.load(str(path)).eval()
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} is damaged or no TorchScript file ({reason}): get it again.") from error
     return lambda clip: script(clip, rescale=True, resize=True, return_features=True)
 
 

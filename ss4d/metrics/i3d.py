@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool3d, pad, relu
 
-from ss4d.metrics.pretrained import load_strictly
+from ss4d.metrics.pretrained import load_strictly, read_tensors
 
 Resizing = Literal["bilinear", "pil"]
 
@@ -126,8 +126,6 @@ def load_i3d(path: Path, pooled_steps: int = 2, resizing: Resizing = "bilinear")
     Raises:
         ValueError: a file whose tensors do not fit, named with some of them.
     """
-    from safetensors.torch import load_file
-
     model = I3D(pooled_steps, resizing)
-    load_strictly(model, load_file(path), path, "I3D")
+    load_strictly(model, read_tensors(path), path, "I3D")
     return model

@@ -6,9 +6,10 @@ defined here. Weights are one safetensors file, `lpips_alex.safetensors` or `lpi
 names of the `lpips` package; where that is installed,
 
     python -c "import lpips, safetensors.torch as s
-    s.save_file(lpips.LPIPS(net='alex').state_dict(), 'lpips_alex.safetensors')"
+    named = lpips.LPIPS(net='alex').state_dict().items()
+    s.save_file({k: v for k, v in named if not k.startswith('lins.')}, 'lpips_alex.safetensors')"
 
-writes it.
+writes it, without the second name that each layer has there.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ss4d.metrics.pretrained import load_strictly
+from ss4d.metrics.pretrained import load_strictly, read_tensors
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # the package's scaling layer, for inputs in [-1, 1]
 EPSILON = 1e-10  # in the norm of a feature vector, as in the package
@@ -110,10 +111,8 @@ def load_lpips(network: str, path: Path) -> LPIPS:
     Raises:
         ValueError: a file whose tensors do not fit, named with the tensors.
     """
-    from safetensors.torch import load_file
-
     model = LPIPS(network)
     ignored = ("scaling_layer.", "lins.")  # constants, and a second name of the same layers
-    stored = {name: value for name, value in load_file(path).items() if not name.startswith(ignored)}
+    stored = {name: value for name, value in read_tensors(path).items() if not name.startswith(ignored)}
     load_strictly(model, stored, path, f"LPIPS over {network}")
     return model

@@ -8,6 +8,21 @@ from pathlib import Path
 from torch import Tensor, nn
 
 
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path} is damaged or no safetensors file ({error}): get it again.") from error
+
+
 def load_strictly(model: nn.Module, stored: Mapping[str, Tensor], path: Path, what: str) -> None:
     """Load weights whose names and shapes are exactly the model's, and freeze it in evaluation mode; batch norms' step
     counters, which inference does not use, may be missing.

@@ -18,6 +18,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from scripts.eval.__main__ import main
+from ss4d.evaluation.evaluate import replaced
 from ss4d.evaluation.identity import checkpoint_hash
 from ss4d.metrics.lpips import LPIPS
 
@@ -127,6 +128,25 @@ def test_weights_given_later_are_used_and_others_are_refused(tmp_path: Path, cap
     assert times == [path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("result.json")]
     assert main([*options, f"weights={tmp_path / 'second'}"]) == 1
     assert "was made with other lpips_alex" in capsys.readouterr().err
+    path = tmp_path / "out"
+    path = next(path.rglob("truth/skull/seed0/result.json"))
+    before = path.read_text().replace('"lpips_alex": "', '"lpips_vgg": "')
+    path.write_text(before)
+    assert main([*options, f"weights={tmp_path / 'first'}"]) == 1
+    assert "has metrics by lpips_vgg, which are not given now: give all weights at once" in capsys.readouterr().err
+    assert path.read_text() == before
+
+
+def test_a_result_that_cannot_be_made_again_stays(tmp_path: Path):
+    folder = tmp_path / "skull" / "seed0"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text("earlier")
+    with pytest.raises(KeyboardInterrupt), replaced(folder):
+        raise KeyboardInterrupt
+    assert (folder / "result.json").read_text() == "earlier" and os.listdir(tmp_path / "skull") == ["seed0"]
+    with replaced(folder):
+        folder.mkdir()
+    assert os.listdir(tmp_path / "skull") == ["seed0"] and not os.listdir(folder)
 
 
 def test_the_same_shard_twice_at_once_leaves_one_result_each(tmp_path: Path):

@@ -99,5 +99,6 @@ def test_what_is_no_mesh_is_refused_with_its_file(
     given = [f"data={data}", "method=meshes", f"results={results}", f"out={tmp_path / 'out'}"]
     assert main(["run", *CHANGES, *given]) == 1
     assert f"failed: box0, seed 0: box0: {broken} {says}" in capsys.readouterr().err
-    assert main(["run", *CHANGES, *given, "azimuth=method"]) == 1
-    assert "azimuth must be a number of degrees for meshes" in capsys.readouterr().err
+    for azimuth in ("method", "nan", "inf"):
+        assert main(["run", *CHANGES, *given, f"azimuth={azimuth}"]) == 1
+        assert f"azimuth must be a number of degrees for meshes, but it is {azimuth}" in capsys.readouterr().err

@@ -112,6 +112,19 @@ def test_other_backgrounds_and_premultiplied_alpha_are_refused(
     assert says in message and str(folder / "guppie" / "views" / "000" / f"0{suffix}") in message
 
 
+@pytest.mark.parametrize("kind", ["empty", "text", "complex"])
+def test_arrays_of_no_real_numbers_are_refused_by_name(kind: str, data: Path, tmp_path: Path, capsys):
+    folder = theirs(data, tmp_path / "theirs", lambda image: over(image, 1.0), ".npy")
+    file = folder / "guppie" / "views" / "000" / "0.npy"
+    if kind == "empty":
+        file.write_bytes(b"")
+    else:
+        np.save(file, np.full(np.load(file).shape, "x" if kind == "text" else 1j))
+    assert judge(data, folder, tmp_path / "out") == 1
+    says = "is empty" if kind == "empty" else "does not hold an array of real numbers"
+    assert f"failed: guppie, seed 0: guppie: {file} {says}" in capsys.readouterr().err
+
+
 def broken(kind: str, folder: Path) -> Path:
     views = folder / "guppie" / "views"
     first = views / "000"

@@ -50,6 +50,10 @@ def test_the_papers_protocols_say_what_the_paper_says():
         ({"views": {"azimuts": [0]}}, "unknown key views.azimuts: did you mean views.azimuths"),
         ({"metrics": ["iou"]}, "shape metrics need voxel_resolution"),
         ({"metrics": ["ssim"], "crop_size": 8}, "SSIM takes at least 11 pixels: raise crop_size"),
+        ({"crop_margin": -0.6}, r"crop_margin must lie in \(-0.5, 10\], but it is -0.6"),
+        ({"figure_views": [-9]}, r"figure_views must be different numbers from 0 on, but it is \[-9\]"),
+        ({"views": {"rendered": [0, 0]}}, "views.rendered must be different numbers from 0 on"),
+        ({"views": {"azimuths": [0], "radius": 0}}, "views.radius must be above 1"),
         ({"background": [255, 255, 255]}, "background must be three numbers from 0 to 1"),
     ],
 )

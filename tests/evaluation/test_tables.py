@@ -31,8 +31,9 @@ def rows(path: Path) -> dict[tuple[str, str, str], list[str]]:
         return {(r["method"], r["source"], r["metric"]): [r["mean"], r["low"], r["high"]] for r in csv.DictReader(file)}
 
 
-def test_all_tables_are_complete_without_any_result(tmp_path: Path):
+def test_all_tables_are_complete_without_any_result(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert main(["tables", f"results={tmp_path / 'none'}", f"out={tmp_path}"]) == 0
+    assert f"note: there is no folder results={tmp_path / 'none'}" in capsys.readouterr().out
     text = (tmp_path / "tables.md").read_text()
     for number in range(1, 7):
         assert f"### Table {number}. " in text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from PIL import Image
 
 from scripts.eval.__main__ import main
 from ss4d.evaluation.protocol import load_protocol
-from ss4d.evaluation.user_study import rate
+from ss4d.evaluation.user_study import interval, rate
 from ss4d.metrics.agreement import krippendorff_alpha
 
 CHANGES = ["objects=[guppie]", "size=32", "views.azimuths=[0,90]"]
@@ -109,16 +110,26 @@ def test_the_page_tells_nothing_of_the_methods(study: Path):
     assert len(json.loads((study / "key.json").read_text())["items"]) == 3
 
 
-def test_answers_become_averages_with_intervals_over_people(study: Path, capsys: pytest.CaptureFixture[str]):
+def test_intervals_are_over_raters_and_items():
+    sheets = {
+        "a": [{"item": "x", "motion": 5}, {"item": "y", "motion": 3}],
+        "b": [{"item": "x", "motion": 4}, {"item": "y", "motion": 2}],
+    }
+    found = interval(sheets, "motion")
+    # Student's t of 4 and 3, and of 4.5 and 2.5: 6.353 and 12.706
+    assert (found.mean, found.high - found.mean) == pytest.approx((3.5, (6.353**2 + 12.706**2) ** 0.5), abs=1e-2)
+    alone = interval({"a": sheets["a"]}, "motion")
+    assert alone.mean == 4 and math.isnan(alone.low) and math.isnan(alone.high)
+
+
+def test_answers_become_averages(study: Path, capsys: pytest.CaptureFixture[str]):
     for name, ours in (("a", 5), ("b", 4)):
         content = answers(study, name, {"SS4D": ours, "DG4D": 2, "L4GM": 3})
         (study / "answers" / f"{name}.json").write_text(json.dumps(content))
     ratings = rate(study).methods
     assert (ratings["SS4D"]["texture"].mean, ratings["DG4D"]["motion"].mean) == (4.5, 2)
-    low, high = ratings["SS4D"]["geometry"].low, ratings["SS4D"]["geometry"].high
-    assert (low, high) == pytest.approx((4.5 - 6.353, 4.5 + 6.353), abs=1e-2)  # Student's t of 4 and 5
     assert main(["study", "aggregate", str(study)]) == 0
-    assert "SS4D: geometry 4.500 [-1.853, 10.853]" in capsys.readouterr().out
+    assert "SS4D: geometry 4.500, texture 4.500, " in capsys.readouterr().out  # one item: no interval over items
 
 
 def test_answers_that_do_not_fit_are_refused(study: Path):

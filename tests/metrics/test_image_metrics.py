@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d, max_pool2d, relu
 
 from ss4d.metrics.clip_similarity import ClipSimilarity, load_clip
+from ss4d.metrics.fvd import load_video_network
 from ss4d.metrics.lpips import LPIPS, _unit, load_lpips
 from ss4d.metrics.psnr import psnr
 from ss4d.metrics.ssim import ssim, structural_similarity
@@ -177,3 +179,15 @@ def test_a_place_without_any_feature_has_no_gradient():
     torch.testing.assert_close(unit[0, :, 0, 0], torch.tensor([0.6, 0.0, 0.8]))
     (gradient,) = torch.autograd.grad(unit.square().sum(), features)
     assert bool(gradient.isfinite().all())
+
+
+def test_damaged_weights_are_named(tmp_path: Path):
+    for name in ("model.safetensors", "config.json", "i3d_torchscript.pt"):
+        (tmp_path / name).write_bytes(b"no weights at all")
+    for load in (partial(load_lpips, "alex"), load_video_network):
+        with pytest.raises(ValueError, match=r"model\.safetensors is damaged or no safetensors file .*: get it again"):
+            load(tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match=r"i3d_torchscript\.pt is damaged or no TorchScript file"):
+        load_video_network(tmp_path / "i3d_torchscript.pt")
+    with pytest.raises(ValueError, match="does not hold CLIP's weights, or they are damaged"):
+        load_clip(tmp_path)

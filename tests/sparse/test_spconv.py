@@ -49,7 +49,7 @@ class Layer(nn.Module):
             for k in product(*map(range, sizes)):
                 site = (batch, *(p + o - size // 2 for p, o, size in zip(position, k, sizes, strict=True)))
                 if site in rows:
-                    value = value + weight[(slice(None), *k)] @ x.features[rows[site]]
+                    value = value + weight.movedim(0, -1)[k].T @ x.features[rows[site]]
             out.append(value)
         result = Tensor.__new__(Tensor)
         result.features, result.indice_dict = torch.stack(out), {**x.indice_dict, self.key: "pairs"}

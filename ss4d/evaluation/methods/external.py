@@ -43,7 +43,10 @@ class GaussianFolder(Method):
     def __init__(self, folder: Path, up: Up | None, degrees: float | None, protocol: Protocol):
         super().__init__()
         self.folder, self.protocol, self.up, self.degrees = folder, protocol, up, degrees
-        self.identity = {"up": up or "-y", "turned_degrees": "each object" if degrees is None else degrees}
+        self.identity = {
+            "up": up or "as the files say",
+            "turned_degrees": "each object" if degrees is None else degrees,
+        }
 
     def files(self, name: str) -> list[Path]:
         return files_of(self.folder, name, "gaussians")
@@ -107,6 +110,8 @@ def degrees_of(azimuth: str, allowed: str) -> float:
         ValueError: it is none.
     """
     try:
-        return float(azimuth)
-    except ValueError as error:
-        raise ValueError(f"azimuth must be {allowed}, but it is {azimuth}.") from error
+        if math.isfinite(degrees := float(azimuth)):
+            return degrees
+    except ValueError:
+        pass  # no number either
+    raise ValueError(f"azimuth must be {allowed}, but it is {azimuth}.")

@@ -104,6 +104,7 @@ def frame_files(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> li
         ValueError: a wrong number of frames, or numbers with a gap.
     """
     there = list(folder.iterdir()) if folder.is_dir() else []
+    there = [file for file in there if not file.name.startswith(".")]
     files = sorted((file for file in there if file.suffix in suffixes), key=natural_key)
     if len(files) != subject.frames:
         raise ValueError(f"{subject.name}: {folder} has {len(files)} frames, but the input has {subject.frames}.")
@@ -114,7 +115,7 @@ def frame_files(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> li
 def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
     """float32 [3, S, S]."""
     if file.suffix == ".npy":
-        pixels = torch.from_numpy(named(subject, lambda: np.load(file, allow_pickle=False))).float()
+        pixels = torch.from_numpy(named(subject, lambda: _read_array(file))).float()
     else:
         pixels = torch.from_numpy(named(subject, lambda: read_picture(file)).copy()).float() / 255
     if tuple(pixels.shape[:2]) != (protocol.size, protocol.size) or pixels.ndim != 3 or pixels.shape[2] not in (3, 4):
@@ -130,6 +131,21 @@ def _read_image(file: Path, subject: Subject, protocol: Protocol) -> Tensor:
     image = colours.movedim(-1, 0)
     named(subject, lambda: check_background(image, background, file))
     return image
+
+
+def _read_array(file: Path) -> np.ndarray:
+    """The array of a .npy file.
+
+    Raises:
+        ValueError: it is damaged, or its values are no real numbers.
+    """
+    try:
+        array = np.load(file, allow_pickle=False)
+    except EOFError as error:
+        raise ValueError(f"{file} is empty") from error
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        raise ValueError(f"{file} does not hold an array of real numbers")
+    return array
 
 
 def named(subject: Subject, read: Callable[[], T]) -> T:

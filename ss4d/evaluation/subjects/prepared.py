@@ -55,7 +55,9 @@ class PreparedSubjects:
 
     def files(self, name: str) -> list[Path]:
         index = self.index[name]
-        posed = [artifact_path(self.clips.root, "pose", self._curated[index]["asset"])] if self.has_motion else []
+        posed = (
+            [artifact_path(self.clips.root, "pose", self._curated[index].get("asset", name))] if self.has_motion else []
+        )
         return [self.clips.pictures(index).path, self.clips.artifact(index, "features").path, *posed]
 
     @property
@@ -72,6 +74,11 @@ class PreparedSubjects:
     def _surface(self, index: int, frames: int, clip_cube: Similarity | None) -> Tensor:
         """Points that move with the surface of a clip, in the cube of its voxels."""
         row = self._curated[index]
+        if not {"asset", "centre", "scale"} <= row.keys():
+            raise ValueError(
+                f"{self.clips.root} does not say how its clips were normalised, so it cannot be used for "
+                f"{', '.join(MOTION_METRICS)}: leave them out of protocol.metrics."
+            )
         try:
             posed = read_posed_clip(self.clips.root, row["asset"], self.clips.clips[index].clip)
         except (OSError, SafetensorError) as error:
