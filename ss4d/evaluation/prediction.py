@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -50,6 +50,8 @@ class Prediction:
     front: Tensor | None = None  # bool [T, R (x), R (z)], a front silhouette alone
     surface: SurfacePoints | None = None  # of methods with meshes
     placement: Similarity | None = None  # where Gaussians and voxels stand in the clip's cube; None: as they are
+    # The voxels of a moved result, where they are made of Gaussians or a surface; None: voxels are moved themselves.
+    moved_voxels: Callable[[Similarity], Voxels] | None = None
     report: Mapping[str, Any] = field(default_factory=dict)  # seconds, alignment: kept in the result
 
 
@@ -82,9 +84,12 @@ def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rend
     if voxels is not None and protocol.voxel_resolution is not None:
         if prediction.placement is None:
             grid = voxel_grid(voxels.coords, subject.frames, voxels.resolution, protocol.voxel_resolution)
+        elif prediction.moved_voxels is not None:
+            moved = prediction.moved_voxels(prediction.placement)
+            grid = voxel_grid(moved.coords, subject.frames, moved.resolution, protocol.voxel_resolution)
         else:
-            moved = move_voxels(voxels.coords, voxels.resolution, prediction.placement, protocol.voxel_resolution)
-            grid = voxel_grid(moved, subject.frames, protocol.voxel_resolution)
+            coords = move_voxels(voxels.coords, voxels.resolution, prediction.placement, protocol.voxel_resolution)
+            grid = voxel_grid(coords, subject.frames, protocol.voxel_resolution)
     if points is None and grid is not None:
         points = SurfacePoints([voxel_centres(frame) for frame in grid])
     return Rendered(views, grid, prediction.front, points)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,11 +13,12 @@ from scipy.spatial.transform import Rotation
 from ss4d.cameras import Camera, crop_intrinsics, orbit_camera
 from ss4d.evaluation.alignment import align
 from ss4d.evaluation.methods.coloured_voxels import voxel_gaussians
+from ss4d.evaluation.methods.external import GaussianFolder
 from ss4d.evaluation.placement import compose, move_gaussians, move_voxels, out_of_view
 from ss4d.evaluation.prediction import Prediction, Voxels, render
 from ss4d.evaluation.protocol import load_protocol
 from ss4d.evaluation.subjects.subject import Subject
-from ss4d.gaussians import GaussianSequence, rasterize
+from ss4d.gaussians import GaussianSequence, rasterize, write_ply
 from ss4d.metrics.shape import intersection_over_union, voxel_grid
 from ss4d.view_frame import Similarity, ViewFrame
 
@@ -102,6 +104,24 @@ def test_voxels_alone_are_aligned_as_gaussians_are():
     aligned = align(moved, scene)
     assert aligned is not None and aligned.placement is not None
     assert aligned.placement.scale == pytest.approx(1, abs=0.015)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 2.0])
+def test_gaussians_of_any_scale_become_voxels_where_they_are_aligned(scale: float, tmp_path: Path):
+    seen = subject(CAMERAS["front"], box())
+    protocol = load_protocol("ss4d_assets", ["size=48", f"voxel_resolution={R}"])
+    (tmp_path / "box" / "gaussians").mkdir(parents=True)
+    (tmp_path / "box" / "protocol.txt").write_text(protocol.hash())
+    gaussians = box().gaussians
+    assert gaussians is not None
+    larger = move_gaussians(gaussians, Similarity(scale, np.eye(3), np.zeros(3)))
+    for number, frame in enumerate(larger):
+        write_ply(frame, tmp_path / "box" / "gaussians" / f"{number}.ply")
+    found = align(GaussianFolder(tmp_path, None, 0.0, protocol).predict(seen, 0), seen)
+    assert found is not None and found.placement is not None
+    assert found.placement.scale == pytest.approx(1 / scale, rel=0.02)
+    voxels = render(found, seen, protocol).voxels
+    assert voxels is not None and intersection_over_union(voxels, TRUE) > 0.95
 
 
 def test_a_silhouette_stays_and_pictures_cannot_be_aligned():

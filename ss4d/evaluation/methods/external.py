@@ -9,11 +9,13 @@ from ss4d.evaluation.methods.azimuth import Turn, find_azimuth, turn
 from ss4d.evaluation.methods.external_files import files_of, read_gaussians, read_views
 from ss4d.evaluation.methods.meshes import MeshFolder
 from ss4d.evaluation.methods.method import Method
-from ss4d.evaluation.prediction import Prediction, gaussian_voxels
+from ss4d.evaluation.placement import move_gaussians
+from ss4d.evaluation.prediction import Prediction, Voxels, gaussian_voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject, SubjectSet
 from ss4d.gaussians import GaussianSequence
 from ss4d.gaussians.ply import Up
+from ss4d.view_frame import Similarity
 
 UPS: dict[str, Up] = {"y_down": "-y", "y_up": "+y", "z_up": "+z"}  # of files of Gaussians, by axes=
 
@@ -57,9 +59,15 @@ class GaussianFolder(Method):
         if found is None:
             found = find_azimuth([subject.name], lambda name: (gaussians, subject))
         gaussians = turn(gaussians, found.degrees) if found.degrees else gaussians
+        report = {"turned_degrees": found.degrees}
         resolution = self.protocol.voxel_resolution
-        voxels = gaussian_voxels(gaussians, resolution) if resolution else None
-        return Prediction(gaussians, voxels, report={"turned_degrees": found.degrees})
+        if resolution is None:
+            return Prediction(gaussians, report=report)
+
+        def moved_voxels(placement: Similarity) -> Voxels:
+            return gaussian_voxels(move_gaussians(gaussians, placement), resolution)
+
+        return Prediction(gaussians, gaussian_voxels(gaussians, resolution), moved_voxels=moved_voxels, report=report)
 
 
 def gaussian_folder(

@@ -25,6 +25,7 @@ from ss4d.evaluation.prediction import Prediction, SurfacePoints, Voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.metrics.motion import sample_surface
+from ss4d.view_frame import Similarity
 
 SUFFIXES = (".glb", ".obj", ".ply", ".off", ".stl")
 POINTS = 10_000  # of a surface, as ActionBench
@@ -62,8 +63,14 @@ class MeshFolder(Method):
         files = frame_files(folder, SUFFIXES, subject)
         meshes = [named(subject, partial(read_mesh, file, self.rotation)) for file in files]
         resolution = self.protocol.voxel_resolution
-        voxels = mesh_voxels(meshes, resolution) if resolution else None
-        return Prediction(voxels=voxels, surface=surface_points(meshes))
+        surface = surface_points(meshes)
+        if resolution is None:
+            return Prediction(surface=surface)
+
+        def moved_voxels(placement: Similarity) -> Voxels:
+            return mesh_voxels([Mesh(placement(mesh.vertices), mesh.triangles) for mesh in meshes], resolution)
+
+        return Prediction(voxels=mesh_voxels(meshes, resolution), surface=surface, moved_voxels=moved_voxels)
 
 
 def read_mesh(file: Path, rotation: NDArray[np.float64]) -> Mesh:
