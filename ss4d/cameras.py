@@ -34,6 +34,11 @@ class Camera:
             if found != shape:
                 raise ValueError(f"Camera.{name} must have shape {list(shape)}, but it has {list(found)}.")
 
+    @property
+    def centre(self) -> Tensor:
+        """Where it stands in the world, [3]: -R^T t."""
+        return -self.extrinsics[:3, :3].T @ self.extrinsics[:3, 3]
+
     def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> Camera:
         """The same camera on another device, and of another precision where one is given."""
         return Camera(self.extrinsics.to(device, dtype), self.intrinsics.to(device, dtype))

@@ -195,7 +195,7 @@ def _draw_cubes(coords: np.ndarray, rgb: np.ndarray, resolution: int, size: int,
         camera.extrinsics[:3, :3].double().numpy(),
         camera.extrinsics[:3, 3].double().numpy(),
     )
-    eye = -rotation.T @ translation
+    eye = camera.centre.double().numpy()
     centres = (coords + 0.5) / resolution - 0.5
 
     occupied = np.zeros([resolution + 2] * 3, dtype=bool)

@@ -38,6 +38,7 @@ EXTRAS = {
     "fast_simplification": ("mesh", "exports of meshes"),
     "gradio": ("app", "the web app"),
     "viser": ("live", "results served from a remote machine"),
+    "trimesh": ("eval", "meshes of other methods"),
     "transformers": ("cuda", "DINOv2, which the full-size weights and the features of training data need"),
     "jinja2": ("data", "the report of a data set"),
     "objaverse": ("data", "assets of Objaverse"),

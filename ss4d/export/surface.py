@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial.transform import Rotation
 
 from ss4d.compiled import njit
 from ss4d.export.axes import require_finite
@@ -83,7 +84,7 @@ def density(gaussians: Gaussians, grid: int) -> Field:
     margin = REACH * float(spread.max()) + 2 * cell  # the surface is closed within the grid
     origin = low - margin
     shape = np.ceil((high - low + 2 * margin) / cell).astype(int) + 1
-    axes = rotation_matrices(g.rotation.double().numpy())
+    axes = Rotation.from_quat(g.rotation.double().numpy()[:, [1, 2, 3, 0]]).as_matrix()  # scipy's are (x, y, z, w)
     inverse = np.einsum("nij,nj,nkj->nik", axes, (cell / spread) ** 2, axes)  # per cell
     reach = REACH * np.sqrt(np.einsum("nij,nj->ni", axes**2, (spread / cell) ** 2))
     result = Field(np.zeros(shape, np.float32), np.zeros((*shape, 3), np.float32), origin, cell)
@@ -92,17 +93,6 @@ def density(gaussians: Gaussians, grid: int) -> Field:
         result.density, result.colour, (xyz - origin) / cell, inverse, reach, g.opacity[:, 0].double().numpy(), colour
     )
     return result
-
-
-def rotation_matrices(quaternions: Array) -> Array:
-    """[M, 3, 3] of unit quaternions [M, 4] (w, x, y, z)."""
-    w, x, y, z = quaternions.T
-    rows = [
-        *(1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        *(2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        *(2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    ]
-    return np.stack(rows, axis=1).reshape(-1, 3, 3)
 
 
 @njit(cache=True)

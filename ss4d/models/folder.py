@@ -159,10 +159,6 @@ class PipelineFolder:
             raise CheckpointError(f"{key} of {self.source} is a {type(model).__name__}: this is not an SS4D pipeline")
         return model
 
-    def load(self, ours: str) -> nn.Module:
-        """One model by its name in `NAMES`, strictly loaded."""
-        return load_model(self.stem(ours))
-
     def dino(self) -> str | None:
         """The DINOv2 that released folders name instead of an image encoder of their own; None: there is one."""
         is_own = NAMES["image_encoder"].key in self.args["models"]

@@ -92,7 +92,7 @@ class DinoImageEncoder(nn.Module):
             from transformers import Dinov2WithRegistersConfig, Dinov2WithRegistersModel
         except ImportError as error:
             raise ValueError(
-                "the DINOv2 image encoder needs the transformers package: pip install 'ss4d[cuda]'"
+                "the DINOv2 image encoder needs the transformers package: pip install -e '.[cuda]'"
             ) from error
         if config is None:
             self.model = Dinov2WithRegistersModel.from_pretrained(DINO_HUB_IDS.get(name, name))

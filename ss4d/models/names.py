@@ -14,21 +14,19 @@ class ModelName:
     released: str | None  # its file in the released folders (encoders: in TRELLIS'), which pipeline.json may not name
     run: str  # experiment that trains it ...
     trained_as: str  # ... and its file in the run folder: ckpts/TRAINED_AS.json and .safetensors
-    generates: bool  # whether the pipeline needs it
     optional: bool = False  # whether there are checkpoints without it
 
 
 NAMES = {
     name.ours: name
     for name in (
-        ModelName("image_encoder", "image_encoder", None, "structure_flow", "image_encoder", True),
+        ModelName("image_encoder", "image_encoder", None, "structure_flow", "image_encoder"),
         ModelName(
             "structure_encoder",
             "sparse_structure_encoder",
             "ckpts/ss_enc_conv3d_16l8_fp16",
             "structure_vae",
             "encoder",
-            False,
         ),
         ModelName(
             "structure_decoder",
@@ -36,16 +34,13 @@ NAMES = {
             "ckpts/ss_dec_conv3d_16l8_fp16",
             "structure_vae",
             "decoder",
-            True,
         ),
+        ModelName("structure_flow", "sparse_structure_flow_model", "ckpts/ss_flow_video_4d", "structure_flow", "flow"),
         ModelName(
-            "structure_flow", "sparse_structure_flow_model", "ckpts/ss_flow_video_4d", "structure_flow", "flow", True
+            "structure_estimator", "structure_estimator", None, "structure_estimator", "estimator", optional=True
         ),
-        ModelName(
-            "structure_estimator", "structure_estimator", None, "structure_estimator", "estimator", True, optional=True
-        ),
-        ModelName("sparse_encoder", "slat_encoder", "ckpts/slat_enc_swin8_B_64l8_fp16", "sparse_vae", "encoder", False),
-        ModelName("gaussian_decoder", "slat_decoder_gs", "ckpts/slat_dec_gs_4d", "sparse_vae", "decoder", True),
-        ModelName("sparse_flow", "slat_flow_model", "ckpts/slat_flow_video_4d", "sparse_flow", "flow", True),
+        ModelName("sparse_encoder", "slat_encoder", "ckpts/slat_enc_swin8_B_64l8_fp16", "sparse_vae", "encoder"),
+        ModelName("gaussian_decoder", "slat_decoder_gs", "ckpts/slat_dec_gs_4d", "sparse_vae", "decoder"),
+        ModelName("sparse_flow", "slat_flow_model", "ckpts/slat_flow_video_4d", "sparse_flow", "flow"),
     )
 }

@@ -175,9 +175,9 @@ def _novel_loss(changed: Gaussians, before: Gaussians, camera: Camera, size: int
 
 def _draw_side(generator: torch.Generator, front: Camera) -> Camera:
     """From any azimuth that is 45 degrees or more from that of `front`."""
-    eye = -front.extrinsics[:3, :3].T @ front.extrinsics[:3, 3]
+    x, y, _ = front.centre.tolist()
     azimuth, elevation = torch.rand(2, generator=generator).tolist()
-    return orbit_camera(math.degrees(math.atan2(eye[0], -eye[1])) + 45 + 270 * azimuth, 60 * elevation - 20)
+    return orbit_camera(math.degrees(math.atan2(x, -y)) + 45 + 270 * azimuth, 60 * elevation - 20)
 
 
 def _same_voxels(first: Tensor, second: Tensor, resolution: int) -> tuple[Tensor, Tensor]:

@@ -34,12 +34,12 @@ def silhouette(occupancy: Tensor, camera: Camera, size: int) -> Tensor:
 
 def _ray_points(camera: Camera, size: int, resolution: int) -> Tensor:
     """Points along the rays through all pixels, inside the sphere around the cube: [size, size, K, 3]."""
-    rotation, translation = camera.extrinsics[:3, :3].double().cpu(), camera.extrinsics[:3, 3].double().cpu()
+    camera = camera.to("cpu", torch.float64)
     steps = (torch.arange(size, dtype=torch.float64) + 0.5) / size
     v, u = torch.meshgrid(steps, steps, indexing="ij")
-    directions = torch.stack([u, v, torch.ones_like(u)], dim=-1) @ camera.intrinsics.double().cpu().inverse().T
-    directions = (directions / directions.norm(dim=-1, keepdim=True)) @ rotation
-    origin = -rotation.T @ translation
+    directions = torch.stack([u, v, torch.ones_like(u)], dim=-1) @ camera.intrinsics.inverse().T
+    directions = (directions / directions.norm(dim=-1, keepdim=True)) @ camera.extrinsics[:3, :3]
+    origin = camera.centre
     count = int(2 * CUBE_RADIUS * resolution)
     near = float(origin.norm()) - CUBE_RADIUS
     depths = near + (torch.arange(count, dtype=torch.float64) + 0.5) * (2 * CUBE_RADIUS / count)

@@ -12,7 +12,6 @@ from tqdm import tqdm
 from ss4d.cameras import Camera
 from ss4d.refine.silhouette import silhouette, silhouette_iou, silhouette_of_voxels, soft_iou_loss
 
-FRAMES_AT_ONCE = 8
 GRADIENT_SCALE = 2.0**12  # in float16 a pixel's share of the loss would vanish on its way through the decoder
 
 

@@ -48,7 +48,7 @@ class WandbOptions:
 
     def __post_init__(self) -> None:
         if self.mode != "disabled" and find_spec("wandb") is None:
-            raise ValueError(f"wandb.mode = {self.mode} needs the wandb package: pip install 'ss4d[train]'")
+            raise ValueError(f"wandb.mode = {self.mode} needs the wandb package: pip install -e '.[train]'")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from ss4d.training.checkpointing import checkpoints_of
 from ss4d.training.objectives import OBJECTIVES
 from ss4d.training.phases import phase_sections
 
-# Processes that load and decoders for pictures: neither changes what is learnt. (max_clips is compared as batch_size.)
-FREE = {"data.workers", "data.max_clips"} | {f"objective.{kind.preview_decoder}" for kind in OBJECTIVES.values()}
+# Processes that load change nothing of what is learnt (max_clips is compared as batch_size), nor do decoders for
+# pictures, unless the loss uses them.
+FREE = {"data.workers", "data.max_clips"}
+DECODERS = {f"objective.{kind.preview_decoder}" for kind in OBJECTIVES.values() if kind.preview_decoder}
 SHOWN = 8  # differences in a message
 
 
@@ -121,7 +123,8 @@ def _differences(
             yield f"phase {name} instead of {old_name}"
             return
         for section in ("data", "objective"):
-            yield from (prefix + text for text in _changes(section, old[section], new[section]))
+            free = FREE if new["objective"].get("occupancy_weight") else FREE | DECODERS
+            yield from (prefix + text for text in _changes(section, old[section], new[section], free=free))
         was_frozen, is_frozen = (section["train"].get("freeze") or [] for section in (old, new))
         yield from _changes(f"{prefix}train.freeze", was_frozen, is_frozen)
         yield from _changes(f"{prefix}batch_size", old["data"]["max_clips"], new["data"]["max_clips"])
@@ -139,14 +142,15 @@ def _differences(
             return
 
 
-def _changes(key: str, old: Any, new: Any, strict: bool = False) -> Iterator[str]:
-    """Leaves that differ. Unless `strict`, those that only one of the two has are left to the version that wrote it."""
-    if key in FREE:
+def _changes(key: str, old: Any, new: Any, strict: bool = False, free: Collection[str] = frozenset()) -> Iterator[str]:
+    """Leaves that differ and are not `free` to. Unless `strict`, those that only one of the two has are left to the
+    version that wrote it."""
+    if key in free:
         return
     if isinstance(old, Mapping) and isinstance(new, Mapping) and key != "data.category_weight":
         for name in {**old, **new}:
             if strict or (name in old and name in new):
-                yield from _changes(f"{key}.{name}", old.get(name), new.get(name), strict)
+                yield from _changes(f"{key}.{name}", old.get(name), new.get(name), strict, free)
     elif _comparable(key, old) != _comparable(key, new):
         yield f"{key} = {_shown(new)} instead of {_shown(old)}"
 

@@ -20,7 +20,7 @@ from ss4d.video.errors import ForegroundError
 
 DEFAULT_MODEL = "birefnet-general-lite"
 MEGABYTES = {"birefnet-general-lite": 224, "birefnet-general": 973, "u2net": 176, "u2netp": 5}  # of their files
-INSTALL = "pip install 'ss4d[matting]'"
+INSTALL = "pip install -e '.[matting]'"
 
 
 class MattingSession(Protocol):

@@ -77,8 +77,7 @@ def start_live(result: Result, host: str = "127.0.0.1", port: int = 8080) -> Liv
     """Start to serve a result; `LiveViewer.stop` ends it."""
     server = viser.ViserServer(host=host, port=port, label=result.title, verbose=False)
     server.scene.set_up_direction("+z")
-    front = result.orbit.camera(0.0, result.orbit.elevation).extrinsics.numpy()
-    server.initial_camera.position = -front[:3, :3].T @ front[:3, 3]
+    server.initial_camera.position = result.orbit.camera(0.0, result.orbit.elevation).centre.numpy()
     server.initial_camera.look_at = (0.0, 0.0, 0.0)
     server.initial_camera.fov = math.radians(result.orbit.fov_deg)
     last = max(len(result.gaussians) - 1, 1)  # a slider needs two places

@@ -6,6 +6,7 @@ import json
 import shutil
 from pathlib import Path
 
+from ss4d.models.checkpoint import load_model
 from ss4d.models.folder import PipelineFolder
 
 
@@ -21,4 +22,4 @@ def test_names_of_models_may_hold_dots(pipeline_folder: Path, tmp_path: Path):
     assert after.arguments("sparse_flow")["io_block_channels"] == [12]
     assert after.weights_file("sparse_flow") == folder / "ckpts/flow_v1.5.safetensors"
     assert after.identity()[:64] == digest  # of the same contents
-    assert type(after.load("sparse_flow")).__name__ == "SparseFlow"
+    assert type(load_model(after.stem("sparse_flow"))).__name__ == "SparseFlow"

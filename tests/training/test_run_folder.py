@@ -9,9 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 from small_runs import fit, logged, overrides, resolve
 
 from ss4d.training.run import run
+from ss4d.training.run_folder import check_same_run
 
 BEGUN = ["train.steps=4", "train.save_every=2"]
 
@@ -59,6 +61,21 @@ def test_another_run_is_refused_and_nothing_is_written(
     assert message in str(error.value) and f"{begun} holds another run, which has reached step 4" in str(error.value)
     assert "\n" not in str(error.value)
     assert contents(begun) == before
+
+
+@pytest.mark.parametrize("weight", [0.0, 1.0])
+def test_a_decoder_may_change_where_no_loss_uses_it(weight: float, begun: Path, clip_folder: Path, tmp_path: Path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    saved = OmegaConf.load(folder / "config.yaml")
+    saved.objective.occupancy_weight = weight
+    OmegaConf.save(saved, folder / "config.yaml")
+    changes = [f"objective.occupancy_weight={weight}", "objective.structure_decoder=another"]
+    config = resolve(overrides("structure_flow", clip_folder, folder, *BEGUN, *changes))
+    if weight:
+        with pytest.raises(ValueError, match=r"objective\.structure_decoder = another instead of"):
+            check_same_run(folder, config, 1)
+    else:
+        check_same_run(folder, config, 1)
 
 
 def test_another_experiment_is_refused(begun: Path, clip_folder: Path):

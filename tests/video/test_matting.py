@@ -118,7 +118,7 @@ def test_the_size_of_a_download_is_said_before_it_starts(
 def test_what_is_missing_is_said_with_the_remedy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     frames, masks = moving_clip()
     monkeypatch.setitem(sys.modules, "rembg", None)
-    with pytest.raises(ForegroundError, match=r"needs the package rembg: run pip install 'ss4d\[matting\]'"):
+    with pytest.raises(ForegroundError, match=r"needs the package rembg: run pip install -e '\.\[matting\]'"):
         find_foreground(frames, matting_model=DEFAULT_MODEL)
     stand_in(monkeypatch, tmp_path, masks)
     with pytest.raises(ForegroundError, match=r"has no matting model 'nonesuch' .* try birefnet-general-lite"):

@@ -49,8 +49,7 @@ class Subject:
 
 def view_direction(camera: Camera) -> Tensor:
     """The unit vector [3] from the cube's centre to a camera, float64."""
-    rotation, translation = camera.extrinsics[:3, :3].double(), camera.extrinsics[:3, 3].double()
-    centre = -rotation.T @ translation
+    centre = camera.to(camera.extrinsics.device, torch.float64).centre
     return centre / centre.norm()
 
 

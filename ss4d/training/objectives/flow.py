@@ -26,7 +26,7 @@ PREVIEW_SAMPLER = SamplerSettings(steps=12, cfg_strength=2.0, cfg_interval=(0.5,
 class FlowObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config. Times are logit-normal, but for a share of videos at time 1."""
 
-    image_encoder: str | None = None  # a DINOv2 by name, or the path of a trained one; null: trained along
+    image_encoder: str | None = None  # a DINOv2 by name, or the path of a trained one; null: trained with the flow
     drop_condition: float = option(0.1, at_least=0, at_most=1)  # share of windows for classifier-free guidance
     time_mean: float = 1.0
     time_std: float = option(1.0, above=0)

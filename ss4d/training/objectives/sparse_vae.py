@@ -29,7 +29,7 @@ LEAST_ERROR = 1e-10  # mean squared, for a PSNR of 100 dB at most
 class SparseVAEObjectiveOptions(ObjectiveOptions):
     """The `objective` section of the config."""
 
-    encoder: str | None = None  # a trained one, frozen; null: it is trained along (`models`)
+    encoder: str | None = None  # a trained one, frozen; null: it is trained with the decoder (`models`)
     kl_weight: float = option(1e-6, at_least=0)
     ssim_weight: float = option(0.2, at_least=0)
     lpips_weight: float = option(0.2, at_least=0)
