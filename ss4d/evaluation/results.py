@@ -27,7 +27,7 @@ from ss4d.video import write_video
 
 REPORT, FEATURES, VIDEO = "result.json", "features.safetensors", "views.mp4"
 FPS = 12.0  # of written videos
-OLD_FEATURES = {"made": "prediction", "true": "target"}  # names in results of versions before 0.2
+OLD_FEATURES = {"made": "prediction", "true": "target"}  # names in earlier results
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Result:
     missing: Mapping[str, str]  # why a metric is None, where its weights were missing
     report: Mapping[str, Any] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of the files it was made of
-    frames: int | None = None  # of the clip; versions before 0.3 do not say
+    frames: int | None = None  # of the clip; earlier results do not say
     assumptions: Mapping[str, str] = field(default_factory=dict)  # of the protocol (`Protocol.assumptions`)
     category: str | None = None  # of the object, where the data set knows it
 

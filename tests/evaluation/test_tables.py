@@ -148,7 +148,7 @@ def test_results_of_two_checkpoints_under_one_name_are_refused(tmp_path: Path, c
     assert "mixed has results of different checkpoints or settings" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("names", [("prediction", "target"), ("made", "true")])  # the latter before 0.2
+@pytest.mark.parametrize("names", [("prediction", "target"), ("made", "true")])  # the latter in earlier results
 def test_fvd_is_of_the_whole_set_of_each_seed(names: tuple[str, str], tmp_path: Path):
     protocol = load_protocol("consistent4d", CHANGES)
     methods = write_scored(tmp_path, protocol, "tiny", {"guppie": [10.0, 12.0], "skull": [15.0, 15.0]})
