@@ -131,6 +131,10 @@ def broken(kind: str, folder: Path) -> Path:
     if kind == "gap":
         (first / "1.png").rename(first / "7.png")
         return first
+    if kind == "late":
+        for number in (2, 1, 0):
+            (first / f"{number}.png").rename(first / f"{number + 7}.png")
+        return first
     if kind == "twice":
         (first / "1.png").rename(first / "00.png")
         return first
@@ -147,6 +151,7 @@ def broken(kind: str, folder: Path) -> Path:
     ("kind", "says"),
     [
         ("gap", "has a gap: frame 0 is followed by 2"),
+        ("late", "begin with 7: number them from 0"),
         ("twice", "is a second frame 0"),
         ("no number", "has no number in its name"),
         ("unknown view", "is none of the 2 views of the protocol"),
@@ -159,7 +164,7 @@ def test_numbers_that_do_not_fit_are_refused(kind: str, says: str, data: Path, t
     named = broken(kind, folder)
     assert judge(data, folder, tmp_path / "out") == 1
     message = capsys.readouterr().err
-    assert f"failed: guppie, seed 0: guppie: {named}" in message and says in message
+    assert "failed: guppie, seed 0: guppie: " in message and str(named) in message and says in message
 
 
 def test_colours_that_depend_on_the_view_are_refused(data: Path, tmp_path: Path, capsys):

@@ -94,6 +94,8 @@ def test_another_methods_gaussians_are_rendered_turned_and_voxelised(clip_folder
     assert main(["run", *arguments, f"inputs={theirs}"]) == 0
     cameras = json.loads((theirs / "box0" / "cameras.json").read_text())
     assert len(cameras["views"]) == 2 and cameras["frames"] == 4
+    assert torch.tensor(cameras["input"]["extrinsics"]).shape == (4, 4)
+    assert cameras["input"]["intrinsics"][0][0] > 0 and cameras["input"] not in cameras["views"]
     corner = torch.tensor([[2, 5, 5], [3, 5, 5]])
     for name in ("box0", "box1"):
         (theirs / name / "gaussians").mkdir()

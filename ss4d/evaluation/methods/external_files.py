@@ -101,14 +101,16 @@ def frame_files(folder: Path, suffixes: tuple[str, ...], subject: Subject) -> li
     """One file per frame, sorted naturally.
 
     Raises:
-        ValueError: a wrong number of frames, or numbers with a gap.
+        ValueError: a wrong number of frames, or numbers with a gap or a late start.
     """
     there = list(folder.iterdir()) if folder.is_dir() else []
     there = [file for file in there if not file.name.startswith(".")]
     files = sorted((file for file in there if file.suffix in suffixes), key=natural_key)
     if len(files) != subject.frames:
         raise ValueError(f"{subject.name}: {folder} has {len(files)} frames, but the input has {subject.frames}.")
-    named(subject, partial(frame_numbers, files))
+    numbers = named(subject, partial(frame_numbers, files))
+    if numbers[0] > 1:
+        raise ValueError(f"{subject.name}: the frames in {folder} begin with {numbers[0]}: number them from 0.")
     return files
 
 
