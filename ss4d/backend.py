@@ -14,10 +14,13 @@ The settings hold for the whole process. This module imports neither torch nor a
 from __future__ import annotations
 
 import importlib.util
+import os
+import shutil
 import sys
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,23 +39,36 @@ class Implementation:
 
     package: str = "torch"  # the module that must be there
     install: str = ""  # the command that brings it
-    device: str = "any"  # or "cpu", "cuda"
+    device: str = "any"  # or "cpu", "cuda", "cpu or cuda"
+    compiled: bool = False  # on first use, which takes nvcc, unless its wheel brings it compiled
     flash: bool = False  # one of the kernels of flash-attention, which take half precision alone on GPUs from Ampere on
 
     def installed(self) -> bool:
-        return self.package in sys.modules or _is_there(self.package)
+        there = self.package in sys.modules or _is_there(self.package)
+        return there and (not self.compiled or _is_compiled(self.package))
 
     def takes(self, device: torch.device | str, half: bool, head_channels: int) -> bool:
         fits = half and head_channels % 8 == 0 and head_channels <= MOST_FLASH_CHANNELS
         return self.runs_on(device) and (fits or not self.flash)
 
     def runs_on(self, device: torch.device | str) -> bool:
-        return self.device in ("any", _type(device)) and (not self.flash or _has_ampere(device))
+        return (self.device == "any" or _type(device) in self.device.split()) and (
+            not self.flash or _has_ampere(device)
+        )
 
 
 @cache
 def _is_there(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
+
+
+@cache
+def _is_compiled(package: str) -> bool:
+    """Whether a package's CUDA code is compiled already, or can be."""
+    found = importlib.util.find_spec(package)
+    folders = [] if found is None else map(Path, found.submodule_search_locations or [])
+    has_nvcc = shutil.which("nvcc") is not None or "CUDA_HOME" in os.environ
+    return has_nvcc or any(True for folder in folders for _ in folder.glob("csrc*.so"))
 
 
 @cache
@@ -81,8 +97,8 @@ IMPLEMENTATIONS: dict[str, dict[str, Implementation]] = {
     },
     "rasterizer": {
         "torch": Implementation(),  # the definition, slow
-        "numba": Implementation("numba", "pip install numba", "cpu"),
-        "gsplat": Implementation("gsplat", "pip install gsplat", "cuda"),
+        "numba": Implementation("numba", "pip install numba", "cpu or cuda"),  # computes on the CPU
+        "gsplat": Implementation("gsplat", "pip install gsplat (it needs nvcc)", "cuda", compiled=True),
         "inria": Implementation("diff_gaussian_rasterization", f"pip install '{MIP_SPLATTING}'", "cuda"),
     },
 }
@@ -181,7 +197,7 @@ def _implementation(part: str, name: str) -> Implementation:
 def _check(part: str, name: str, device: torch.device | str) -> None:
     """Raise a BackendError unless the implementation is installed and runs on a device."""
     chosen, kind = _implementation(part, name), _type(device)
-    if chosen.device not in ("any", kind):
+    if chosen.device != "any" and kind not in chosen.device.split():
         raise BackendError(f"backend.{part} = {name} runs on {chosen.device}, not on {kind}: choose another.")
     if not chosen.installed():
         raise BackendError(f"backend.{part} = {name} needs a package that is not installed: {chosen.install}")

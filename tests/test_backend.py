@@ -31,8 +31,13 @@ def test_automatic_on_cuda_takes_what_is_installed(monkeypatch: pytest.MonkeyPat
     there: set[str] = set()
     monkeypatch.setattr(backend, "_is_there", lambda package: package in there)
     monkeypatch.setattr(backend, "_has_ampere", lambda device: device != "cuda:1")
+    monkeypatch.setattr(backend, "_is_compiled", lambda package: "nvcc" in there)
+    there |= {"numba"}
     assert backend.resolve("attention", "cuda:0", half=True) == "sdpa"
+    assert backend.resolve("rasterizer", "cuda:0") == "numba"  # of a copy on the CPU
     there |= {"flash_attn", "gsplat"}
+    assert backend.resolve("rasterizer", "cuda:0") == "numba"  # gsplat could not compile its kernels
+    there |= {"nvcc"}
     assert backend.describe("cuda", half=True) == {"attention": "flash", "convolution": "ours", "rasterizer": "gsplat"}
     there |= {"torch.nn.attention.varlen"}
     assert backend.resolve("attention", "cuda", half=True) == "varlen"
@@ -61,7 +66,7 @@ def test_flash_kernels_leave_to_torch_what_they_do_not_take(monkeypatch: pytest.
         ("convolution=spconv", "cuda", "pip install spconv-cu"),
         ("rasterizer=gsplat", "cuda", "pip install gsplat"),
         ("rasterizer=inria", "cuda", "pip install 'git"),
-        ("rasterizer=numba", "cuda", "runs on cpu, not on cuda"),
+        ("rasterizer=gsplat", "cpu", "runs on cuda, not on cpu"),
         ("attention=fast", "cpu", "choose one of auto, torch, sdpa"),
         ("speed=fast", "cpu", "PART one of attention, convolution, rasterizer"),
         ("flash", "cpu", "write PART=NAME"),

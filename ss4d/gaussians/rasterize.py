@@ -57,9 +57,9 @@ def rasterize(
         camera: on any device; it gets no gradients, but from "torch".
         size: height and width of the image in pixels; one number where they are the same.
         background: [3] colour behind everything, white by default; a tensor gets gradients too.
-        backend: "numba" (CPU), "torch" (any device, float64 too, slow), "gsplat" (CUDA) or "inria" (CUDA,
-            the optional non-commercial `diff_gaussian_rasterization` of mip-splatting); by default what
-            `ss4d.backend` says.
+        backend: "numba" (on the CPU, of Gaussians on CUDA too), "torch" (any device, float64 too, slow), "gsplat"
+            (CUDA) or "inria" (CUDA, the optional non-commercial `diff_gaussian_rasterization` of mip-splatting); by
+            default what `ss4d.backend` says.
 
     Raises:
         ValueError: a shape, a size or a type that does not fit.
@@ -75,8 +75,10 @@ def rasterize(
     name = resolve("rasterizer", device, asked=backend)
     _check_types(gaussians, name)
     module = importlib.import_module(BACKENDS[name])
+    place = torch.device("cpu") if name == "numba" else device
     with torch.autocast(device.type, enabled=False):
-        image: Rendering = module.render(gaussians, camera.to(device, dtype), int(height), int(width))
+        image: Rendering = module.render(gaussians.to(place), camera.to(place, dtype), int(height), int(width))
+    image = Rendering(image.colour.to(device), image.alpha.to(device), image.depth.to(device))
     return Rendering(composite_premultiplied(image.colour, image.alpha, behind), image.alpha, image.depth)
 
 

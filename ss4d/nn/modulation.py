@@ -37,7 +37,13 @@ class TokenLayout:
 
     def _of_tokens(self, table: Tensor) -> Tensor:
         """Entries of a table [R, C] for every token."""
-        return table[:, None] if self.row_of_token is None else table.index_select(0, self.row_of_token)
+        if self.row_of_token is None:
+            return table[:, None]
+        if not torch.is_grad_enabled():
+            return table.index_select(0, self.row_of_token)
+        # The gradient of a row is a sum over its thousands of tokens. A GPU adds them up in the type of the table, and
+        # in bfloat16 such sums stop growing.
+        return table.float().index_select(0, self.row_of_token).to(table.dtype)
 
 
 def _may_overwrite(x: Tensor, other: Tensor) -> bool:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ss4d.sparse.tensor import _FIELD_BITS, Geometry, voxel_keys
 
-# Rows gathered, multiplied and scattered at a time: few enough to stay in a core's cache, enough to keep it busy.
+# Rows gathered, multiplied and scattered at a time on a CPU: few enough to stay in a core's cache, enough to keep it
+# busy. A GPU takes all of an offset at once, since each block costs it the start of three kernels.
 _BLOCK_ROWS = 4096
 
 
@@ -32,10 +33,11 @@ class NeighbourMap:
         return sum(len(rows) for rows in self.source if rows is not None)
 
     def blocks(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        """(kernel offset, source rows, target rows) of all pairs but the centre's, at most _BLOCK_ROWS at a time."""
+        """(kernel offset, source rows, target rows) of all pairs but the centre's; on a CPU _BLOCK_ROWS at a time."""
         for k, (source, target) in enumerate(zip(self.source, self.target, strict=True)):
             if source is not None and target is not None and len(source):
-                for rows in zip(source.split(_BLOCK_ROWS), target.split(_BLOCK_ROWS), strict=True):
+                at_once = _BLOCK_ROWS if source.device.type == "cpu" else len(source)
+                for rows in zip(source.split(at_once), target.split(at_once), strict=True):
                     yield k, *rows
 
 

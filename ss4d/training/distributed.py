@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -18,6 +19,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
 T = TypeVar("T")
+PATIENCE = timedelta(hours=1)  # of processes while the first one writes or checks a checkpoint on a slow disk
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,14 @@ def joined_world(gpus: int | None) -> Iterator[World]:
             f"gpus = {gpus}, but {size} process{'es were' * (size > 1) or ' was'} started: "
             f"run `torchrun --nproc-per-node {gpus} train.py ...`, or leave gpus out"
         )
-    local_rank = int(os.environ.get("LOCAL_RANK", 0))
     cuda = torch.cuda.is_available()
-    device = torch.device("cuda", local_rank) if cuda else torch.device("cpu")
+    device = torch.device("cuda", _own_gpu(torch.cuda.device_count())) if cuda else torch.device("cpu")
     if cuda:
         torch.cuda.set_device(device)
     if "WORLD_SIZE" not in os.environ:
         yield World(0, 1, device)
         return
-    dist.init_process_group("nccl" if cuda else "gloo")
+    dist.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield World(dist.get_rank(), size, device)
         dist.barrier()  # none leaves while another still talks to it, or to the store, which the first process holds
@@ -67,6 +68,23 @@ def joined_world(gpus: int | None) -> Iterator[World]:
         if not cuda:
             _keep_alive(dist.group.WORLD)
         dist.destroy_process_group()
+
+
+def _own_gpu(count: int) -> int:
+    """The number of this process's GPU among those that it sees: SLURM may show each task its own alone.
+
+    Raises:
+        ValueError: there are fewer GPUs than processes on this machine.
+    """
+    local_rank = int(os.environ.get("LOCAL_RANK", 0))
+    if count == 1 and "SLURM_JOB_ID" in os.environ:
+        return 0
+    if local_rank >= count:
+        raise ValueError(
+            f"process {local_rank} of this machine has no GPU, there are {count}: start one process a GPU "
+            f"(`torchrun --nproc-per-node {count} train.py ...`)"
+        )
+    return local_rank
 
 
 def _keep_alive(group: dist.ProcessGroup | None) -> None:

@@ -1,7 +1,8 @@
 """The training loop, for all four experiments; it reads from top to bottom.
 
 Everything random about a step follows from the seed and the place of its batches in the run. So a run resumes bit for
-bit, and two processes do what one does that accumulates twice as much.
+bit, on a CPU (a GPU adds gradients up in no fixed order), and two processes do what one does that accumulates twice as
+much.
 """
 
 from __future__ import annotations
@@ -280,7 +281,11 @@ class Trainer:
 
     def _export(self, folder: Path) -> None:
         """The averaged weights as models, and what inference needs beside them."""
-        weights = {key: full_tensor(value) for key, value in self.average.tensors.items()}
+        weights = {}
+        for key, value in self.average.tensors.items():  # one at a time: a GPU need not hold them all
+            whole = full_tensor(value)
+            if self.world.is_first:
+                weights[key] = whole.cpu()
         if self.world.is_first:
             export_run(weights, self.specs, self.objective.statistics(), folder)
 
