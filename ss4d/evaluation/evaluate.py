@@ -190,9 +190,11 @@ def replaced(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        earlier.rename(folder)
+        if not folder.exists():  # no other process has made it meanwhile
+            earlier.rename(folder)
         raise
-    shutil.rmtree(earlier)
+    finally:
+        shutil.rmtree(earlier, ignore_errors=True)
 
 
 def weight_source(options: JudgingOptions) -> WeightSource:

@@ -118,8 +118,9 @@ def degrees_of(azimuth: str, allowed: str) -> float:
         ValueError: it is none.
     """
     try:
-        if math.isfinite(degrees := float(azimuth)):
-            return degrees
+        degrees = float(azimuth)
     except ValueError:
-        pass  # no number either
-    raise ValueError(f"azimuth must be {allowed}, but it is {azimuth}.")
+        degrees = math.nan
+    if not math.isfinite(degrees):
+        raise ValueError(f"azimuth must be {allowed}, but it is {azimuth}.")
+    return degrees
