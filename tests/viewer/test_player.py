@@ -60,8 +60,8 @@ def page(browser: Page, result: Path) -> Iterator[Page]:
 def open_player(page: Page, path: Path, width: int, height: int, touch: bool = False) -> None:
     page.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=touch)
     page.call("Emulation.setTouchEmulationEnabled", enabled=touch, maxTouchPoints=2)
-    page.call("Page.navigate", url=path.as_uri())
-    page.wait("!!document.body && document.body.classList.contains('ready')")
+    page.open(path)
+    page.wait("document.body.classList.contains('ready')")
 
 
 def processor_seconds(page: Page) -> float:
@@ -303,6 +303,10 @@ def test_a_file_cut_short_says_so(browser: Page, result: Path, tmp_path: Path) -
     browser.evaluate("ss4d.player.show(2)")
     browser.wait("document.body.classList.contains('failed')")
     assert "Frame 3 is missing: the file is cut short" in browser.evaluate("message.textContent")
+    drawn = browser.evaluate("ss4d.player.drawn.length")
+    browser.evaluate("ss4d.player.redraw()")  # the frame of before, as when the window changes its size
+    browser.wait(f"ss4d.player.drawn.length > {drawn}")
+    assert browser.evaluate("document.body.classList.contains('failed')")
     browser.evaluate("ss4d.player.show(1)")  # a whole frame is shown without the message, though the next is missing
     browser.wait("ss4d.player.index === 1 && !document.body.classList.contains('failed')")
     browser.evaluate("ss4d.player.togglePlay()")

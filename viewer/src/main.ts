@@ -192,7 +192,7 @@ class Page {
     const { player } = this;
     const { playback, clip, index, kind } = player;
     const [name, colour] = BACKGROUNDS[this.background];
-    document.body.classList.remove("failed"); // there is a picture again
+    document.body.classList.toggle("failed", player.broken);
     document.body.classList.add("ready");
     document.body.classList.toggle("playing", playback.playing);
     document.body.classList.toggle("transparent", colour === null);

@@ -17,6 +17,7 @@ const RATE_WINDOW = 2000; // milliseconds over which the frame rate is counted
 export class Player {
   readonly playback: Playback;
   index = 0; // of the frame on the stage
+  broken = false; // the frame that was to be shown last cannot be
   kind: Kind = "gaussians";
   background: Colour = [1, 1, 1];
   private pose: Pose;
@@ -66,10 +67,12 @@ export class Player {
     try {
       const frame = await this.clip.frame(index);
       if (this.wanted !== index) return;
-      [this.frame, this.index] = [frame, index];
+      [this.frame, this.index, this.broken] = [frame, index, false];
       this.draw();
       this.clip.frame(this.playback.next(index)).catch(() => {}); // it is told when that frame is to be shown
     } catch (reason) {
+      if (this.wanted !== index) return;
+      this.broken = true;
       this.playback.pause();
       if (this.frame) this.changed(); // it no longer plays
       this.failed(reason);
