@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ss4d.cameras import Camera, Orbit
 from ss4d.compositing import over_background
+from ss4d.cube import voxel_centres
 from ss4d.gaussians import Gaussians, GaussianSequence, rasterize
 from ss4d.video import cropped_frames
 
@@ -196,7 +197,7 @@ def _draw_cubes(coords: np.ndarray, rgb: np.ndarray, resolution: int, size: int,
         camera.extrinsics[:3, 3].double().numpy(),
     )
     eye = camera.centre.double().numpy()
-    centres = (coords + 0.5) / resolution - 0.5
+    centres = voxel_centres(coords, resolution)
 
     occupied = np.zeros([resolution + 2] * 3, dtype=bool)
     occupied[tuple(coords.T + 1)] = True

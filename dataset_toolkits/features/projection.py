@@ -86,8 +86,3 @@ def pixel_rays(cameras: Cameras, size: int) -> PixelRays:
     to_world = np.linalg.inv(cameras.intrinsics).transpose(0, 2, 1) @ rotation
     origins = -(translation[:, None] @ rotation)[:, 0]
     return PixelRays(origins, (uv1 @ to_world).reshape(-1, size, size, 3).astype(np.float32))
-
-
-def voxel_centres(coords: NDArray[np.integer], resolution: int) -> NDArray[np.float32]:
-    """World positions [N, 3] of voxels [N, 3]."""
-    return ((coords + 0.5) / resolution - 0.5).astype(np.float32)

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from dataset_toolkits.features.projection import FrameViews, Projection, project, voxel_centres
+from dataset_toolkits.features.projection import FrameViews, Projection, project
 from ss4d.compiled import njit
+from ss4d.cube import voxel_centres
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from scipy.spatial.transform import Rotation
 from torch import Tensor
 
 from ss4d.cameras import Camera, crop_intrinsics
+from ss4d.cube import grid_centres, in_cube, voxel_centres
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import Gaussians, GaussianSequence
 from ss4d.gaussians.ply import multiply_quaternions
@@ -51,11 +52,11 @@ def move_voxels(coords: Tensor, resolution: int, similarity: Similarity, cells: 
     holes, whether it shrinks or grows, and a similarity that moves nothing changes nothing.
     """
     coords = coords.long()
-    centres = similarity(((coords[:, 1:] + 0.5) / resolution - 0.5).double().cpu().numpy())
+    centres = similarity(voxel_centres(coords[:, 1:].double(), resolution).cpu().numpy())
     forward = torch.cat([coords[:, :1], _cells(centres, cells)], dim=1)
-    found = [forward[((forward[:, 1:] >= 0) & (forward[:, 1:] < cells)).all(1)]]
-    back = _cells(similarity.inverse()(_centres(cells)), resolution)
-    inside = ((back >= 0) & (back < resolution)).all(1)
+    found = [forward[in_cube(forward[:, 1:], cells)]]
+    back = _cells(similarity.inverse()(grid_centres(cells).double().numpy().reshape(-1, 3)), resolution)
+    inside = in_cube(back, resolution)
     numbers = torch.stack(torch.unravel_index(inside.nonzero()[:, 0], (cells,) * 3), dim=1)
     x, y, z = back[inside].unbind(1)
     for frame in coords[:, 0].unique().tolist():
@@ -68,12 +69,6 @@ def move_voxels(coords: Tensor, resolution: int, similarity: Similarity, cells: 
 def _cells(points: np.ndarray, cells: int) -> Tensor:
     """The cells that points [N, 3] lie in, int64; rounding does not carry a point over a border it lies on."""
     return torch.from_numpy(np.floor((points + 0.5) * cells + 1e-9)).long()
-
-
-def _centres(cells: int) -> np.ndarray:
-    """Of all cells of a grid, x slowest: [cells^3, 3]."""
-    line = (np.arange(cells) + 0.5) / cells - 0.5
-    return np.stack(np.meshgrid(line, line, line, indexing="ij"), axis=-1).reshape(-1, 3)
 
 
 def cropped_camera(subject: Subject) -> Camera:

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ss4d.cube import in_cube
 from ss4d.evaluation.placement import move_gaussians, move_voxels
 from ss4d.evaluation.protocol import Protocol
 from ss4d.evaluation.subjects.subject import Subject
 from ss4d.gaussians import GaussianSequence, rasterize
-from ss4d.metrics.shape import voxel_centres, voxel_grid
+from ss4d.metrics.shape import occupied_centres, voxel_grid
 from ss4d.view_frame import Similarity
 
 SOLID = 0.5  # opacity from which on a Gaussian counts as part of the structure
@@ -91,7 +92,7 @@ def render(prediction: Prediction, subject: Subject, protocol: Protocol) -> Rend
             coords = move_voxels(voxels.coords, voxels.resolution, prediction.placement, protocol.voxel_resolution)
             grid = voxel_grid(coords, subject.frames, protocol.voxel_resolution)
     if points is None and grid is not None:
-        points = SurfacePoints([voxel_centres(frame) for frame in grid])
+        points = SurfacePoints([occupied_centres(frame) for frame in grid])
     return Rendered(views, grid, prediction.front, points)
 
 
@@ -139,6 +140,6 @@ def gaussian_voxels(gaussians: GaussianSequence, resolution: int) -> Voxels:
     for frame, part in enumerate(gaussians):
         centres = part.xyz[part.opacity[:, 0] >= SOLID].cpu()
         index = ((centres + 0.5) * resolution).floor().long()
-        inside = ((index >= 0) & (index < resolution)).all(1)
-        found.append(torch.nn.functional.pad(index[inside].unique(dim=0), (1, 0), value=frame))
+        solid = index[in_cube(index, resolution)].unique(dim=0)
+        found.append(torch.nn.functional.pad(solid, (1, 0), value=frame))
     return Voxels(torch.cat(found), resolution)

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ss4d.cube import voxel_centres
+
 # The axis that a silhouette is seen along.
 SIDES = {"front": -2, "side": -3, "top": -1}
 
@@ -73,7 +75,7 @@ def shape_scores(grid: Tensor, target: Tensor) -> ShapeScores:
     """
     if grid.shape != target.shape:
         raise ValueError(f"The grids are {list(grid.shape)} and {list(target.shape)}: bring them to one resolution.")
-    distances = [chamfer_distance(voxel_centres(a), voxel_centres(b)) for a, b in zip(grid, target, strict=True)]
+    distances = [chamfer_distance(occupied_centres(a), occupied_centres(b)) for a, b in zip(grid, target, strict=True)]
     return ShapeScores(
         iou=intersection_over_union(grid, target),
         f1=f1_score(grid, target),
@@ -101,9 +103,9 @@ def chamfer_distance(points: Tensor, target: Tensor) -> float:
     return float(there.mean() + back.mean()) / 2
 
 
-def voxel_centres(grid: Tensor) -> Tensor:
+def occupied_centres(grid: Tensor) -> Tensor:
     """World positions [N, 3], float64, of the occupied voxels of one grid over [-0.5, 0.5]^3."""
-    return (grid.nonzero().double() + 0.5) / grid.shape[-1] - 0.5
+    return voxel_centres(grid.nonzero().double(), grid.shape[-1])
 
 
 def voxel_grid(coords: Tensor, frames: int, resolution: int, coarse: int | None = None) -> Tensor:

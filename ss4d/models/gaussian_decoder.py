@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import normalize, softplus
 
 from ss4d.config import check_value, did_you_mean
+from ss4d.cube import voxel_centres
 from ss4d.gaussians.gaussians import Gaussians, GaussianSequence
 from ss4d.hammersley import radical_inverse
 from ss4d.models.base import check_choice
@@ -112,7 +113,7 @@ class GaussianDecoder(SparseTransformer):
             raw[name] = rearrange(channels, "n (g c) -> n g c", g=count) * config["lr"][name]
         offset = raw["_xyz"] + self.offset_perturbation if config["perturb_offset"] else raw["_xyz"]
         offset = offset.tanh() * (0.5 * config["voxel_size"] / self.resolution)
-        centre = (out.coords[:, None, 2:].float() + 0.5) / self.resolution - 0.5
+        centre = voxel_centres(out.coords[:, None, 2:], self.resolution)
         identity = torch.tensor([1.0, 0, 0, 0], device=offset.device)
         opacity_bias = math.log(config["opacity_bias"] / (1 - config["opacity_bias"]))
         flat = "n g c -> (n g) c"

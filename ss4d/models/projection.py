@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import gelu, grid_sample
 
+from ss4d.cube import grid_centres
 from ss4d.models.base import zero
 from ss4d.view_frame import ViewFrame
 
@@ -67,7 +68,5 @@ class PixelProjection(nn.Module):
 def grid_points(tokens: int, per_axis: int) -> Tensor:
     """Positions [tokens^3, per_axis^3, 3] in the cube [-0.5, 0.5]^3 of `per_axis`^3 points in each cell of a grid,
     cells and points x-major."""
-    count = tokens * per_axis
-    axis = (torch.arange(count) + 0.5) / count - 0.5
-    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    points = grid_centres(tokens * per_axis)
     return rearrange(points, "(x i) (y j) (z k) c -> (x y z) (i j k) c", i=per_axis, j=per_axis, k=per_axis)

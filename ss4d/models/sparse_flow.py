@@ -8,6 +8,7 @@ import torch
 from einops import rearrange
 from torch import Tensor, nn
 
+from ss4d.cube import voxel_centres
 from ss4d.models.compnet import CompNet, CompNetOptions, DiffusionEmbedding, pair_means, token_layout
 from ss4d.models.flow_transformer import check_condition
 from ss4d.models.projection import PixelProjection
@@ -78,7 +79,7 @@ class SparseFlow(CompNet):
         row = x.geometry.rows_per_frame(pixels.shape[1])
         order = row.argsort(stable=True)
         counts = torch.bincount(row, minlength=pixels.shape[0] * pixels.shape[1]).tolist()
-        centres = (x.coords[:, 2:].float() + 0.5) / self.options.resolution - 0.5
+        centres = voxel_centres(x.coords[:, 2:], self.options.resolution)
         sampled = projection.sparse(rearrange(pixels, "b t c h w -> (b t) c h w"), centres[order], counts)
         return torch.zeros_like(sampled).index_copy(0, order, sampled)
 

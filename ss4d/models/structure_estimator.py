@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.functional import grid_sample, pixel_shuffle, silu
 
 from ss4d.compositing import premultiplied
+from ss4d.cube import grid_centres
 from ss4d.models.base import zero
 from ss4d.models.efficientnet import STAGES, EfficientNetLite0
 from ss4d.models.projection import PIXEL_CHANNELS
@@ -171,6 +172,5 @@ def _halving(in_channels: int, out_channels: int) -> nn.Conv2d:
 
 def _rays(resolution: int, frame: ViewFrame) -> Tensor:
     """Where every voxel lies in the fan of rays: [1, R, R, R, 3] = (column, row, depth) in [-1, 1], for grid_sample."""
-    axis = (torch.arange(resolution) + 0.5) / resolution - 0.5
-    points = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"), dim=-1)
+    points = grid_centres(resolution)
     return torch.cat([2 * frame.project(points) - 1, 2 * points[..., 1:2]], dim=-1)[None]

@@ -10,6 +10,7 @@ from torch.nn.functional import max_pool2d
 from tqdm import tqdm
 
 from ss4d.cameras import Camera
+from ss4d.cube import voxel_centres
 from ss4d.refine.silhouette import silhouette, silhouette_iou, silhouette_of_voxels, soft_iou_loss
 
 GRADIENT_SCALE = 2.0**12  # in float16 a pixel's share of the loss would vanish on its way through the decoder
@@ -115,7 +116,7 @@ def carve(occupancy: Tensor, alpha: Tensor, camera: Camera, margin: int = 1) -> 
     size, resolution = alpha.shape[-1], occupancy.shape[-1]
     covered = max_pool2d((alpha > 0).float()[:, None], 2 * margin + 1, stride=1, padding=margin)[:, 0] > 0
     frame, x, y, z = occupancy.nonzero().unbind(1)
-    centres = (torch.stack([x, y, z], dim=1).float() + 0.5) / resolution - 0.5
+    centres = voxel_centres(torch.stack([x, y, z], dim=1), resolution)
     camera = camera.to(occupancy.device)
     image = (centres @ camera.extrinsics[:3, :3].T + camera.extrinsics[:3, 3]) @ camera.intrinsics.T
     column, row = (size * image[:, :2] / image[:, 2:]).floor().long().unbind(1)

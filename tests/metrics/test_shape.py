@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from ss4d.metrics.shape import chamfer_distance, shape_scores, voxel_centres, voxel_grid
+from ss4d.metrics.shape import chamfer_distance, occupied_centres, shape_scores, voxel_grid
 
 
 def box(x: int, size: int = 4, height: int | None = None) -> torch.Tensor:
@@ -65,7 +65,7 @@ def test_voxels_become_grids_also_coarser_ones():
     coords = torch.tensor([[0, 0, 0, 0], [1, 3, 2, 1]])
     assert voxel_grid(coords, 2, 4).nonzero().tolist() == coords.tolist()
     assert voxel_grid(coords, 2, 4, 2).nonzero().tolist() == [[0, 0, 0, 0], [1, 1, 1, 0]]
-    assert voxel_centres(voxel_grid(coords, 2, 4)[1]).tolist() == [[0.375, 0.125, -0.125]]
+    assert occupied_centres(voxel_grid(coords, 2, 4)[1]).tolist() == [[0.375, 0.125, -0.125]]
     with pytest.raises(ValueError, match="resolution 4 do not fit 3 evenly"):
         voxel_grid(coords, 2, 4, 3)
     with pytest.raises(ValueError, match="bring them to one resolution"):

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from ss4d.cameras import Camera
 from ss4d.compositing import over_background, premultiplied
+from ss4d.cube import voxel_centres
 from ss4d.data.prepared import PreparedSet
 from ss4d.evaluation.identity import files_hash
 from ss4d.evaluation.methods.coloured_voxels import ColouredVoxels, coloured_voxels, even_frames, voxel_prediction
@@ -171,7 +172,7 @@ def mean_colour(video: Tensor) -> Tensor:
 
 def alpha_on_grid(alpha: Tensor, camera: Camera, resolution: int) -> Tensor:
     """Alpha uint8 [T, H, W] seen at the cell centres of the plane y = 0, bool [T, R (x), R (z)]."""
-    centre = (torch.arange(resolution) + 0.5) / resolution - 0.5
+    centre = voxel_centres(torch.arange(resolution), resolution)
     x, z = torch.meshgrid(centre, centre, indexing="ij")
     points = torch.stack([x, torch.zeros_like(x), z, torch.ones_like(x)], dim=-1)
     seen = (points @ camera.extrinsics.T)[..., :3]

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ss4d.cube import voxel_centres
 from ss4d.data.artifact import VoxelRows
 from ss4d.data.format import Cube
 from ss4d.data.prepared import PreparedSet
@@ -72,7 +73,7 @@ def voxel_gaussians(voxels: Tensor, colours: Tensor, resolution: int) -> Gaussia
     """
     count = len(voxels)
     return Gaussians(
-        xyz=(voxels.float() + 0.5) / resolution - 0.5,
+        xyz=voxel_centres(voxels, resolution),
         scale=torch.full((count, 3), WIDTH / resolution),
         rotation=torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(count, 4).contiguous(),
         opacity=torch.full((count, 1), OPACITY),

@@ -11,10 +11,11 @@ from scenes import Scene, box, render, run, sphere_cameras, stack_cameras, write
 
 from dataset_toolkits.engine.records import write_table
 from dataset_toolkits.features.aggregation import aggregate
-from dataset_toolkits.features.projection import project, voxel_centres
+from dataset_toolkits.features.projection import project
 from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
 from dataset_toolkits.voxelize import VoxelizeOptions, VoxelizeStage
 from ss4d.cameras import orbit_camera
+from ss4d.cube import voxel_centres
 from ss4d.data.overlap import surface_voxels
 
 RED, BLUE = [220, 30, 40], [20, 60, 210]

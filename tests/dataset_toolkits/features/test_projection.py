@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import box, render, sphere_cameras, stack_cameras
 
-from dataset_toolkits.features.projection import pixel_rays, project, voxel_centres
+from dataset_toolkits.features.projection import pixel_rays, project
 from dataset_toolkits.features.visibility import count_on_foreground, find_visible
 from ss4d.cameras import crop_intrinsics, orbit_camera
 from ss4d.data.overlap import surface_voxels
@@ -83,7 +83,3 @@ def test_voxels_between_the_pixels_of_a_small_picture_are_kept():
     coords = surface_voxels(cube.corners, 64)
     views = render(cube, sphere_cameras(12), 80)  # a pixel is wider than a voxel
     assert find_visible(coords, 64, views).seen.any(axis=0).all()
-
-
-def test_voxel_centres():
-    np.testing.assert_allclose(voxel_centres(np.array([[0, 1, 3]], np.int16), 4), [[-0.375, -0.125, 0.375]])
