@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
+
+from ss4d.files import written_atomically
 
 
 def read_json(path: Path) -> Any:
@@ -24,10 +25,9 @@ def read_json(path: Path) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a file under a temporary name, then rename it; infinite numbers become "inf" or "-inf", NaN null."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    """Write a file atomically; infinite numbers become "inf" or "-inf", NaN null."""
+    with written_atomically(path) as temporary:
+        temporary.write_text(json.dumps(plain(content), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(content: Any) -> Any:

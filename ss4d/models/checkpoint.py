@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ss4d.files import publish
+from ss4d.files import written_atomically
 from ss4d.models.base import TorsoModel
 from ss4d.models.registry import create_model
 from ss4d.sparse.conv import Kernel
@@ -40,9 +39,8 @@ def save_model_weights(
         for key, value in weights.items()
     }
     save_weights(converted, weights_file(stem))
-    temporary = stem.with_name(stem.name + ".json.tmp")
-    temporary.write_text(json.dumps({"name": name, "args": args}, indent=4) + "\n")
-    os.replace(temporary, settings_file(stem))
+    with written_atomically(settings_file(stem)) as temporary:
+        temporary.write_text(json.dumps({"name": name, "args": args}, indent=4) + "\n")
 
 
 def settings_file(stem: Path) -> Path:
@@ -61,13 +59,11 @@ def save_weights(weights: dict[str, torch.Tensor], path: Path) -> None:
     Raises:
         OSError: it cannot be written.
     """
-    temporary = path.with_name(path.name + ".tmp")
     try:
-        save_file(weights, temporary)
+        with written_atomically(path) as temporary:
+            save_file(weights, temporary)
     except SafetensorError as error:  # its own kind, for a full disk too
-        temporary.unlink(missing_ok=True)
         raise OSError(f"{path} cannot be written ({error})") from error
-    publish(temporary, path)
 
 
 def load_model(stem: Path, as_stored: bool = False, dtype: torch.dtype | None = None) -> nn.Module:

@@ -17,7 +17,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import Tensor, nn
 
-from ss4d.files import content_hash, publish
+from ss4d.files import content_hash, written_atomically
 from ss4d.flow import SamplerSettings
 from ss4d.flow.path import SIGMA_MIN
 from ss4d.models.base import TorsoModel
@@ -286,6 +286,5 @@ def write_pipeline(
         args["image_cond_model"] = dino
     if trained_frames is not None:
         args["trained_frames"] = trained_frames
-    temporary = folder / "pipeline.json.tmp"
-    temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")
-    publish(temporary, folder / "pipeline.json")
+    with written_atomically(folder / "pipeline.json") as temporary:
+        temporary.write_text(json.dumps({"name": "SS4DPipeline", "args": args}, indent=4) + "\n")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ss4d.files import written_atomically
 from ss4d.training.distributed import World, gathered
 
 
@@ -105,10 +105,8 @@ def _drop_rows_after(path: Path, step: int) -> None:
     with path.open(newline="") as file:
         header, *rows = list(csv.reader(file)) or [["step", "metric", "value"]]
     kept = [row for row in rows if len(row) == 3 and row[0].isdigit() and int(row[0]) <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", newline="") as file:
+    with written_atomically(path) as temporary, temporary.open("w", newline="") as file:
         csv.writer(file).writerows([header, *kept])
-    os.replace(temporary, path)
 
 
 def _open_wandb(run_dir: Path, options: Mapping[str, Any], config: Mapping[str, Any]) -> Any:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
+from ss4d.files import written_atomically
+
 TICKS = 90000  # time stamps a second, as usual in mp4
 BT709, LIMITED_RANGE = 1, 1  # Rec. ITU-T H.273
 
@@ -35,10 +37,6 @@ def write_video(
     Raises:
         ValueError: another suffix, no frames, frames of another type or shape, or a rate that is not positive.
     """
-    import av
-
-    from ss4d.video.decode import filter_graph
-
     path = Path(path)
     if path.suffix.lower() != ".mp4":
         raise ValueError(f"Videos are written as .mp4, but the path is {path}.")
@@ -50,38 +48,41 @@ def write_video(
         raise ValueError("frames that come one by one need durations, which say how many there are")
     else:
         stamps = _time_stamps(len(durations), None, durations)
-    pictures = iter(frames)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with written_atomically(path) as temporary:
+        _encode(temporary, iter(frames), stamps)
+
+
+def _encode(path: Path, pictures: Iterator[np.ndarray], stamps: list[int]) -> None:
+    """Pictures [H, W, 3], shown at `stamps` [T + 1], as H.264."""
+    import av
+
+    from ss4d.video.decode import filter_graph
+
     first = next(pictures)
     height, width, _ = first.shape
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with av.open(os.path.abspath(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            # Without B-frames packets come in the order in which they are shown, each with its own duration.
-            options = {"crf": "16", "preset": "medium", "bf": "0"}
-            rate = Fraction((len(stamps) - 1) * TICKS, stamps[-1]).limit_denominator(1001) or Fraction(1, 1001)
-            stream = container.add_stream("libx264", rate=rate, options=options)
-            stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
-            context = stream.codec_context
-            context.time_base = Fraction(1, TICKS)
-            context.color_range = LIMITED_RANGE
-            context.colorspace = context.color_primaries = context.color_trc = BT709
-            graph = None
-            spans = dict(zip(stamps[:-1], np.diff(stamps).tolist(), strict=True))
-            for stamp, picture in zip(stamps[:-1], chain([first], pictures), strict=True):
-                padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-                frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
-                frame.pts, frame.time_base = stamp, Fraction(1, TICKS)
-                graph = graph or filter_graph(
-                    frame, ("scale", "out_color_matrix=bt709:out_range=limited"), ("format", "pix_fmts=yuv420p")
-                )
-                graph.push(frame)
-                _mux(container, stream, graph.pull(), spans)
-            _mux(container, stream, None, spans)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with av.open(os.path.abspath(path), "w", format="mp4", options={"movflags": "+faststart"}) as container:
+        # Without B-frames packets come in the order in which they are shown, each with its own duration.
+        options = {"crf": "16", "preset": "medium", "bf": "0"}
+        rate = Fraction((len(stamps) - 1) * TICKS, stamps[-1]).limit_denominator(1001) or Fraction(1, 1001)
+        stream = container.add_stream("libx264", rate=rate, options=options)
+        stream.height, stream.width, stream.pix_fmt = height + height % 2, width + width % 2, "yuv420p"
+        context = stream.codec_context
+        context.time_base = Fraction(1, TICKS)
+        context.color_range = LIMITED_RANGE
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        graph = None
+        spans = dict(zip(stamps[:-1], np.diff(stamps).tolist(), strict=True))
+        for stamp, picture in zip(stamps[:-1], chain([first], pictures), strict=True):
+            padded = np.pad(picture, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            frame = av.VideoFrame.from_ndarray(padded, format="rgb24")
+            frame.pts, frame.time_base = stamp, Fraction(1, TICKS)
+            graph = graph or filter_graph(
+                frame, ("scale", "out_color_matrix=bt709:out_range=limited"), ("format", "pix_fmts=yuv420p")
+            )
+            graph.push(frame)
+            _mux(container, stream, graph.pull(), spans)
+        _mux(container, stream, None, spans)
 
 
 def _time_stamps(count: int, fps: float | None, durations: Sequence[float] | np.ndarray | None) -> list[int]:

@@ -11,7 +11,6 @@ import io
 import json
 import math
 import os
-import tempfile
 from collections.abc import Iterator, Sequence
 from html import escape
 from pathlib import Path
@@ -22,7 +21,7 @@ from PIL import Image
 from torch import Tensor
 
 from ss4d.cameras import Orbit
-from ss4d.files import publish
+from ss4d.files import written_atomically
 from ss4d.gaussians.gaussians import Gaussians, GaussianSequence
 from ss4d.viewer.payload import GRID_BITS, clip_ranges, encode_frame, to_text
 
@@ -80,14 +79,8 @@ def write_player(
     texts = (to_text(encode_frame(*pair, ranges)) for pair in zip(frames, occupied, strict=True))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", encoding="utf-8", newline="", dir=path.parent, delete=False) as file:
-        try:
-            file.writelines(page_parts(header, texts))
-            file.close()
-            publish(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    with written_atomically(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        file.writelines(page_parts(header, texts))
 
 
 def check(
