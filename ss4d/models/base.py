@@ -91,6 +91,7 @@ def _sample(mean: Tensor, logvar: Tensor, generator: torch.Generator | None) -> 
 
 
 def _kl(mean: Tensor, logvar: Tensor) -> Tensor:
+    mean, logvar = mean.float(), logvar.float()  # near the prior its terms cancel, and half precision has nothing left
     divergence = 0.5 * (mean.square() + logvar.exp() - 1 - logvar)
     return divergence.mean() if len(divergence) else divergence.sum()
 

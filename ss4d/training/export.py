@@ -34,6 +34,7 @@ from ss4d.training.run_folder import reached_step, read_saved
 from ss4d.view_frame import ViewFrame
 
 FLOWS = ("structure_flow", "sparse_flow")
+LATENT_STATISTICS = "latent_statistics.safetensors"  # beside the weights of a sparse flow
 EXPERIMENTS = tuple(dict.fromkeys(name.run for name in NAMES.values()))
 
 
@@ -182,7 +183,7 @@ def export_run(
         own = {key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)}
         save_model_weights(own, folder / name, spec["name"], dict(spec["args"]), torch.float32)
     if statistics:
-        save_weights(dict(statistics), folder / "latent_statistics.safetensors")
+        save_weights(dict(statistics), folder / LATENT_STATISTICS)
 
 
 def common_frame(projections: Mapping[str, Mapping[str, float] | None]) -> ViewFrame | None:
@@ -227,6 +228,6 @@ def longest_clips(config: DictConfig, reached: int | None) -> int:
 def latent_statistics(runs: Mapping[str, Path], base: str | Path | None) -> dict[str, Tensor]:
     """Mean and standard deviation [C] of the voxel latents that the sparse flow was trained with."""
     if base is None or ("sparse_flow" in runs and (runs["sparse_flow"] / "ckpts").is_dir()):
-        return read_weights(runs["sparse_flow"] / "ckpts" / "latent_statistics.safetensors")
+        return read_weights(runs["sparse_flow"] / "ckpts" / LATENT_STATISTICS)
     mean, std = PipelineFolder.open(base).latent_statistics()
     return {"mean": mean, "std": std}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,6 +16,8 @@ from torch import Tensor
 
 from ss4d.files import written_atomically
 from ss4d.training.distributed import World, gathered
+
+QUEUE = 10_000  # events for TensorBoard that wait to be written; nothing waits for room in it
 
 
 @dataclass
@@ -58,11 +61,20 @@ class Monitor:
         self.run_dir = run_dir
         self.csv = run_dir / "log.csv"
         _drop_rows_after(self.csv, step)
-        self.board = SummaryWriter(str(run_dir / "tensorboard"), purge_step=step + 1, filename_suffix=f".{step}")
+        self.board = SummaryWriter(
+            *(str(run_dir / "tensorboard"), "", step + 1), max_queue=QUEUE, filename_suffix=f".{step}"
+        )
         self.wandb = _open_wandb(run_dir, wandb, config)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """One row per metric in log.csv (step, metric, value), and the same to the others."""
+        """One row per metric in log.csv (step, metric, value), and the same to the others.
+
+        Raises:
+            OSError: something cannot be written.
+        """
+        if not self._board_is_written():
+            folder = self.run_dir / "tensorboard"
+            raise OSError(errno.EIO, "what TensorBoard reads could not be written", str(folder))
         new = not self.csv.exists()
         with self.csv.open("a", newline="") as file:
             writer = csv.writer(file)
@@ -92,9 +104,15 @@ class Monitor:
 
             self.wandb.log({name: wandb.Image(frames[0])}, step=step)
 
+    def _board_is_written(self) -> bool:
+        """Whether the thread that writes for TensorBoard lives: a full disk ends it, and its queue is never emptied."""
+        writer = self.board.file_writer
+        return writer is None or writer.event_writer._worker.is_alive()
+
     def close(self) -> None:
         """Write out what is buffered."""
-        self.board.close()
+        if self._board_is_written():  # else it would be waited for, for ever
+            self.board.close()
         if self.wandb is not None:
             self.wandb.finish()
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from torch import nn
+from torch import Tensor, nn
 
+from ss4d.training.distributed import World, highest, local
 from ss4d.training.optimization import LossScale
 
 
@@ -27,7 +28,17 @@ def explain(step: int, norm: float, clips: Sequence[str], scale: LossScale) -> s
     else:
         what = f"the {scale.skipped}th step in a row had to be skipped, even at a loss scale of {scale.value:g}: {what}"
         advice = f"fp16 overflows, set train.precision to bf16 or fp32{clip_advice}"
-    return f"step {step}: {what}: {advice}; the same command resumes from the last checkpoint"
+    return f"step {step}: {what}: {advice}; started again, it resumes from the last checkpoint"
+
+
+def check_all_finite(parameters: Iterable[Tensor], step: int, world: World) -> None:
+    """FloatingPointError, on all processes, where a weight that is to be saved is not finite."""
+    finite = all(bool(local(value).isfinite().all()) for value in parameters)
+    if highest(None if finite else 1, world) is not None:
+        raise FloatingPointError(
+            f"step {step}: a weight is not finite any more, and no checkpoint was written of it: lower "
+            "train.learning_rate; started again, the run resumes from the last checkpoint"
+        )
 
 
 def check_weights(models: nn.Module, source: str) -> None:

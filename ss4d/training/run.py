@@ -8,6 +8,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,9 +27,9 @@ from ss4d.training.distributed import by_first, joined_world
 from ss4d.training.objectives import create_objective, objective_options
 from ss4d.training.phases import Phase, read_phases
 from ss4d.training.precision import autocast_dtype
-from ss4d.training.run_folder import append_history, check_same_run, reached_step
+from ss4d.training.run_folder import append_history, check_same_run, held, reached_step
 from ss4d.training.trainer import Trainer
-from ss4d.training.warm_start import warm_start
+from ss4d.training.warm_start import check_same_latents, source_statistics, warm_start
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ def run(config: DictConfig) -> int | None:
     if options.dry_run:
         print(forecast(phases, content))
         return None
-    with joined_world(options.gpus) as world:
+    with joined_world(options.gpus) as world, ExitStack() as until_the_end:
         run_dir = Path(options.run_dir)
         by_first(lambda: check_same_run(run_dir, config, world.size), world)
         use(options.backend, world.device)
@@ -104,12 +105,19 @@ def run(config: DictConfig) -> int | None:
         models = {name: create_model(spec.name, **spec.args) for name, spec in options.models.items()}
         objective = create_objective(models, aims)
         objective.initialize()
-        if options.init_from and reached_step(run_dir) is None:  # a run that has begun has its weights
-            report = warm_start(models, options.init_from, aims.name)
+        source = options.init_from if reached_step(run_dir) is None else None  # a run that has begun has its weights
+        if source:
+            report = warm_start(models, source, aims.name)
             if world.is_first:
                 print(report)
         trainer = Trainer(objective, phases, content["models"], run_dir, content, world)
         trainer.prepare()
+        if source and (own := objective.statistics()) and (statistics := source_statistics(source)):
+            objective.use_statistics(statistics)
+            if world.is_first:
+                print(f"latents are normalised as those of {source}")
+                check_same_latents(source, statistics, own)
+        by_first(lambda: until_the_end.enter_context(held(run_dir)), world)
         if world.is_first:
             half = autocast_dtype(phases[0].train.precision, world.device) is not None
             record(run_dir, config, world.size, describe(world.device, half))

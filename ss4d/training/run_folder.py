@@ -11,12 +11,14 @@ import json
 import os
 import sys
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ss4d.files import locked
 from ss4d.nested import leaves
 from ss4d.training.checkpointing import checkpoints_of
 from ss4d.training.objectives import OBJECTIVES
@@ -53,6 +55,23 @@ def check_same_run(run_dir: Path, config: DictConfig, processes: int) -> None:
             f"{run_dir} holds another run, which has reached step {step}: {'; '.join(differences[:SHOWN])}{more}: give "
             "it the same values to resume it, or choose another run_dir (init_from=RUN starts from its weights)"
         )
+
+
+@contextmanager
+def held(run_dir: Path) -> Iterator[None]:
+    """Have a run folder, which is made, for this process alone.
+
+    Raises:
+        ValueError: another process has it.
+    """
+    run_dir.mkdir(parents=True, exist_ok=True)
+    folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        if not locked(folder):
+            raise ValueError(f"another process trains in {run_dir}: wait until it has ended, or choose another run_dir")
+        yield
+    finally:
+        os.close(folder)
 
 
 def read_saved(run_dir: Path) -> DictConfig | None:

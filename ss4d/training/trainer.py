@@ -13,7 +13,7 @@ import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from ss4d.training.distributed import World, distribute, full_tensor, gathered, 
 from ss4d.training.export import export_run
 from ss4d.training.freezing import freeze
 from ss4d.training.monitor import Meter, Monitor
-from ss4d.training.non_finite import check_weights, explain
+from ss4d.training.non_finite import check_all_finite, check_weights, explain
 from ss4d.training.objectives import Objective
 from ss4d.training.optimization import (
     GradientClipper,
@@ -43,23 +43,10 @@ from ss4d.training.optimization import (
 from ss4d.training.phase_data import PhaseData, open_data
 from ss4d.training.phases import Phase
 from ss4d.training.precision import autocast
+from ss4d.training.progress import Progress
 from ss4d.training.stopping import StopSignal
 from ss4d.training.throughput import COUNTS, throughput
 from ss4d.training.validation import averaged, first_batch, mean_metrics
-
-
-@dataclass
-class Progress:
-    """Where a run stands, beside its tensors."""
-
-    step: int = 0
-    place: int = 0  # batches taken by all processes together
-    best: float = math.inf  # lowest validation loss
-    best_of: str = ""  # the held-out clips that it is of
-    scale: float | None = None
-    good_steps: int = 0
-    skipped: int = 0
-    norms: tuple[float, ...] = ()
 
 
 class Trainer:
@@ -297,11 +284,17 @@ class Trainer:
         }
 
     def _save(self, keep: int) -> None:
+        """
+        Raises:
+            FloatingPointError: a weight is not finite; the checkpoints of before stay.
+        """
         progress = self.progress
+        check_all_finite(self.parameters, progress.step, self.world)
         progress.scale = None if self.scale.fixed else self.scale.value
         progress.good_steps = self.scale.good_steps
         progress.skipped = self.scale.skipped
         progress.norms = tuple(self.clipper.history)
+        progress.statistics = {key: value.tolist() for key, value in self.objective.statistics().items()}
         self.store.save(progress.step, self._tensors(), asdict(progress), keep)
         self._export(self.run_dir / "ckpts")
 
@@ -311,14 +304,13 @@ class Trainer:
         values = self.store.load(tensors)
         if values is None:
             return
-        try:
-            self.progress = Progress(**values)
-        except TypeError as error:
-            raise ValueError(f"progress.json in {self.store.folder} is of another version: {error}") from error
+        self.progress = Progress.read(values, self.store.folder)
         self.clipper.history = list(self.progress.norms)
         if self.progress.scale not in (None, 1.0) and not self.scale.fixed:  # 1: of a run in another precision
             self.scale.value, self.scale.good_steps = float(self.progress.scale), self.progress.good_steps
         self.scale.skipped = self.progress.skipped
+        if self.progress.statistics:  # those of the data may be others by now
+            self.objective.use_statistics({key: torch.tensor(v) for key, v in self.progress.statistics.items()})
         if self.world.is_first:
             print(f"resuming at step {self.progress.step}")
 

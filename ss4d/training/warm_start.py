@@ -6,7 +6,9 @@ weight has a counterpart. What TRELLIS lacks are CompNet's temporal blocks; they
 
 from __future__ import annotations
 
+import json
 import re
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,10 @@ from ss4d.models.checkpoint import CheckpointError, read_weights, weights_file
 from ss4d.models.folder import PipelineFolder
 from ss4d.models.names import NAMES
 from ss4d.training.checkpointing import averaged_weights
+from ss4d.training.export import LATENT_STATISTICS
 
 TEMPORAL = ("input_blocks_t.", "out_blocks_t.")
+FAR_SHIFT, FAR_RATIO = 2.0, 4.0  # small sets of one kind of object stay below
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,34 @@ def _weights(source: str, objective: str, name: str) -> _Source:
         )
     stem = PipelineFolder.open(source).stem(ours)
     return _Source(str(stem), read_weights(weights_file(stem)))
+
+
+def source_statistics(source: str) -> dict[str, Tensor]:
+    """Mean and standard deviation [C] of the voxel latents that a source of weights was trained with; none where it
+    does not say."""
+    folder = Path(source)
+    if folder.is_dir() and re.fullmatch(r"step_\d+", folder.name):
+        saved = json.loads((folder / "progress.json").read_text(encoding="utf-8")).get("statistics", {})
+        return {key: torch.tensor(value) for key, value in saved.items()}
+    for path in (folder / "ckpts" / LATENT_STATISTICS, folder / LATENT_STATISTICS):
+        if path.is_file():
+            return read_weights(path)
+    if folder.is_dir() and not (folder / "pipeline.json").exists():
+        return {}
+    mean, std = PipelineFolder.open(source).latent_statistics()
+    return {"mean": mean, "std": std}
+
+
+def check_same_latents(source: str, given: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> None:
+    """Warn where a data set's own statistics tell that other weights encoded its latents."""
+    shift = float(((own["mean"] - given["mean"]) / given["std"]).abs().max())
+    ratio = float((own["std"] / given["std"]).log().abs().max().exp())
+    if shift > FAR_SHIFT or ratio > FAR_RATIO:
+        warnings.warn(
+            f"init_from = {source}: its latents lie elsewhere than those of the data (means {shift:.2g} standard "
+            f"deviations apart, these up to {ratio:.2g} times as large or small): encode the data with its encoders",
+            stacklevel=2,
+        )
 
 
 def _load(name: str, model: nn.Module, source: _Source) -> WarmStart:

@@ -185,7 +185,7 @@ def test_gradients_that_are_not_finite_get_other_advice(
 ):
     spoil(monkeypatch, lambda self, loss, _: loss.total + (0 * next(self.models.parameters()).sum()).sqrt())
     expected = (
-        r"^step 1: the loss is finite and its gradients are not \(norm nan\): lower train\.learning_rate; the same"
+        r"^step 1: the loss is finite and its gradients are not \(norm nan\): lower train\.learning_rate; started"
     )
     with pytest.raises(FloatingPointError, match=expected):
         fit("structure_vae", clip_folder, tmp_path, "train.steps=2", "train.precision=fp32", *ONE_CLIP_A_BATCH)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import csv
+import errno
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -60,3 +63,19 @@ def test_wandb_offline_writes_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monitor.log(1, {"loss": 0.5})
     monitor.close()
     assert list(tmp_path.glob("wandb/offline-run-*/*.wandb"))
+
+
+def test_a_full_disk_under_tensorboard_ends_the_run_and_hangs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(threading, "excepthook", lambda _: None)
+    monitor = Monitor(tmp_path, 0, DISABLED, {})
+    monitor.log(1, {"loss": 1.0})
+
+    def full(_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(monitor.board.file_writer.event_writer._ev_writer, "write_event", full)
+    with pytest.raises(OSError, match="what TensorBoard reads could not be written"):
+        for step in range(2, 1000):
+            monitor.log(step, {f"metric{i}": 0.0 for i in range(20)})
+            time.sleep(0.001)
+    monitor.close()

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from small_runs import fit, logged, overrides, resolve
 
 from ss4d.training.run import run
-from ss4d.training.run_folder import check_same_run
+from ss4d.training.run_folder import check_same_run, held
 
 BEGUN = ["train.steps=4", "train.save_every=2"]
 
@@ -173,3 +173,11 @@ def test_a_config_is_replaced_as_a_whole(
     with pytest.raises(OSError, match="No space left"):
         run(resolve(overrides("structure_flow", clip_folder, run_dir, *BEGUN)))
     assert (run_dir / "config.yaml").read_bytes() == before
+
+
+def test_two_processes_do_not_train_in_one_folder(begun: Path, clip_folder: Path):
+    before = contents(begun)
+    config = resolve(overrides("structure_flow", clip_folder, begun, *BEGUN, "train.steps=6"))
+    with held(begun), pytest.raises(ValueError, match=r"another process trains in .*choose another run_dir"):
+        run(config)
+    assert contents(begun) == before

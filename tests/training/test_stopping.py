@@ -17,6 +17,7 @@ import pytest
 from small_runs import fit, logged, overrides, same_weights
 
 import train
+from ss4d.training.stopping import LAUNCHER_SECONDS
 
 STEPS = 60
 LINES = ["threads=1", f"train.steps={STEPS}", "train.save_every=5", "train.learning_rate=1e-3", "frames=[1]"]
@@ -132,3 +133,26 @@ def test_a_signal_to_all_processes_of_a_job_ends_it_in_order(clip_folder: Path, 
     assert "the same command resumes" in out
     with pytest.raises(ProcessLookupError):  # nobody is left
         os.killpg(process.pid, 0)
+
+
+def test_a_second_interrupt_ends_what_hangs():
+    script = """
+import time
+from ss4d.training.stopping import StopSignal
+with StopSignal().caught():
+    print("caught", flush=True)
+    while True:
+        time.sleep(0.1)  # a step that does not end
+"""
+    heard = partial(signal.signal, signal.SIGINT, signal.default_int_handler)
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=heard
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "caught\n"
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGINT)  # as a launcher passes it on
+        time.sleep(LAUNCHER_SECONDS + 0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT and errors.count("Ctrl-C again ends at once") == 1

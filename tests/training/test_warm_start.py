@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from small_runs import fit, logged
 from tiny import FLOW, VAE, box_voxels
 
+from ss4d.data.format import statistics_path
 from ss4d.models import create_model
 from ss4d.models.checkpoint import CheckpointError, save_model
 from ss4d.models.compnet import pair_means
 from ss4d.sparse import SparseTensor, pack, unpack
+from ss4d.training.export import LATENT_STATISTICS
 from ss4d.training.positional_init import start_attention_at_positions
-from ss4d.training.warm_start import warm_start
+from ss4d.training.warm_start import check_same_latents, source_statistics, warm_start
 
 STRUCTURE: dict[str, Any] = {**FLOW, "resolution": 8}
 SPARSE: dict[str, Any] = {**FLOW, "resolution": 16, "io_block_channels": [12], "num_io_res_blocks": 1}
@@ -147,3 +151,48 @@ def test_training_starts_from_a_run(tmp_path: Path, clip_folder: Path):
     started = fit("structure_vae", clip_folder, tmp_path, "train.steps=1", f"init_from={first}", folder="started")
     fresh = fit("structure_vae", clip_folder, tmp_path, "train.steps=1", folder="fresh")
     assert logged(started)[0] < logged(fresh)[0]
+
+
+def test_a_sparse_flow_goes_on_with_the_statistics_of_its_weights(tmp_path: Path, clip_folder: Path):
+    fit("structure_flow", clip_folder, tmp_path, "train.steps=1")  # the image encoder
+    lines = ["train.steps=1", "train.save_every=1"]
+    first = fit("sparse_flow", clip_folder, tmp_path, *lines, folder="first")
+    statistics = load_file(first / "ckpts" / LATENT_STATISTICS)
+    clips = shutil.copytree(clip_folder, tmp_path / "clips")
+    path = statistics_path(clips)
+    content = json.loads(path.read_text())
+    content["sparse"]["std"] = [2 * value for value in content["sparse"]["std"]]
+    path.write_text(json.dumps(content))  # as another set, or more clips, would have them
+    again = fit("sparse_flow", clips, tmp_path, *lines, f"init_from={first}", folder="again")
+    resumed = fit("sparse_flow", clips, tmp_path, "train.steps=2", "train.save_every=1", folder="own")
+    assert torch.equal(load_file(again / "ckpts" / LATENT_STATISTICS)["std"], statistics["std"])
+    own = load_file(resumed / "ckpts" / LATENT_STATISTICS)["std"]
+    torch.testing.assert_close(own, 2 * statistics["std"])
+    path.write_text(json.dumps({**content, "sparse": {**content["sparse"], "std": statistics["std"].tolist()}}))
+    fit("sparse_flow", clips, tmp_path, "train.steps=3", "train.save_every=1", folder="own")
+    assert torch.equal(load_file(resumed / "ckpts" / LATENT_STATISTICS)["std"], own)
+
+
+def test_every_source_of_weights_has_its_statistics(tmp_path: Path, clip_folder: Path):
+    fit("structure_flow", clip_folder, tmp_path, "train.steps=1")  # the image encoder
+    run_dir = fit("sparse_flow", clip_folder, tmp_path, "train.steps=1", folder="run")
+    expected = load_file(run_dir / "ckpts" / LATENT_STATISTICS)
+    step = next((run_dir / "checkpoints").glob("step_*"))
+    for source in (run_dir, run_dir / "ckpts", step):
+        found = source_statistics(str(source))
+        assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in expected)
+    (tmp_path / "empty").mkdir()
+    assert source_statistics(str(tmp_path / "empty")) == {}
+    (tmp_path / "folder").mkdir()
+    write = {"args": {"models": {}, "slat_normalization": {"mean": [1.0, 2.0], "std": [3.0, 4.0]}}}
+    (tmp_path / "folder/pipeline.json").write_text(json.dumps(write))
+    assert source_statistics(str(tmp_path / "folder"))["std"].tolist() == [3.0, 4.0]
+
+
+@pytest.mark.parametrize(("mean", "std", "warns"), [(0.5, 1.5, False), (3.0, 1.0, True), (0.0, 0.01, True)])
+def test_latents_of_another_encoder_are_noticed(mean: float, std: float, warns: bool):
+    given, own = ({"mean": torch.full((2,), m), "std": torch.full((2,), s)} for m, s in ((0.0, 1.0), (mean, std)))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        check_same_latents("SOURCE", given, own)
+    assert bool(caught) == warns

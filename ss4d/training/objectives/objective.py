@@ -89,6 +89,9 @@ class Objective(nn.Module):
         """Statistics of the data that inference needs beside the weights."""
         return {}
 
+    def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        """Take those that the weights were trained with, in place of the data's; called after `prepare`."""
+
     def forward(self, batch: Any, generator: torch.Generator) -> Loss:
         """The loss of a batch; all that is random about it comes from `generator`, on whose device it lies."""
         raise NotImplementedError

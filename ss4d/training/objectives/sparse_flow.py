@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ss4d.data import PreparedSet, SparseLatentBatch, SparseLatentDataset
+from ss4d.data.prepared import LatentStatistics
 from ss4d.flow import sample, velocity
 from ss4d.models.sparse_flow import SparseFlow
 from ss4d.training.objectives.flow import (
@@ -30,7 +32,8 @@ class SparseFlowObjectiveOptions(FlowObjectiveOptions):
 
 
 class SparseFlowObjective(FlowObjective):
-    """Velocity of voxel latents, normalised channel by channel with the statistics of the prepared set."""
+    """Velocity of voxel latents, normalised channel by channel: with the statistics of the prepared set, or with those
+    that weights of a warm start were trained with."""
 
     Options = SparseFlowObjectiveOptions
     dataset = SparseLatentDataset
@@ -44,6 +47,9 @@ class SparseFlowObjective(FlowObjective):
 
     def statistics(self) -> dict[str, Tensor]:
         return {"mean": self.normalisation.mean, "std": self.normalisation.std}
+
+    def use_statistics(self, statistics: Mapping[str, Tensor]) -> None:
+        self.normalisation = LatentStatistics(**statistics)
 
     def forward(self, batch: SparseLatentBatch, generator: torch.Generator) -> Loss:
         mean, std = (value.to(batch.latents.device) for value in self.statistics().values())

@@ -75,7 +75,8 @@ class StructureFlowObjective(FlowObjective):
         if not self.options.occupancy_weight:
             return loss
         dice = self._occupancy_loss(self.path.clean(x_t, predicted, t), x0, cond)
-        return Loss(loss.total + self.options.occupancy_weight * dice, {**loss.metrics, "dice": dice.detach()})
+        total = loss.total + self.options.occupancy_weight * dice
+        return Loss(total, {**loss.metrics, "loss": total, "velocity_error": loss.total, "dice": dice})
 
     def _occupancy_loss(self, estimate: Tensor, x0: Tensor, cond: ImageCondition) -> Tensor:
         """Dice of what estimates [B, T, C, R, R, R] of latents x_0 decode to, and of its silhouettes, against what x_0
