@@ -172,7 +172,10 @@ def _accepted(root: Path, split: str | None, objects: Sequence[str] | None) -> l
         if (split is None or row["split"] == split) and (objects is None or row["asset_id"] in objects)
     ]
     if not accepted:
-        raise ValueError(f"{root} has no clip of split {split} among its {len(rows)} accepted clips: see data.split")
+        there = ", ".join(sorted({str(row["split"]) for row in rows})) or "none"
+        raise ValueError(
+            f"{root} has no clip of split {split} among its {len(rows)} accepted clips (splits that have some: {there})"
+        )
     return accepted
 
 

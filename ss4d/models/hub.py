@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ss4d.config import did_you_mean
 from ss4d.models.checkpoint import CheckpointError
 
 
@@ -32,7 +33,8 @@ def fetch(source: str, file: str) -> Path:
         return Path(hf_hub_download(source, file))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        beside = [str(place) for place in folder.parent.glob("*/") if (place / file).is_file()]
         raise CheckpointError(
             f"{file} of '{source}' is neither a local folder's nor could it be fetched from the Hub ({reason}): "
-            "check the name and the connection"
+            f"{did_you_mean(source, beside, 'check the name and the connection')}"
         ) from error

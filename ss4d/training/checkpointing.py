@@ -77,9 +77,14 @@ class CheckpointStore:
         progress: dict[str, Any] = json.loads((path / "progress.json").read_text())
         return progress
 
-    def remove_unfinished(self) -> None:
-        """Clear away what a process that was killed had begun to write."""
+    def tidy(self, step: int) -> None:
+        """Clear away what a process that was killed had begun to write, and set aside the damaged checkpoints that were
+        passed over to resume at `step`: they would count as good ones later."""
         if self.world.is_first and self.folder.is_dir():
+            for path in [path for number, path in checkpoints_of(self.folder) if number > step]:
+                aside = path.with_name(f"damaged_{path.name}")
+                shutil.rmtree(aside, ignore_errors=True)
+                path.rename(aside)
             for path in self.folder.iterdir():
                 if re.fullmatch(r"\.step_\d+", path.name) and path.is_dir():
                     shutil.rmtree(path)

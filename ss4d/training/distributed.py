@@ -51,7 +51,7 @@ def joined_world(gpus: int | None) -> Iterator[World]:
     if gpus is not None and gpus != size:
         raise ValueError(
             f"gpus = {gpus}, but {size} process{'es were' * (size > 1) or ' was'} started: "
-            f"run `torchrun --nproc-per-node {gpus} train.py ...`, or leave gpus out"
+            f"run `torchrun --nproc-per-node {gpus} train.py ...`, or set gpus=null"
         )
     cuda = torch.cuda.is_available()
     device = torch.device("cuda", _own_gpu(torch.cuda.device_count())) if cuda else torch.device("cpu")

@@ -40,7 +40,8 @@ def silhouettes(images: Tensor | None, target: Tensor, prediction: Tensor) -> Pr
                 upright = shadow.transpose(1, 2).flip(1)[:, None].expand(-1, 3, -1, -1)
                 parts.append(1 - tile(upright))
         rows.append(torch.cat(parts, dim=3))
-    return Preview(picture(rows), {"sample_iou": intersection_over_union(prediction, target)})
+    overlap = {"sample_iou": intersection_over_union(prediction, target)} if target.any() else {}
+    return Preview(picture(rows), overlap)
 
 
 def renderings(sequence: GaussianSequence) -> Tensor:

@@ -46,8 +46,13 @@ def check_same_run(run_dir: Path, config: DictConfig, processes: int) -> None:
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"run_dir = {run_dir} cannot be written to ({existing}): choose another one")
     step, saved = reached_step(run_dir), read_saved(run_dir)
-    if step is None or saved is None:
+    if step is None:
         return
+    if saved is None:
+        raise ValueError(
+            f"{run_dir} has checkpoints and no config.yaml, which says what they are of: bring it back from a copy, or "
+            "choose another run_dir (init_from=RUN starts from its weights)"
+        )
     differences = list(_differences(saved, config, step, _processes(run_dir), processes))
     if differences:
         more = f" and {len(differences) - SHOWN} more" if len(differences) > SHOWN else ""

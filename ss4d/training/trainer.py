@@ -8,6 +8,8 @@ much.
 from __future__ import annotations
 
 import math
+import shutil
+import sys
 import time
 import warnings
 import zlib
@@ -103,7 +105,9 @@ class Trainer:
             SaveError: a checkpoint could not be written.
             FloatingPointError: the loss or its gradients stopped being finite.
         """
-        self.store.remove_unfinished()
+        self.store.tidy(self.progress.step)
+        if self.world.is_first and not self.progress.step:
+            shutil.rmtree(self.run_dir / "best", ignore_errors=True)  # of a run that ended before its first checkpoint
         if self.progress.step:
             self._export(self.run_dir / "ckpts")  # a run can be killed between its last checkpoint and this
         with self.stop.caught(), self._monitored():
@@ -157,7 +161,7 @@ class Trainer:
             initial=self.progress.step,
             unit="step",
             desc=phase.name,
-            disable=not world.is_first,
+            disable=not world.is_first or not sys.stderr.isatty(),  # a log gets lines instead, from `_log`
             dynamic_ncols=True,
         )
         while self.progress.step < phase.stop and self.stop.agreed is None:
@@ -165,7 +169,7 @@ class Trainer:
             step, last = self.progress.step, self.progress.step == phase.stop
             bar.update()
             if step % settings.log_every == 0 or last:
-                self._log(meter, bar)
+                self._log(phase, meter, bar)
             if held_out is not None and settings.validate_every and (step % settings.validate_every == 0 or last):
                 self._validate(phase, held_out)
             if pictured is not None and (step % settings.preview_every == 0 or last):
@@ -228,7 +232,7 @@ class Trainer:
         key = zlib.crc32(f"{self.seed}/{place}".encode())
         return torch.Generator(self.world.device).manual_seed(key)
 
-    def _log(self, meter: Meter, bar: tqdm[Any]) -> None:
+    def _log(self, phase: Phase, meter: Meter, bar: tqdm[Any]) -> None:
         means = meter.means(self.world)
         metrics = {"gradient_norm": math.inf, **{key: value for key, value in means.items() if key not in COUNTS}}
         metrics |= throughput(means, self.flops_per_token, self.world)
@@ -237,7 +241,11 @@ class Trainer:
             metrics["loss_scale"] = self.scale.value
         if self.monitor is not None:
             self.monitor.log(self.progress.step, metrics)
-        bar.set_postfix({key: f"{metrics[key]:.3g}" for key in ("loss", "gradient_norm", "clips_per_second")})
+        shown = {key: f"{metrics[key]:.3g}" for key in ("loss", "gradient_norm", "clips_per_second")}
+        bar.set_postfix(shown)
+        if bar.disable and self.world.is_first:
+            values = ", ".join(f"{key} {value}" for key, value in shown.items())
+            print(f"{phase.name}: step {self.progress.step} of {phase.stop}, {values}", file=sys.stderr, flush=True)
 
     def _validate(self, phase: Phase, held_out: WindowDataset) -> None:
         """The loss of the averaged weights on held-out clips; the best are kept under `best`."""

@@ -167,4 +167,5 @@ def test_a_damaged_newest_checkpoint_does_not_push_out_good_ones(clip_folder: Pa
         warnings.simplefilter("ignore")
         config = overrides("structure_vae", clip_folder, copied, "train.save_every=1", "train.keep=1", *FLAT)
         run(resolve([*config, "train.steps=9", "train.validate_every=0"]))
-    assert [path.name for path in sorted(folder.iterdir())] == ["step_00000009"] and len(logged(copied)) == 9
+    names = [path.name for path in sorted(folder.iterdir())]
+    assert names == ["damaged_step_00000009", "step_00000009"] and len(logged(copied)) == 9

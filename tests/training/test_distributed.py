@@ -183,6 +183,7 @@ def test_hydras_submitit_launcher_starts_two_tasks(tmp_path: Path):
     launcher = ["hydra/launcher=submitit_local", "hydra.launcher.tasks_per_node=2", "hydra.launcher.timeout_min=5"]
     lines = ["experiment=structure_vae/tiny", f"data.root={script.parent}/assets/four_clips", f"run_dir={tmp_path}/run"]
     small = ["models.encoder.args.channels=[4,4,4]", "models.decoder.args.channels=[4,4,4]", "batch_size=1"]
+    small += ["train.validate_every=0", "train.preview_every=0"]  # four clips hold none out
     rest = ["phases=null", "train.steps=2", "train.log_every=1", "gpus=2", f"hydra.sweep.dir={tmp_path}/sweep", *small]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, str(script), "-m", *launcher, *lines, *rest]

@@ -116,11 +116,13 @@ def test_a_phase_ahead_may_change_and_one_that_ended_may_not(clip_folder: Path, 
 
 
 def test_a_checkpoint_with_other_tensors_is_refused(begun: Path, clip_folder: Path, tmp_path: Path):
-    """Even where no saved config tells: torch would load what fits and go on."""
+    """Even where the saved config does not tell: torch would load what fits and go on."""
     for number, change in enumerate(("num_blocks=1", "mlp_ratio=2")):
         folder = tmp_path / f"run{number}"
         shutil.copytree(begun, folder)
-        (folder / "config.yaml").unlink()
+        saved = OmegaConf.load(folder / "config.yaml")
+        OmegaConf.update(saved, f"models.flow.args.{change.partition('=')[0]}", int(change.partition("=")[2]))
+        OmegaConf.save(saved, folder / "config.yaml")
         with pytest.raises(ValueError, match=r"is of another model: .*(is not part of the model|has shape)"):
             fit("structure_flow", clip_folder, tmp_path, *BEGUN, f"models.flow.args.{change}", folder=folder.name)
 
@@ -181,3 +183,17 @@ def test_two_processes_do_not_train_in_one_folder(begun: Path, clip_folder: Path
     with held(begun), pytest.raises(ValueError, match=r"another process trains in .*choose another run_dir"):
         run(config)
     assert contents(begun) == before
+
+
+def test_checkpoints_without_their_config_are_refused(begun: Path, clip_folder: Path, tmp_path: Path):
+    folder = shutil.copytree(begun, tmp_path / "run")
+    (folder / "config.yaml").unlink()
+    with pytest.raises(ValueError, match=r"has checkpoints and no config\.yaml"):
+        run(resolve(overrides("structure_flow", clip_folder, folder, *BEGUN, "train.steps=6")))
+
+
+def test_the_best_weights_of_a_run_without_checkpoint_do_not_stay(clip_folder: Path, tmp_path: Path):
+    (tmp_path / "run/best").mkdir(parents=True)
+    (tmp_path / "run/best/flow.json").write_text("{}")
+    folder = fit("structure_flow", clip_folder, tmp_path, "train.steps=1", folder="run")
+    assert not (folder / "best").exists()

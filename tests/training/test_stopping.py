@@ -92,6 +92,8 @@ def test_a_truncated_checkpoint_is_passed_over(whole: Path, clip_folder: Path, t
     assert len(messages) == 2 and "bytes instead of" in messages[0] and "manifest.json is missing" in messages[1]
     assert same_weights(whole, tmp_path / "long")
     assert run_dir.exists()
+    aside = sorted(path.name for path in newest.parent.glob("damaged_step_*"))  # they do not count among those kept
+    assert aside == [f"damaged_step_{STEPS - 5:08d}", f"damaged_step_{STEPS:08d}"]
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_last_checkpoint(whole: Path, clip_folder: Path, tmp_path: Path):

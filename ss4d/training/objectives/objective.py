@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ss4d.data import PreparedSet, WindowDataset
-from ss4d.models.checkpoint import CheckpointError, load_model
+from ss4d.models.checkpoint import CheckpointError, load_model, settings_file
 from ss4d.models.image_encoder import DINO_HUB_IDS, DinoImageEncoder
 from ss4d.training.previews import Preview
 
@@ -122,6 +122,11 @@ class Objective(nn.Module):
             if source is None:
                 raise CheckpointError(
                     f"objective.{name} is null, and models has no {name} to train: give one of the two"
+                )
+            if source not in DINO_HUB_IDS and not settings_file(Path(source)).is_file():
+                raise CheckpointError(
+                    f"objective.{name}={source} cannot be used: there is no such model: train the run that makes it "
+                    "first (docs/training.md, Order), or name another one, without the file's ending"
                 )
             try:
                 model = DinoImageEncoder(source) if source in DINO_HUB_IDS else load_model(Path(source))
