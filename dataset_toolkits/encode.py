@@ -57,6 +57,10 @@ class EncodeStage(Stage):
     suffix: ClassVar[str] = SUFFIXES["encode"]
     options: EncodeOptions
 
+    @property
+    def device(self) -> str:
+        return self.options.device
+
     def items(self) -> list[Item]:
         find_device(self.options.device)
         rendered = {row["name"]: row for row in read_table(self.root, "render") if row["status"] == "done"}

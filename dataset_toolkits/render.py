@@ -95,6 +95,10 @@ class RenderStage(Stage):
     time_limit: ClassVar[float] = 12 * 3600.0  # the defaults are thousands of pictures by Cycles
     options: RenderOptions
 
+    @property
+    def device(self) -> str:
+        return "cuda" if (self.options.engine, self.options.device) == ("CYCLES", "GPU") else "cpu"
+
     def items(self) -> list[Item]:
         blender_python()
         columns = ("pose", "asset", "clip", "sha256", "hide_nodes", "scale", "centre")

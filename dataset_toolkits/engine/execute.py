@@ -13,7 +13,7 @@ from queue import SimpleQueue
 
 from dataset_toolkits.engine.records import Record, sweep_temporary, write_table
 from dataset_toolkits.engine.stage import Item, Stage, StageError
-from dataset_toolkits.engine.workers import Outcome, Worker
+from dataset_toolkits.engine.workers import VISIBLE_GPUS, Outcome, Worker
 from ss4d.data.format import INPUTS, RECORD_COLUMNS, Row, read_table, table_path
 from ss4d.data.provenance import write_inputs
 from ss4d.shard import Shard
@@ -23,7 +23,7 @@ from ss4d.shard import Shard
 class Execution:
     """Where and how items are made; it does not change what is made."""
 
-    workers: int | None = None  # processes; None: one per core
+    workers: int | None = None  # processes; None: one per core, or per GPU where the stage computes on one
     executor: str = "local"  # or "ray"
     address: str = "auto"  # of the Ray cluster
     shard: Shard = Shard()
@@ -108,9 +108,10 @@ def make_locally(
     stage: Stage, items: Sequence[Item], time_limit: float, workers: int | None
 ) -> Generator[Outcome, None, None]:
     """Make items in a pool of worker processes; yields outcomes as they are ready."""
-    cores = len(os.sched_getaffinity(0))
-    count = min(workers or cores, len(items))
-    crew = [Worker(stage, time_limit, threads=max(1, cores // count)) for _ in range(count)]
+    cores, gpus = len(os.sched_getaffinity(0)), gpus_of(stage)
+    count = min(workers or len(gpus) or cores, len(items))
+    share = max(1, cores // count)
+    crew = [Worker(stage, time_limit, share, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
     idle: SimpleQueue[Worker] = SimpleQueue()
     for worker in crew:
         idle.put(worker)
@@ -137,6 +138,19 @@ def make_locally(
             raise
         for worker in crew:
             worker.close()
+
+
+def gpus_of(stage: Stage) -> list[str | None]:
+    """The GPUs that workers share out, as CUDA_VISIBLE_DEVICES names them; none for a stage on the CPU. None in their
+    place stands for the one that the stage names itself."""
+    if stage.device == "cpu":
+        return []
+    if ":" in stage.device:
+        return [None]
+    import torch
+
+    visible = os.environ.get(VISIBLE_GPUS)
+    return list(visible.split(",") if visible else map(str, range(torch.cuda.device_count()))) or [None]
 
 
 def _is_table_of(stage: Stage, items: Sequence[Item]) -> bool:

@@ -1,7 +1,8 @@
 """Making items on a Ray cluster whose machines share the file system of the data set.
 
-Every core of the cluster gets an actor with a `Worker`, so time limits and crashes are handled as on one machine. The
-item of an actor that is lost with its machine is queued again; machines that join later are used too.
+Every core of the cluster (for a stage on the GPU, every GPU) gets an actor with a `Worker`, so time limits and
+crashes are handled as on one machine. The item of an actor that is lost with its machine is queued again; machines
+that join later are used too.
 """
 
 from __future__ import annotations
@@ -56,14 +57,16 @@ def _make(
     import ray
 
     queue, losses = deque(items), Counter[str]()
+    resource = "CPU" if stage.device == "cpu" else "GPU"  # which of the two there is one of for every actor
     tasks: dict[Any, _Task] = {}  # by the reference to their result; one an actor
     while queue or any(task.item is not None for task in tasks.values()):
-        cores = int(ray.cluster_resources().get("CPU", 0))
-        for _ in range(min(workers or cores, cores, len(tasks) + len(queue)) - len(tasks)):
-            actor = _actor_class().remote(sys.path, pickle.dumps(stage), time_limit)
+        available = int(ray.cluster_resources().get(resource, 0))
+        for _ in range(min(workers or available, available, len(tasks) + len(queue)) - len(tasks)):
+            options = _actor_class().options(num_gpus=int(resource == "GPU"))
+            actor = options.remote(sys.path, pickle.dumps(stage), time_limit)
             tasks[actor.ready.remote()] = _Task(actor, None)
         if not tasks:
-            raise StageError("the Ray cluster has no cores")
+            raise StageError(f"the Ray cluster has no {resource}s for the stage {stage.name}")
         for reference in ray.wait(list(tasks), timeout=10.0)[0]:
             task = tasks.pop(reference)
             try:

@@ -64,6 +64,11 @@ class Stage(ABC):
     def __init__(self, root: Path, options: Any):
         self.root, self.options = root, options
 
+    @property
+    def device(self) -> str:
+        """What `process` computes on: "cpu", "cuda" (a GPU, of which every worker has its own) or "cuda:N"."""
+        return "cpu"
+
     @abstractmethod
     def items(self) -> list[Item]:
         """All items of the stage, in a fixed order; called in the process that drives the stage.

@@ -25,6 +25,7 @@ from typing import IO
 from dataset_toolkits.engine.stage import Item, Stage, StageError
 
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+VISIBLE_GPUS = "CUDA_VISIBLE_DEVICES"
 SECONDS_TO_CLOSE = 10.0
 LOG_TAIL = 4000  # characters of a dead child's output that are kept
 
@@ -69,10 +70,11 @@ class Worker:
         stage: sent to the child, so it must pickle.
         time_limit: seconds per item.
         threads: of numerical libraries in the child, unless the environment sets them.
+        gpu: the only one that the child sees, as CUDA_VISIBLE_DEVICES names it; None: all that this process sees.
     """
 
-    def __init__(self, stage: Stage, time_limit: float, threads: int):
-        self.stage, self.time_limit, self.threads = stage, time_limit, threads
+    def __init__(self, stage: Stage, time_limit: float, threads: int, gpu: str | None = None):
+        self.stage, self.time_limit, self.threads, self.gpu = stage, time_limit, threads, gpu
         self._child: _Child | None = None
         self._closed = False
         self._lock = Lock()
@@ -124,6 +126,8 @@ class Worker:
         connection, theirs = multiprocessing.Pipe()
         log = tempfile.TemporaryFile("a+b")  # noqa: SIM115 - lives as long as the child; appended to, so it can be cut
         limits = {name: str(self.threads) for name in THREAD_VARIABLES if name not in os.environ}
+        if self.gpu is not None:
+            limits[VISIBLE_GPUS] = self.gpu
         with self._lock:
             if self._closed:
                 raise WorkerClosed

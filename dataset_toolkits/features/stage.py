@@ -66,6 +66,10 @@ class FeaturesStage(Stage):
     time_limit: ClassVar[float] = 7200.0  # DINOv2 takes minutes per frame on a CPU
     options: FeaturesOptions
 
+    @property
+    def device(self) -> str:
+        return self.options.device if self.options.extractor == "dinov2" else "cpu"
+
     def items(self) -> list[Item]:
         if self.options.extractor == "dinov2":
             find_device(self.options.device)

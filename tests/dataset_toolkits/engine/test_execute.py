@@ -11,9 +11,10 @@ from pathlib import Path
 
 import fake_stage
 import pytest
+import torch
 from fake_stage import FakeOptions, FakeStage, names, snapshot
 
-from dataset_toolkits.engine.execute import Execution, run_stage
+from dataset_toolkits.engine.execute import Execution, gpus_of, run_stage
 from dataset_toolkits.engine.records import read_record
 from dataset_toolkits.engine.stage import Item, StageError
 from dataset_toolkits.engine.workers import Worker
@@ -217,6 +218,36 @@ def test_workers_are_long_lived_and_limit_their_threads(tmp_path: Path, monkeypa
     assert dict(row) == {"pid": dict(row)["pid"], "omp": "3", "numba": "3"}
     assert gone(int(dict(row)["pid"]))
     assert (tmp_path / "closed").read_text() == str(dict(row)["pid"])  # in the worker, not here
+
+
+class GpuStage(FakeStage):
+    name = "gpu"
+    device = "cuda"  # type: ignore[assignment]
+
+    def process(self, item: Item, path: Path | None) -> list[Row]:
+        super().process(item, path)
+        return [{"pid": os.getpid(), "gpu": os.environ["CUDA_VISIBLE_DEVICES"]}]
+
+
+@pytest.mark.parametrize(("workers", "processes"), [(None, 2), (4, 4)])
+def test_every_worker_has_a_gpu_of_its_own(
+    workers: int | None, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,GPU-8a")
+    items = [f"item{number}" for number in range(12)]
+    run_stage(GpuStage(tmp_path, FakeOptions(), items), Execution(workers=workers))
+    rows = {(row["pid"], row["gpu"]) for row in read_table(tmp_path, "gpu")}
+    assert len(rows) == len({pid for pid, _ in rows}) <= processes and {gpu for _, gpu in rows} == {"5", "GPU-8a"}
+
+
+@pytest.mark.parametrize(("device", "gpus"), [("cpu", []), ("cuda:3", [None]), ("cuda", ["0", "1", "2"])])
+def test_the_gpus_of_a_stage(
+    device: str, gpus: list[str | None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(FakeStage, "device", device)
+    assert gpus_of(FakeStage(tmp_path, FakeOptions(), [])) == gpus
 
 
 class EnvironmentStage(FakeStage):
