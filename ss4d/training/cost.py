@@ -87,7 +87,8 @@ class PhaseCost:
         lines.append(
             f"step on a device: {self.flops / 1e12:.4f} TFLOP; "
             f"{(self.state_bytes + self.activation_bytes) / GIB:.2f} GiB = states "
-            f"{self.state_bytes / GIB:.2f}{sharded} + activations {self.activation_bytes / GIB:.2f}"
+            f"{self.state_bytes / GIB:.2f}{sharded} + activations {self.activation_bytes / GIB:.2f}; losses, "
+            "renderings and buffers of kernels come on top"
         )
         return "\n".join(lines)
 

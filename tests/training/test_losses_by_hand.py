@@ -18,6 +18,7 @@ from ss4d.data.artifact import VoxelRows, collate_voxels
 from ss4d.data.latents import SparseLatentBatch, StructureLatents
 from ss4d.data.occupancy import Occupancy
 from ss4d.gaussians import Gaussians, GaussianSequence
+from ss4d.metrics.lpips import LPIPS
 from ss4d.models import create_model
 from ss4d.models.base import Posterior, SparsePosterior
 from ss4d.sparse import SparseTensor
@@ -243,3 +244,42 @@ def test_the_divergence_of_half_precision_posteriors_is_not_rounded():
     mean, logvar = mean.bfloat16(), logvar.bfloat16()
     exact = 0.5 * (mean.double() ** 2 + logvar.double().exp() - 1 - logvar.double()).mean()
     assert float(Posterior(mean, logvar).kl()) == pytest.approx(float(exact), rel=1e-3)
+
+
+def test_lpips_adds_its_distances_and_keeps_little_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch):
+    torch.manual_seed(0)
+    lpips = LPIPS("alex").requires_grad_(False).eval()
+    for name, parameter in lpips.named_parameters():
+        if name.startswith("lin"):
+            torch.nn.init.uniform_(parameter)
+    colour, target = torch.rand(3, 64, 64, requires_grad=True), torch.rand(3, 64, 64)
+    monkeypatch.setattr(sparse_vae, "_rendering_and_target", lambda *_: (colour, target))
+    options = objective_options(
+        {"name": "sparse_vae", "ssim_weight": 0.0, "lpips_weight": 0.5, "volume_weight": 0.0, "opacity_weight": 0.0}
+    )
+    name, args = MODELS["slat_decoder_gs"]
+    objective = sparse_vae.SparseVAEObjective({"decoder": create_model(name, **args)}, options)
+    objective.frozen["lpips"] = lpips
+    gaussians = Gaussians(*(torch.rand(2, *shape) for shape in ((3,), (3,), (4,), (1,), (1, 3))))
+    views: Any = [[None]]
+
+    def loss_and_bytes_kept() -> tuple[Any, int]:
+        kept: dict[int, int] = {}
+
+        def keep(tensor: torch.Tensor) -> torch.Tensor:
+            kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            sequences = [GaussianSequence([gaussians])]
+            loss = objective._rendering_loss(views, torch.tensor(0.0), sequences, torch.Generator())
+        return loss, sum(kept.values())
+
+    loss, with_lpips = loss_and_bytes_kept()
+    (got,) = torch.autograd.grad(loss.total, colour)
+    distance = lpips(colour[None], target[None])[0]
+    (expected,) = torch.autograd.grad((colour - target).abs().mean() + 0.5 * distance, colour)
+    assert float(loss.metrics["lpips"]) == pytest.approx(float(distance))
+    torch.testing.assert_close(got, expected)
+    del objective.frozen["lpips"]
+    assert with_lpips - loss_and_bytes_kept()[1] < 4 * 4 * colour.numel()  # its features would be ten times as much
