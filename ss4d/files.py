@@ -42,6 +42,12 @@ def locked(descriptor: int) -> bool:
     return True
 
 
+def unlock(descriptor: int) -> None:
+    """Give up the lock of an open folder, also for processes that were forked meanwhile and have it open."""
+    with suppress(OSError):  # a file system without locks
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+
+
 def content_hash(paths: Iterable[Path]) -> str:
     """SHA-256 of the contents of files, one after the other."""
     digest = hashlib.sha256()

@@ -61,9 +61,8 @@ class Monitor:
         self.run_dir = run_dir
         self.csv = run_dir / "log.csv"
         _drop_rows_after(self.csv, step)
-        self.board = SummaryWriter(
-            *(str(run_dir / "tensorboard"), "", step + 1), max_queue=QUEUE, filename_suffix=f".{step}"
-        )
+        folder, suffix = str(run_dir / "tensorboard"), f".{step}"
+        self.board = SummaryWriter(folder, purge_step=step + 1, max_queue=QUEUE, filename_suffix=suffix)
         self.wandb = _open_wandb(run_dir, wandb, config)
 
     def log(self, step: int, metrics: Mapping[str, float]) -> None:

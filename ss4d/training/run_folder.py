@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -18,7 +19,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ss4d.files import locked
+from ss4d.files import locked, unlock
 from ss4d.nested import leaves
 from ss4d.training.checkpointing import checkpoints_of
 from ss4d.training.objectives import OBJECTIVES
@@ -29,6 +30,7 @@ from ss4d.training.phases import phase_sections
 FREE = {"data.workers", "data.max_clips"}
 DECODERS = {f"objective.{kind.preview_decoder}" for kind in OBJECTIVES.values() if kind.preview_decoder}
 SHOWN = 8  # differences in a message
+SECONDS_TO_END = 10.0  # that processes which load data for a run may outlive it, where it was killed
 
 
 def reached_step(run_dir: Path) -> int | None:
@@ -70,11 +72,16 @@ def held(run_dir: Path) -> Iterator[None]:
         ValueError: another process has it.
     """
     run_dir.mkdir(parents=True, exist_ok=True)
-    folder = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY)
+    folder, deadline = os.open(run_dir, os.O_RDONLY | os.O_DIRECTORY), time.monotonic() + SECONDS_TO_END
     try:
-        if not locked(folder):
-            raise ValueError(f"another process trains in {run_dir}: wait until it has ended, or choose another run_dir")
+        while not locked(folder):
+            if time.monotonic() > deadline:
+                raise ValueError(
+                    f"another process trains in {run_dir}: wait until it has ended, or choose another run_dir"
+                )
+            time.sleep(0.1)
         yield
+        unlock(folder)  # processes that load data have the open folder too
     finally:
         os.close(folder)
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 from small_runs import fit, logged, overrides, resolve
 
+from ss4d.training import run_folder
 from ss4d.training.run import run
 from ss4d.training.run_folder import check_same_run, held
 
@@ -177,12 +181,28 @@ def test_a_config_is_replaced_as_a_whole(
     assert (run_dir / "config.yaml").read_bytes() == before
 
 
-def test_two_processes_do_not_train_in_one_folder(begun: Path, clip_folder: Path):
+def test_two_processes_do_not_train_in_one_folder(begun: Path, clip_folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(run_folder, "SECONDS_TO_END", 0.2)
     before = contents(begun)
     config = resolve(overrides("structure_flow", clip_folder, begun, *BEGUN, "train.steps=6"))
     with held(begun), pytest.raises(ValueError, match=r"another process trains in .*choose another run_dir"):
         run(config)
     assert contents(begun) == before
+
+
+def test_a_child_that_outlives_a_run_does_not_keep_its_folder(tmp_path: Path):
+    with held(tmp_path):
+        child = os.fork()
+        if not child:  # it has the open folder, as workers of a loader do
+            time.sleep(30)
+            os._exit(0)
+    try:
+        started = time.monotonic()
+        with held(tmp_path):
+            assert time.monotonic() - started < 5
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
 
 
 def test_checkpoints_without_their_config_are_refused(begun: Path, clip_folder: Path, tmp_path: Path):

@@ -14,10 +14,13 @@ import pytest
 import torch
 from fake_stage import FakeOptions, FakeStage, names, snapshot
 
+from dataset_toolkits.encode import EncodeOptions, EncodeStage
 from dataset_toolkits.engine.execute import Execution, gpus_of, run_stage
 from dataset_toolkits.engine.records import read_record
-from dataset_toolkits.engine.stage import Item, StageError
+from dataset_toolkits.engine.stage import Item, Stage, StageError
 from dataset_toolkits.engine.workers import Worker
+from dataset_toolkits.features.stage import FeaturesOptions, FeaturesStage
+from dataset_toolkits.render import RenderOptions, RenderStage
 from ss4d.data.format import Row, read_table, table_path
 from ss4d.shard import Shard
 
@@ -327,3 +330,18 @@ def test_items_that_share_a_name_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StageError, match="share the name twin"):
         run_stage(FakeStage(tmp_path, FakeOptions(), ["twin", "other", "twin"]), LOCAL)
     assert not (tmp_path / "fake").exists()
+
+
+@pytest.mark.parametrize(
+    ("stage", "device"),
+    [
+        (RenderStage(Path(), RenderOptions()), "cpu"),
+        (RenderStage(Path(), RenderOptions(device="GPU")), "cuda"),
+        (RenderStage(Path(), RenderOptions(device="GPU", engine="BLENDER_WORKBENCH")), "cpu"),
+        (FeaturesStage(Path(), FeaturesOptions(device="cuda")), "cpu"),  # the small extractor has no network
+        (FeaturesStage(Path(), FeaturesOptions(device="cuda", extractor="dinov2")), "cuda"),
+        (EncodeStage(Path(), EncodeOptions(device="cuda:1")), "cuda:1"),
+    ],
+)
+def test_what_a_stage_computes_on(stage: Stage, device: str) -> None:
+    assert stage.device == device
