@@ -26,6 +26,7 @@ from ss4d.models.checkpoint import (
     save_model_weights,
     save_weights,
     settings_file,
+    weights_file,
 )
 from ss4d.models.folder import PipelineFolder, write_pipeline
 from ss4d.models.image_encoder import DINO_HUB_IDS
@@ -80,7 +81,7 @@ def find_parts(runs: Mapping[str, Path], base: str | Path | None = None) -> Part
     """
     sources = {name.ours: source for name in NAMES.values() if (source := find_model(name, runs, base)) is not None}
     dino = sources["image_encoder"] if isinstance(sources["image_encoder"], str) else None
-    check_same_condition(runs, dino)
+    check_same_condition(runs, sources["image_encoder"])
     files = {ours: source for ours, source in sources.items() if isinstance(source, Path)}
     specs = {ours: read_json(settings_file(stem)) for ours, stem in files.items()}
     frame = common_frame({flow: specs[flow]["args"].get("projection") for flow in FLOWS})
@@ -151,18 +152,33 @@ def frozen_source(run: Path, model: str) -> str | None:
     return None if saved is None else (saved.get("objective") or {}).get(model)
 
 
-def check_same_condition(runs: Mapping[str, Path], dino: str | None) -> None:
+def check_same_condition(runs: Mapping[str, Path], first: Path | str) -> None:
     """
     Raises:
-        CheckpointError: the sparse flow was trained with another image encoder than `dino`, that of the structure flow;
-            with None, with a DINOv2.
+        CheckpointError: the sparse flow was trained with another image encoder than `first`, which is exported.
     """
-    second = frozen_source(runs["sparse_flow"], "image_encoder") if "sparse_flow" in runs else dino
-    if second is not None and second != dino and (dino or second in DINO_HUB_IDS):
+    run = runs.get("sparse_flow")
+    if run is None:
+        return
+    own = run / "ckpts" / "image_encoder"
+    second = own if settings_file(own).is_file() else frozen_source(run, "image_encoder")
+    if second is not None and not _same_encoder(first, second):
         raise CheckpointError(
-            f"the two flows were trained with different image encoders: {dino or 'one of its own'} in the structure "
-            f"flow and {second} in the sparse flow"
+            f"the two flows were trained with different image encoders: {first} in the structure flow and {second} in "
+            "the sparse flow; train one of them again with the other's (objective.image_encoder)"
         )
+
+
+def _same_encoder(first: Path | str, second: Path | str) -> bool:
+    """Whether two sources of an image encoder are one: DINOv2s by name, files by what they hold in half precision, as
+    it is exported. Files that are not there any more are taken for the same."""
+    if first in DINO_HUB_IDS or second in DINO_HUB_IDS:
+        return first == second
+    files = [weights_file(Path(source)) for source in (first, second)]
+    if not files[1].is_file():
+        return True
+    a, b = (read_weights(file) for file in files)
+    return a.keys() == b.keys() and all(torch.equal(a[key].half(), b[key].half()) for key in a)
 
 
 def export_run(

@@ -175,3 +175,25 @@ def test_a_frozen_model_comes_from_where_the_run_took_it(
     mine, theirs = (load_file(folder / "ckpts/image_encoder.safetensors") for folder in (tmp_path / "out", BASE))
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
     assert "image_cond_model" not in json.loads((tmp_path / "out/pipeline.json").read_text())["args"]
+
+
+@pytest.mark.parametrize("change", [0.0, 0.1])
+def test_image_encoders_in_files_are_told_apart_by_what_they_hold(
+    change: float, paper_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The structure flow's, trained on or left as it was, and the one that the sparse flow was trained with."""
+    stem = BASE / "ckpts/image_encoder"
+    spec, encoder = json.loads(stem.with_suffix(".json").read_text()), load_model(stem).float()
+    with torch.no_grad():
+        next(encoder.parameters()).add_(change)
+    save_model(encoder, paper_runs / "structure_flow/ckpts/image_encoder", spec["name"], spec["args"], torch.float32)
+    config = OmegaConf.load(paper_runs / "sparse_flow/config.yaml")
+    config.objective.image_encoder = str(stem)
+    OmegaConf.save(config, paper_runs / "sparse_flow/config.yaml")
+    arguments = str(paper_runs), str(tmp_path / "out"), "--base", TRELLIS
+    if change:
+        with pytest.raises(SystemExit, match=r"different image encoders: .*structure_flow/ckpts/image_encoder in"):
+            run_export(monkeypatch, *arguments)
+    else:
+        run_export(monkeypatch, *arguments)
+    assert (tmp_path / "out").exists() == (not change)
