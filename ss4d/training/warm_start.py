@@ -61,7 +61,7 @@ class _Source:
 
 def _weights(source: str, objective: str, name: str) -> _Source:
     folder = Path(source)
-    if folder.is_dir() and re.fullmatch(r"step_\d+", folder.name):
+    if _is_checkpoint(folder):
         return _Source(str(folder), averaged_weights(folder, name))
     for path in (folder / "ckpts" / f"{name}.safetensors", folder / f"{name}.safetensors"):
         if path.is_file():
@@ -82,11 +82,16 @@ def _weights(source: str, objective: str, name: str) -> _Source:
     return _Source(str(stem), read_weights(weights_file(stem)))
 
 
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder is RUN/checkpoints/step_N."""
+    return folder.is_dir() and re.fullmatch(r"step_\d+", folder.name) is not None
+
+
 def source_statistics(source: str) -> dict[str, Tensor]:
     """Mean and standard deviation [C] of the voxel latents that a source of weights was trained with; none where it
     does not say."""
     folder = Path(source)
-    if folder.is_dir() and re.fullmatch(r"step_\d+", folder.name):
+    if _is_checkpoint(folder):
         saved = json.loads((folder / "progress.json").read_text(encoding="utf-8")).get("statistics", {})
         return {key: torch.tensor(value) for key, value in saved.items()}
     for path in (folder / "ckpts" / LATENT_STATISTICS, folder / LATENT_STATISTICS):
@@ -94,7 +99,10 @@ def source_statistics(source: str) -> dict[str, Tensor]:
             return read_weights(path)
     if folder.is_dir() and not (folder / "pipeline.json").exists():
         return {}
-    mean, std = PipelineFolder.open(source).latent_statistics()
+    pipeline = PipelineFolder.open(source)
+    if "slat_normalization" not in pipeline.args:
+        return {}
+    mean, std = pipeline.latent_statistics()
     return {"mean": mean, "std": std}
 
 

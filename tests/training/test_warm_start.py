@@ -187,6 +187,8 @@ def test_every_source_of_weights_has_its_statistics(tmp_path: Path, clip_folder:
     write = {"args": {"models": {}, "slat_normalization": {"mean": [1.0, 2.0], "std": [3.0, 4.0]}}}
     (tmp_path / "folder/pipeline.json").write_text(json.dumps(write))
     assert source_statistics(str(tmp_path / "folder"))["std"].tolist() == [3.0, 4.0]
+    (tmp_path / "folder/pipeline.json").write_text(json.dumps({"args": {"models": {}}}))
+    assert source_statistics(str(tmp_path / "folder")) == {}
 
 
 @pytest.mark.parametrize(("mean", "std", "warns"), [(0.5, 1.5, False), (3.0, 1.0, True), (0.0, 0.01, True)])
